@@ -1,0 +1,1 @@
+//! A cloud in a file, for the lab and for tests.

@@ -1,0 +1,13 @@
+//! What a run is: events, the plan, and the fold that turns one into a picture of the other.
+//!
+//! This floor is pure. It knows no clock, no file, no socket and no runtime; everything here can be
+//! replayed from a file, and [`reduce`] is total: an event it does not know changes nothing.
+
+pub mod event;
+pub mod plan;
+pub mod progress;
+pub mod run;
+
+pub use event::{Data, Event, Seq};
+pub use plan::{Plan, StageId, StepId};
+pub use run::{RunModel, reduce};

@@ -1,0 +1,743 @@
+//! The picture of a run: what a fold over its events gives.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::event::*;
+use super::plan::{Plan, StageId, StepId};
+use super::progress::Rate;
+
+/// Everything that can be shown of a run. Cheap to clone by value for a keyframe.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RunModel {
+    pub run: String,
+    pub cluster: ClusterName,
+    pub operator: String,
+    pub opened: Option<Timestamp>,
+    /// Time of the newest event: the model's only clock.
+    pub now: Option<Timestamp>,
+    pub seq: Seq,
+    pub plan: Plan,
+    pub steps: BTreeMap<StepId, StepRecord>,
+    pub facts: BTreeMap<String, String>,
+    /// What the run made, by kind and name. `id` is `None` between intent and creation.
+    pub objects: BTreeMap<Object, ObjectRecord>,
+    pub links: BTreeMap<LinkName, LinkRecord>,
+    pub logs: BTreeMap<String, LogRecord>,
+    pub sync: SyncModel,
+    pub installer: InstallerModel,
+    /// Stages of bootkube and of the units before it, in the order in which they were first seen.
+    pub bootkube: Vec<BootStageRecord>,
+    pub units: BTreeMap<(String, String), UnitRecord>,
+    pub cluster_state: ClusterModel,
+    /// In the order in which they were opened.
+    pub findings: Vec<FindingRecord>,
+    /// Newest last, at most [`ACTIVITY_LIMIT`].
+    pub activity: Vec<Activity>,
+    pub closed: Option<(RunOutcome, u8, String)>,
+    /// Events of a kind that this build does not know.
+    pub unknown_events: u64,
+}
+
+/// How many activity lines the model keeps; the record keeps all.
+pub const ACTIVITY_LIMIT: usize = 1000;
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Status {
+    #[default]
+    Waiting,
+    Running,
+    Done,
+    Warned,
+    Skipped,
+    Failed,
+    Cancelled,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct StepRecord {
+    pub status: Status,
+    pub attempt: u32,
+    pub started: Option<Timestamp>,
+    pub attempt_started: Option<Timestamp>,
+    pub ended: Option<Timestamp>,
+    /// When this step last showed a sign of life.
+    pub last_evidence: Option<Timestamp>,
+    pub progress: Option<StepProgress>,
+    pub outcome: Option<Outcome>,
+    pub evidence: Vec<Evidence>,
+    /// Every command of every attempt, oldest first, at most 200.
+    pub actions: Vec<StepAction>,
+    pub retry_at: Option<Timestamp>,
+    pub host: Option<String>,
+    /// Worked out after a restart, not seen.
+    pub inferred: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepAction {
+    pub at: Timestamp,
+    pub action: Action,
+    pub exit: Option<i32>,
+    pub elapsed_ms: u64,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepProgress {
+    pub done: u64,
+    pub total: Option<u64>,
+    pub unit: Unit,
+    pub note: Option<String>,
+    pub rate: Rate,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ObjectRecord {
+    pub id: Option<String>,
+    pub gone: Option<String>,
+    /// Seq of its intent: creation order, so that deletion can go backwards.
+    pub order: Seq,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct LinkRecord {
+    pub state: LinkState,
+    pub since: Timestamp,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct LogRecord {
+    pub lines: u64,
+    pub bytes: u64,
+    pub gaps: Vec<(Timestamp, Option<u64>, String)>,
+    pub last: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SyncModel {
+    pub planned: bool,
+    pub blobs: u64,
+    /// Exact number of bytes of all blobs, each counted once.
+    pub bytes: u64,
+    /// Already in the mirror when the plan was made.
+    pub present_bytes: u64,
+    pub images: Vec<ImageRecord>,
+    pub proven: Option<(u64, Vec<String>)>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct ImageRecord {
+    pub image: PlannedImage,
+    pub state: ImageState,
+    pub bytes: u64,
+    pub rate: Rate,
+    pub attempt: u32,
+    pub changed: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct InstallerModel {
+    pub phases: Vec<InstallerPhase>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct InstallerPhase {
+    pub name: String,
+    pub message: String,
+    pub started: Timestamp,
+    pub ended: Option<Timestamp>,
+    pub deadline: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct BootStageRecord {
+    pub stage: String,
+    pub state: BootStage,
+    pub started: Timestamp,
+    pub ended: Option<Timestamp>,
+    /// How often it started anew.
+    pub starts: u32,
+    /// The newest line that tells of it.
+    pub evidence: String,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct UnitRecord {
+    pub state: String,
+    pub restarts: u32,
+    pub changed: Timestamp,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ClusterModel {
+    pub version: Option<ClusterVersion>,
+    pub operators: BTreeMap<String, OperatorRecord>,
+    pub nodes: BTreeMap<String, NodeRecord>,
+    pub csrs: BTreeMap<String, CsrRecord>,
+    pub machines: BTreeMap<String, MachineRecord>,
+    pub instances: BTreeMap<String, InstanceRecord>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct OperatorRecord {
+    pub operator: Operator,
+    pub changed: Timestamp,
+    /// Since when Progressing has been False.
+    pub stable_since: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct NodeRecord {
+    pub role: String,
+    pub ready: bool,
+    pub version: String,
+    pub message: String,
+    pub changed: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct CsrRecord {
+    pub requester: String,
+    pub signer: String,
+    pub state: CsrState,
+    pub changed: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct MachineRecord {
+    pub role: String,
+    pub phase: String,
+    pub message: String,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct InstanceRecord {
+    pub id: String,
+    pub state: String,
+    pub address: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct FindingRecord {
+    pub finding: Finding,
+    pub opened: Timestamp,
+    pub cleared: Option<(Timestamp, String)>,
+    /// How often it matched since.
+    pub count: u32,
+    /// By check id, in the order in which they first answered.
+    pub checks: Vec<CheckRecord>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct CheckRecord {
+    pub check: String,
+    pub state: CheckState,
+    pub action: Option<Action>,
+    pub evidence: String,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Activity {
+    pub at: Timestamp,
+    pub level: Level,
+    pub text: String,
+}
+
+/// Status of a stage, worked out of its steps.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct StageStatus {
+    pub status: Status,
+    pub started: Option<Timestamp>,
+    pub ended: Option<Timestamp>,
+    pub done: usize,
+    pub total: usize,
+}
+
+impl RunModel {
+    pub fn step(&self, id: &StepId) -> Option<&StepRecord> {
+        self.steps.get(id)
+    }
+
+    pub fn fact(&self, key: &str) -> Option<&str> {
+        self.facts.get(key).map(String::as_str)
+    }
+
+    pub fn stage_status(&self, id: &StageId) -> StageStatus {
+        let Some(stage) = self.plan.stage(id) else { return StageStatus::default() };
+        let records: Vec<&StepRecord> = stage.steps.iter().filter_map(|step| self.steps.get(&step.id)).collect();
+        let has = |status: Status| records.iter().any(|record| record.status == status);
+        let over = |record: &&&StepRecord| matches!(record.status, Status::Done | Status::Warned | Status::Skipped);
+        let done = records.iter().filter(over).count();
+        let total = stage.steps.len();
+        let status = if has(Status::Failed) {
+            Status::Failed
+        } else if has(Status::Cancelled) {
+            Status::Cancelled
+        } else if has(Status::Running) || (done > 0 && done < total) {
+            Status::Running
+        } else if total == 0 || done < total {
+            Status::Waiting
+        } else if has(Status::Warned) {
+            Status::Warned
+        } else if records.iter().all(|record| record.status == Status::Skipped) {
+            Status::Skipped
+        } else {
+            Status::Done
+        };
+        let ended = (done == total || status == Status::Failed)
+            .then(|| records.iter().filter_map(|record| record.ended).max())
+            .flatten();
+        StageStatus { status, started: records.iter().filter_map(|record| record.started).min(), ended, done, total }
+    }
+
+    /// The stage at work, else the one that failed, else the first that waits.
+    pub fn current_stage(&self) -> Option<&StageId> {
+        let first = |wanted: &[Status]| {
+            self.plan.stages.iter().map(|stage| &stage.id).find(|id| wanted.contains(&self.stage_status(id).status))
+        };
+        first(&[Status::Running])
+            .or_else(|| first(&[Status::Failed, Status::Cancelled]))
+            .or_else(|| first(&[Status::Waiting]))
+    }
+
+    /// The step at work.
+    pub fn current_step(&self) -> Option<(&StepId, &StepRecord)> {
+        self.plan
+            .steps()
+            .filter_map(|step| self.steps.get_key_value(&step.id))
+            .find(|(_, record)| record.status == Status::Running)
+    }
+
+    /// Open findings, the likeliest cause first.
+    pub fn open_findings(&self) -> Vec<&FindingRecord> {
+        let mut open: Vec<&FindingRecord> = self.findings.iter().filter(|record| record.cleared.is_none()).collect();
+        open.sort_by_key(|record| {
+            (
+                record.finding.explained_by.is_some(),
+                std::cmp::Reverse(record.finding.severity),
+                record.finding.rank,
+                record.opened,
+            )
+        });
+        open
+    }
+
+    /// Objects that exist as far as the record knows, newest first: the order in which to delete.
+    pub fn standing_objects(&self) -> Vec<(&Object, &ObjectRecord)> {
+        let mut standing: Vec<_> = self.objects.iter().filter(|(_, record)| record.gone.is_none()).collect();
+        standing.sort_by_key(|(_, record)| std::cmp::Reverse(record.order));
+        standing
+    }
+
+    fn say(&mut self, at: Timestamp, level: Level, text: impl Into<String>) {
+        self.activity.push(Activity { at, level, text: text.into() });
+        if self.activity.len() > ACTIVITY_LIMIT {
+            let surplus = self.activity.len() - ACTIVITY_LIMIT;
+            self.activity.drain(..surplus);
+        }
+    }
+
+    fn finding(&mut self, id: &str) -> Option<&mut FindingRecord> {
+        self.findings.iter_mut().rev().find(|record| record.finding.id == id)
+    }
+}
+
+impl SyncModel {
+    /// Bytes moved so far of what had to be moved, by the images' own counters.
+    pub fn moved(&self) -> u64 {
+        self.images.iter().map(|image| image.bytes).sum::<u64>().min(self.bytes.saturating_sub(self.present_bytes))
+    }
+    /// Images that are in the mirror, and of how many.
+    pub fn done(&self) -> (usize, usize) {
+        let done =
+            |image: &&ImageRecord| matches!(image.state, ImageState::Done | ImageState::Present | ImageState::Mounted);
+        (self.images.iter().filter(done).count(), self.images.len())
+    }
+    pub fn failed(&self) -> usize {
+        self.images.iter().filter(|image| matches!(image.state, ImageState::Failed { .. })).count()
+    }
+}
+
+/// Fold one event into the model. Total: events out of order, repeated or unknown never panic.
+pub fn reduce(model: &mut RunModel, event: &Event) {
+    if event.seq != 0 && event.seq <= model.seq {
+        return;
+    }
+    model.seq = event.seq;
+    let at = event.at;
+    model.now = Some(model.now.map_or(at, |now| now.max(at)));
+    match &event.data {
+        Data::RunOpened { run, cluster, plan, operator, .. } => {
+            model.run = run.clone();
+            model.cluster = cluster.clone();
+            model.operator = operator.clone();
+            model.opened = Some(at);
+            model.plan = plan.clone();
+            model.steps = plan.steps().map(|step| (step.id.clone(), StepRecord::default())).collect();
+            model.say(at, Level::Info, format!("run {run} opened by {operator}"));
+        }
+        Data::RunResumed { operator, from, .. } => {
+            model.closed = None;
+            for record in model.steps.values_mut() {
+                if matches!(record.status, Status::Running | Status::Failed | Status::Cancelled) {
+                    record.status = Status::Waiting;
+                    record.progress = None;
+                    record.retry_at = None;
+                }
+            }
+            let place = from.as_ref().map_or(String::new(), |stage| format!(" from {stage}"));
+            model.say(at, Level::Info, format!("run resumed{place} by {operator}"));
+        }
+        Data::RunClosed { outcome, exit, summary } => {
+            model.closed = Some((*outcome, *exit, summary.clone()));
+            let level = if *outcome == RunOutcome::Failed { Level::Error } else { Level::Info };
+            model.say(at, level, summary.clone());
+        }
+        Data::StepStarted { step, attempt, host } => {
+            let record = model.steps.entry(step.clone()).or_default();
+            record.status = Status::Running;
+            record.attempt = *attempt;
+            if *attempt <= 1 {
+                record.started = Some(at);
+            }
+            record.started.get_or_insert(at);
+            record.attempt_started = Some(at);
+            record.last_evidence = Some(at);
+            record.ended = None;
+            record.outcome = None;
+            record.progress = None;
+            record.retry_at = None;
+            record.inferred = None;
+            record.host = host.clone();
+            let again = if *attempt > 1 { format!(" (attempt {attempt})") } else { String::new() };
+            model.say(at, Level::Info, format!("{step} started{again}"));
+        }
+        Data::StepAction { step, action, exit, elapsed_ms } => {
+            if let Some(record) = model.steps.get_mut(step) {
+                record.last_evidence = Some(at);
+                record.actions.push(StepAction { at, action: action.clone(), exit: *exit, elapsed_ms: *elapsed_ms });
+                if record.actions.len() > 200 {
+                    record.actions.remove(0);
+                }
+            }
+        }
+        Data::StepProgress { step, done, total, unit, note } => {
+            if let Some(record) = model.steps.get_mut(step) {
+                let mut rate = record.progress.take().map(|progress| progress.rate).unwrap_or_default();
+                rate.add(at, *done);
+                record.progress =
+                    Some(StepProgress { done: *done, total: *total, unit: *unit, note: note.clone(), rate });
+                record.last_evidence = Some(at);
+            }
+        }
+        Data::StepEnded { step, attempt, outcome, evidence, .. } => {
+            let record = model.steps.entry(step.clone()).or_default();
+            record.attempt = *attempt;
+            record.ended = Some(at);
+            record.last_evidence = Some(at);
+            record.status = status_of(outcome);
+            record.outcome = Some(outcome.clone());
+            record.evidence = evidence.clone();
+            record.retry_at = None;
+            let (level, text) = match outcome {
+                Outcome::Success => (Level::Info, format!("{step} done")),
+                Outcome::AlreadyTrue => (Level::Info, format!("{step} was already true")),
+                Outcome::Warning { message } => (Level::Warn, format!("{step} done, with a warning: {message}")),
+                Outcome::Skipped { why } => (Level::Info, format!("{step} skipped: {why}")),
+                Outcome::Failed { causes } => (Level::Error, format!("{step} failed: {}", causes.join(": "))),
+                Outcome::Cancelled => (Level::Warn, format!("{step} cancelled")),
+            };
+            model.say(at, level, text);
+        }
+        Data::StepRetry { step, next_attempt, after_ms, why } => {
+            if let Some(record) = model.steps.get_mut(step) {
+                let pause = jiff::SignedDuration::from_millis(i64::try_from(*after_ms).unwrap_or(i64::MAX));
+                record.retry_at = at.checked_add(pause).ok();
+                record.last_evidence = Some(at);
+            }
+            model.say(
+                at,
+                Level::Warn,
+                format!("{step}: {why}; attempt {next_attempt} in {} s", after_ms.div_ceil(1000)),
+            );
+        }
+        Data::StepInferred { step, outcome, because } => {
+            let record = model.steps.entry(step.clone()).or_default();
+            record.status = status_of(outcome);
+            record.outcome = Some(outcome.clone());
+            record.inferred = Some(because.clone());
+        }
+        Data::Rewound { stage, because } => {
+            model.closed = None;
+            let place = model.plan.stages.iter().position(|planned| planned.id == *stage);
+            let ids: Vec<StepId> = place
+                .map(|place| {
+                    model
+                        .plan
+                        .stages
+                        .iter()
+                        .skip(place)
+                        .flat_map(|stage| stage.steps.iter().map(|step| step.id.clone()))
+                        .collect()
+                })
+                .unwrap_or_default();
+            for id in ids {
+                model.steps.insert(id, StepRecord::default());
+            }
+            // What was seen of the installation belongs to the machines that the rewind takes away.
+            if stage.number() <= "08" {
+                model.bootkube.clear();
+                model.units.clear();
+                model.installer = InstallerModel::default();
+                model.cluster_state = ClusterModel::default();
+            }
+            model.say(at, Level::Warn, format!("going back to {stage}: {because}"));
+        }
+        Data::Drift { step, record_says, world_says } => {
+            model.say(at, Level::Warn, format!("{step}: the record says {record_says}, the world says {world_says}"));
+        }
+        Data::Intent { object } => {
+            let seq = event.seq;
+            let record = model.objects.entry(object.clone()).or_default();
+            record.gone = None;
+            record.order = seq;
+        }
+        Data::Created { object, id } => {
+            let seq = event.seq;
+            let record = model.objects.entry(object.clone()).or_default();
+            record.id = Some(id.clone());
+            record.gone = None;
+            if record.order == 0 {
+                record.order = seq;
+            }
+            model.say(at, Level::Info, format!("created {} {} ({id})", object.kind, object.name));
+        }
+        Data::Gone { object, id, proof } => {
+            let record = model.objects.entry(object.clone()).or_default();
+            record.id = Some(id.clone());
+            record.gone = Some(proof.clone());
+            model.say(at, Level::Info, format!("gone: {} {} ({id}): {proof}", object.kind, object.name));
+        }
+        Data::Fact { key, value } => {
+            model.facts.insert(key.clone(), value.clone());
+        }
+        Data::Lines { source, first, count, bytes } => {
+            let log = model.logs.entry(source.clone()).or_default();
+            log.lines = log.lines.max(first.saturating_sub(1).saturating_add(*count));
+            log.bytes = log.bytes.saturating_add(*bytes);
+            log.last = Some(at);
+        }
+        Data::Gap { source, lost, why } => {
+            model.logs.entry(source.clone()).or_default().gaps.push((at, *lost, why.clone()));
+            model.say(at, Level::Warn, format!("gap in {source}: {why}"));
+        }
+        Data::Link { link, state } => {
+            let changed = model.links.get(link).is_none_or(|record| !same_kind(&record.state, state));
+            let since = model.links.get(link).filter(|_| !changed).map_or(at, |record| record.since);
+            model.links.insert(*link, LinkRecord { state: state.clone(), since });
+            if changed {
+                let name = format!("{link:?}").to_lowercase();
+                match state {
+                    LinkState::Up => model.say(at, Level::Info, format!("link {name} is up")),
+                    LinkState::Retrying { why, .. } => {
+                        model.say(at, Level::Warn, format!("link {name} lost, retrying: {why}"))
+                    }
+                    LinkState::Down { why } => model.say(at, Level::Error, format!("link {name} is down: {why}")),
+                    LinkState::Idle => {}
+                }
+            }
+        }
+        Data::Sync(sync) => reduce_sync(model, at, sync),
+        Data::Observed(observed) => reduce_observed(model, at, observed),
+        Data::FindingOpened { finding } => match model.finding(&finding.id).filter(|record| record.cleared.is_none()) {
+            Some(record) => record.count = record.count.saturating_add(1),
+            None => {
+                model.findings.push(FindingRecord {
+                    finding: finding.clone(),
+                    opened: at,
+                    cleared: None,
+                    count: 1,
+                    checks: Vec::new(),
+                });
+                model.say(at, finding.severity, format!("finding {}: {}", finding.signature, finding.title));
+            }
+        },
+        Data::FindingCleared { finding, because } => {
+            if let Some(record) = model.finding(finding) {
+                record.cleared = Some((at, because.clone()));
+                let text = format!("finding {} cleared: {because}", record.finding.signature);
+                model.say(at, Level::Info, text);
+            }
+        }
+        Data::CheckResult { finding, check, state, action, evidence } => {
+            if let Some(record) = model.finding(finding) {
+                let result = CheckRecord {
+                    check: check.clone(),
+                    state: *state,
+                    action: action.clone(),
+                    evidence: evidence.clone(),
+                };
+                match record.checks.iter_mut().find(|known| known.check == *check) {
+                    Some(known) => *known = result,
+                    None => record.checks.push(result),
+                }
+            }
+        }
+        Data::Decision { command, args, operator, reason } => {
+            let reason = reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
+            model.say(at, Level::Info, format!("{operator} decided: {command} {}{reason}", args.join(" ")));
+        }
+        Data::Note { level, text } => model.say(at, *level, text.clone()),
+        Data::Unknown => model.unknown_events += 1,
+    }
+}
+
+fn status_of(outcome: &Outcome) -> Status {
+    match outcome {
+        Outcome::Success | Outcome::AlreadyTrue => Status::Done,
+        Outcome::Warning { .. } => Status::Warned,
+        Outcome::Skipped { .. } => Status::Skipped,
+        Outcome::Failed { .. } => Status::Failed,
+        Outcome::Cancelled => Status::Cancelled,
+    }
+}
+
+fn same_kind(one: &LinkState, other: &LinkState) -> bool {
+    std::mem::discriminant(one) == std::mem::discriminant(other)
+}
+
+fn reduce_sync(model: &mut RunModel, at: Timestamp, event: &SyncEvent) {
+    match event {
+        SyncEvent::Planned { images, blobs, bytes, present_bytes } => {
+            let sync = &mut model.sync;
+            sync.planned = true;
+            sync.blobs = *blobs;
+            sync.bytes = *bytes;
+            sync.present_bytes = *present_bytes;
+            sync.proven = None;
+            sync.images = images
+                .iter()
+                .map(|image| ImageRecord {
+                    image: image.clone(),
+                    state: ImageState::Waiting,
+                    bytes: 0,
+                    rate: Rate::default(),
+                    attempt: 0,
+                    changed: None,
+                })
+                .collect();
+        }
+        SyncEvent::Progress { image, bytes, .. } => {
+            if let Some(record) = model.sync.images.iter_mut().find(|record| record.image.name == *image) {
+                record.bytes = record.bytes.max(*bytes);
+                record.rate.add(at, *bytes);
+                record.changed = Some(at);
+            }
+        }
+        SyncEvent::ImageState { image, state, attempt } => {
+            let mut failure = None;
+            if let Some(record) = model.sync.images.iter_mut().find(|record| record.image.name == *image) {
+                record.state = state.clone();
+                record.attempt = *attempt;
+                record.changed = Some(at);
+                if let ImageState::Failed { side, why, .. } = state {
+                    failure = Some(format!("image {image} failed at the {side}: {why}"));
+                }
+            }
+            if let Some(text) = failure {
+                model.say(at, Level::Error, text);
+            }
+        }
+        SyncEvent::Proven { images, missing } => model.sync.proven = Some((*images, missing.clone())),
+    }
+}
+
+fn reduce_observed(model: &mut RunModel, at: Timestamp, observed: &Observed) {
+    match observed {
+        Observed::Installer { phase, message, deadline } => {
+            let phases = &mut model.installer.phases;
+            match phases.last_mut().filter(|last| last.name == *phase) {
+                Some(last) => {
+                    last.message = message.clone();
+                    last.deadline = deadline.or(last.deadline);
+                }
+                None => {
+                    if let Some(last) = phases.last_mut() {
+                        last.ended = Some(at);
+                    }
+                    phases.push(InstallerPhase {
+                        name: phase.clone(),
+                        message: message.clone(),
+                        started: at,
+                        ended: None,
+                        deadline: *deadline,
+                    });
+                }
+            }
+        }
+        Observed::Bootkube { stage, state, evidence } => {
+            let ended = (*state != BootStage::Running).then_some(at);
+            match model.bootkube.iter_mut().find(|record| record.stage == *stage) {
+                Some(record) => {
+                    if *state == BootStage::Running && record.state != BootStage::Running {
+                        record.starts = record.starts.saturating_add(1);
+                        record.started = at;
+                    }
+                    record.state = *state;
+                    record.ended = ended;
+                    record.evidence = evidence.clone();
+                }
+                None => model.bootkube.push(BootStageRecord {
+                    stage: stage.clone(),
+                    state: *state,
+                    started: at,
+                    ended,
+                    starts: 1,
+                    evidence: evidence.clone(),
+                }),
+            }
+        }
+        Observed::Unit { host, unit, state, restarts } => {
+            model.units.insert(
+                (host.clone(), unit.clone()),
+                UnitRecord { state: state.clone(), restarts: *restarts, changed: at },
+            );
+        }
+        Observed::Operator(operator) => {
+            let operators = &mut model.cluster_state.operators;
+            let before = operators.get(&operator.name).and_then(|record| record.stable_since);
+            let stable_since = (operator.progressing == Tri::False).then(|| before.unwrap_or(at));
+            operators.insert(
+                operator.name.clone(),
+                OperatorRecord { operator: operator.clone(), changed: at, stable_since },
+            );
+        }
+        Observed::OperatorGone { name } => {
+            model.cluster_state.operators.remove(name);
+        }
+        Observed::ClusterVersion(version) => model.cluster_state.version = Some(version.clone()),
+        Observed::Node { name, role, ready, version, message } => {
+            let node = NodeRecord {
+                role: role.clone(),
+                ready: *ready,
+                version: version.clone(),
+                message: message.clone(),
+                changed: at,
+            };
+            model.cluster_state.nodes.insert(name.clone(), node);
+        }
+        Observed::Csr { name, requester, signer, state } => {
+            let csr = CsrRecord { requester: requester.clone(), signer: signer.clone(), state: *state, changed: at };
+            model.cluster_state.csrs.insert(name.clone(), csr);
+        }
+        Observed::Machine { name, role, phase, message } => {
+            let machine = MachineRecord { role: role.clone(), phase: phase.clone(), message: message.clone() };
+            model.cluster_state.machines.insert(name.clone(), machine);
+        }
+        Observed::Instance { name, id, state, address } => {
+            let instance = InstanceRecord { id: id.clone(), state: state.clone(), address: address.clone() };
+            model.cluster_state.instances.insert(name.clone(), instance);
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Log lines on disk, by source, with random access by line number.

@@ -1,0 +1,350 @@
+//! What the operator asked for: `cluster.toml`, typed and checked before anything is touched.
+
+pub mod secret;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub use secret::Secret;
+
+/// The whole of `cluster.toml`. Every field has a default unless its doc says "required".
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spec {
+    pub cluster: ClusterSpec,
+    pub release: ReleaseSpec,
+    #[serde(default)]
+    pub aws: AwsSpec,
+    #[serde(default)]
+    pub network: NetworkSpec,
+    #[serde(default)]
+    pub bastion: BastionSpec,
+    pub credentials: CredentialsSpec,
+    #[serde(default)]
+    pub tools: ToolsSpec,
+    pub mirror: MirrorSpec,
+    #[serde(default)]
+    pub install: InstallSpec,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterSpec {
+    /// Required. RFC 1123 label.
+    pub name: String,
+    /// Required. `example.com`; the cluster's domain is `<name>.<base_domain>`.
+    pub base_domain: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReleaseSpec {
+    /// Required. `4.18.12`.
+    pub version: String,
+    /// Default `x86_64`.
+    #[serde(default = "default_arch")]
+    pub arch: String,
+    /// Default `quay.io/openshift-release-dev/ocp-release:<version>-<arch>`; may name a digest.
+    #[serde(default)]
+    pub pull_spec: Option<String>,
+    /// PEM file with the CA of the source registry, on this machine, when it is not a public one.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AwsSpec {
+    /// `us-east-2`. Required, unless the platform is none.
+    pub region: String,
+    pub profile: Option<String>,
+    /// Extra tags on everything that is made.
+    pub tags: std::collections::BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NetworkSpec {
+    pub variant: NetworkVariant,
+    /// Default `10.0.0.0/16`; /16 to /20.
+    pub vpc_cidr: String,
+    /// 1 to 3.
+    pub zones: u8,
+    /// Interface endpoints besides ec2, elasticloadbalancing, sts (S3 is always a gateway).
+    pub extra_endpoints: Vec<String>,
+    /// An existing VPC: nothing of the network is made or removed then.
+    pub existing: Option<ExistingNetwork>,
+    pub cluster_cidr: String,
+    pub host_prefix: u8,
+    pub service_cidr: String,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NetworkVariant {
+    /// No default route from the private subnets.
+    #[default]
+    Disconnected,
+    /// NAT for the private subnets.
+    Private,
+    /// Egress by a proxy on the bastion.
+    Proxy,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExistingNetwork {
+    pub vpc_id: String,
+    pub private_subnets: Vec<String>,
+    #[serde(default)]
+    pub public_subnets: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BastionSpec {
+    /// `user@host` of an existing bastion: stages 01 and 02 make nothing then.
+    pub host: Option<String>,
+    pub port: u16,
+    /// Private key for the bastion; default: what the operator's ssh finds.
+    pub identity_file: Option<PathBuf>,
+    /// The bastion's host key as in known_hosts, without the host: `ssh-ed25519 AAAA…`. For one that we make it is
+    /// read from the console output.
+    pub host_key: Option<String>,
+    pub user: String,
+    pub instance_type: String,
+    pub ami: Option<String>,
+    /// Size of its disk in GiB; default from what is mirrored.
+    pub disk_gib: Option<u32>,
+    /// Who may reach port 22; default this machine's address.
+    pub operator_cidr: Option<String>,
+    /// Working directory on the bastion, relative to the home directory.
+    pub workdir: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CredentialsSpec {
+    /// Required. Red Hat pull secret (JSON) on this machine.
+    pub pull_secret: PathBuf,
+    /// Required. Public key for `core` on the nodes.
+    pub ssh_public_key: PathBuf,
+    /// Private half, for the second hop to the bootstrap node; default: the agent.
+    #[serde(default)]
+    pub ssh_private_key: Option<PathBuf>,
+    /// How the cluster's operators get cloud credentials.
+    #[serde(default)]
+    pub mode: CredentialsMode,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub enum CredentialsMode {
+    #[default]
+    Mint,
+    Passthrough,
+    Manual,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ToolsSpec {
+    pub source: ToolsSource,
+    /// For `directory`: a folder on this machine with the tarballs (or binaries) and `sha256sum.txt`.
+    pub directory: Option<PathBuf>,
+    /// For `download`.
+    pub url: String,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ToolsSource {
+    #[default]
+    Download,
+    Directory,
+    /// They are on the bastion's PATH already.
+    Present,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MirrorSpec {
+    /// Required. The one name by which everybody reaches the mirror. Never localhost (nodes could not reach it).
+    pub host: String,
+    #[serde(default = "default_mirror_port")]
+    pub port: u16,
+    #[serde(default = "default_release_repository")]
+    pub release_repository: String,
+    #[serde(default = "default_component_repository")]
+    pub component_repository: String,
+    /// `managed`: stage 05 makes and runs it on the bastion. `existing`: it is only proven.
+    #[serde(default)]
+    pub kind: MirrorKind,
+    #[serde(default = "default_mirror_user")]
+    pub user: String,
+    /// File with the password on this machine; default: made up once and kept in the run (0600).
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
+    /// CA of an existing mirror, PEM, on this machine.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    /// Where a managed registry keeps its data on the bastion.
+    #[serde(default = "default_mirror_storage")]
+    pub storage: String,
+    #[serde(default)]
+    pub engine: MirrorEngine,
+    /// Blobs in flight.
+    #[serde(default = "default_jobs")]
+    pub jobs: u8,
+    /// `all` or `core-21` (which cannot boot a cluster).
+    #[serde(default)]
+    pub subset: Subset,
+    /// More pull specs to mirror.
+    #[serde(default)]
+    pub additional_images: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MirrorKind {
+    #[default]
+    Managed,
+    Existing,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MirrorEngine {
+    /// bartizan's own copier, as a job on the bastion.
+    #[default]
+    Builtin,
+    /// `oc-mirror --v2`.
+    OcMirror,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Subset {
+    #[default]
+    #[serde(rename = "all")]
+    All,
+    #[serde(rename = "core-21")]
+    Core21,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct InstallSpec {
+    /// 1 or 3.
+    pub control_plane_replicas: u8,
+    pub control_plane_type: String,
+    pub compute_replicas: u8,
+    pub compute_type: String,
+    pub publish: Publish,
+    pub fips: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Publish {
+    #[default]
+    Internal,
+    External,
+}
+
+fn default_arch() -> String {
+    "x86_64".into()
+}
+fn default_mirror_port() -> u16 {
+    5000
+}
+fn default_release_repository() -> String {
+    "openshift/release-images".into()
+}
+fn default_component_repository() -> String {
+    "openshift/release".into()
+}
+fn default_mirror_user() -> String {
+    "bartizan".into()
+}
+fn default_mirror_storage() -> String {
+    "/opt/registry".into()
+}
+fn default_jobs() -> u8 {
+    6
+}
+
+impl Default for NetworkSpec {
+    fn default() -> Self {
+        Self {
+            variant: NetworkVariant::default(),
+            vpc_cidr: "10.0.0.0/16".into(),
+            zones: 1,
+            extra_endpoints: Vec::new(),
+            existing: None,
+            cluster_cidr: "10.128.0.0/14".into(),
+            host_prefix: 23,
+            service_cidr: "172.30.0.0/16".into(),
+        }
+    }
+}
+
+impl Default for BastionSpec {
+    fn default() -> Self {
+        Self {
+            host: None,
+            port: 22,
+            identity_file: None,
+            host_key: None,
+            user: "ec2-user".into(),
+            instance_type: "m6i.large".into(),
+            ami: None,
+            disk_gib: None,
+            operator_cidr: None,
+            workdir: "bartizan".into(),
+        }
+    }
+}
+
+impl Default for ToolsSpec {
+    fn default() -> Self {
+        Self {
+            source: ToolsSource::default(),
+            directory: None,
+            url: "https://mirror.openshift.com/pub/openshift-v4/clients/ocp".into(),
+        }
+    }
+}
+
+impl Default for InstallSpec {
+    fn default() -> Self {
+        Self {
+            control_plane_replicas: 3,
+            control_plane_type: "m6i.xlarge".into(),
+            compute_replicas: 2,
+            compute_type: "m6i.large".into(),
+            publish: Publish::default(),
+            fips: false,
+        }
+    }
+}
+
+impl Spec {
+    /// `<name>.<base_domain>`
+    pub fn domain(&self) -> String {
+        format!("{}.{}", self.cluster.name, self.cluster.base_domain)
+    }
+    /// `host:port`, the registry's one identity.
+    pub fn registry(&self) -> String {
+        format!("{}:{}", self.mirror.host, self.mirror.port)
+    }
+    /// Where the release comes from.
+    pub fn pull_spec(&self) -> String {
+        self.release.pull_spec.clone().unwrap_or_else(|| {
+            format!("quay.io/openshift-release-dev/ocp-release:{}-{}", self.release.version, self.release.arch)
+        })
+    }
+    /// The tag that the release gets in the mirror.
+    pub fn release_tag(&self) -> String {
+        format!("{}-{}", self.release.version, self.release.arch)
+    }
+}
