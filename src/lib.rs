@@ -15,9 +15,20 @@
 //! | 2 | `record` |
 //! | 1 | `model` `spec` |
 
+pub mod cli;
 pub mod cloud;
+pub mod cluster;
+pub mod diagnose;
 pub mod engine;
+pub mod headless;
 pub mod host;
+#[cfg(feature = "lab")]
+pub mod lab;
 pub mod model;
 pub mod record;
+pub mod registry;
 pub mod spec;
+pub mod stages;
+pub mod telemetry;
+pub mod ui;
+pub mod watch;

@@ -9,7 +9,7 @@ use crate::model::event::{Data, Event, LogLine};
 /// What reaches the recorder.
 #[derive(Debug)]
 pub enum Entry {
-    Event(Data, Option<oneshot::Sender<()>>),
+    Event(Box<Data>, Option<oneshot::Sender<()>>),
     /// Lines of a log, to be kept in its segments; the recorder numbers them and makes the event.
     Lines {
         source: String,
@@ -35,13 +35,13 @@ impl Sink {
 
     /// Hand over a fact. When the recorder is gone the run is over and there is nobody left to tell.
     pub async fn emit(&self, data: Data) {
-        let _closed = self.sender.send(Entry::Event(data, None)).await;
+        let _closed = self.sender.send(Entry::Event(Box::new(data), None)).await;
     }
 
     /// Hand over a fact and wait until it is on disk: what must be known after `kill -9`.
     pub async fn commit(&self, data: Data) {
         let (done, wait) = oneshot::channel();
-        if self.sender.send(Entry::Event(data, Some(done))).await.is_ok() {
+        if self.sender.send(Entry::Event(Box::new(data), Some(done))).await.is_ok() {
             let _closed = wait.await;
         }
     }

@@ -1,1 +1,17 @@
 //! What a user would notice, against real parts where there are any. One binary, so that it links once.
+
+mod architecture;
+mod cloud;
+mod diagnose;
+mod engine;
+mod host;
+mod journal;
+#[cfg(feature = "lab")]
+mod lab;
+mod record;
+mod registry;
+mod spec;
+mod ui;
+mod watch;
+#[cfg(feature = "lab")]
+mod whole;

@@ -1,0 +1,1 @@
+//! Signatures → findings → checklists → recovery plans. Knows nothing of where lines come from.

@@ -1,0 +1,1 @@
+//! The model as plain lines and as JSON lines.

@@ -1,0 +1,1 @@
+//! The embedded world for the demo and for tests.

@@ -1,0 +1,1 @@
+//! OCI registries: planning, copying and proving a release.

@@ -1,0 +1,1 @@
+//! The ten stages: which steps, in which order, with which commands.

@@ -1,0 +1,1 @@
+//! tracing-subscriber: a file and the activity pane, never stdout.

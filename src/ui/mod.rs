@@ -1,0 +1,1 @@
+//! The cockpit: shows a `RunModel` and turns keys into commands.

@@ -1,0 +1,1 @@
+//! Following what is alive: installer log, journals, bootkube, service records. Needs no engine.
