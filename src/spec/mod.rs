@@ -189,7 +189,10 @@ pub struct MirrorSpec {
     /// CA of an existing mirror, PEM, on this machine.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
-    /// Where a managed registry keeps its data on the bastion.
+    /// How a managed registry runs on the bastion.
+    #[serde(default)]
+    pub runtime: MirrorRuntime,
+    /// Where a managed registry keeps its data on the bastion, relative to the home directory unless absolute.
     #[serde(default = "default_mirror_storage")]
     pub storage: String,
     #[serde(default)]
@@ -211,6 +214,16 @@ pub enum MirrorKind {
     #[default]
     Managed,
     Existing,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MirrorRuntime {
+    /// podman when it is there, else a `docker-registry` or `registry` binary.
+    #[default]
+    Auto,
+    Podman,
+    Binary,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -267,7 +280,7 @@ fn default_mirror_user() -> String {
     "bartizan".into()
 }
 fn default_mirror_storage() -> String {
-    "/opt/registry".into()
+    "bartizan/registry".into()
 }
 fn default_jobs() -> u8 {
     6
