@@ -374,7 +374,7 @@ impl Client {
                 if home || response.status().is_success() {
                     return Ok(response);
                 }
-                let mut error = self.failure(ask, response).await.from_redirect();
+                let mut error = self.failure(ask, response).await.at_redirect();
                 let host = url.host_str().unwrap_or_default();
                 error.why = format!("redirected to {host}: {}", error.why);
                 return Err(error);

@@ -151,7 +151,7 @@ impl RegistryError {
     }
 
     /// From an answer that is no success.
-    pub(super) fn status(side: Side, what: &str, status: u16, retry_after: Option<Duration>, body: &[u8]) -> Self {
+    pub fn status(side: Side, what: &str, status: u16, retry_after: Option<Duration>, body: &[u8]) -> Self {
         let said = Said::read(body);
         let class = match status {
             _ if said.no_space || status == 507 => Class::Disk,
@@ -183,7 +183,7 @@ impl RegistryError {
     }
 
     /// An expired signed URL of a content network says 403; that says nothing about our credentials.
-    pub(super) fn from_redirect(mut self) -> Self {
+    pub(super) fn at_redirect(mut self) -> Self {
         if self.kind == Class::Auth {
             self.kind = Class::Server;
         }
@@ -296,17 +296,6 @@ fn classify(error: &reqwest::Error) -> (Class, Option<&'static str>) {
     let mut next: Option<&dyn StdError> = Some(error);
     let mut class = if error.is_timeout() { Class::Timeout } else { Class::Server };
     while let Some(inner) = next {
-        if let Some(io) = inner.downcast_ref::<std::io::Error>() {
-            match io.kind() {
-                std::io::ErrorKind::ConnectionRefused => class = Class::Refused,
-                std::io::ErrorKind::TimedOut => class = Class::Timeout,
-                std::io::ErrorKind::HostUnreachable | std::io::ErrorKind::NetworkUnreachable => class = Class::Refused,
-                _ => {}
-            }
-            if let Some(tls) = io.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-                return classify_tls(tls);
-            }
-        }
         if let Some(tls) = inner.downcast_ref::<rustls::Error>() {
             return classify_tls(tls);
         }
@@ -314,7 +303,21 @@ fn classify(error: &reqwest::Error) -> (Class, Option<&'static str>) {
         if text.contains("dns error") || text.contains("failed to lookup address") {
             return (Class::Dns, Some("no such host"));
         }
-        next = inner.source();
+        next = match inner.downcast_ref::<std::io::Error>() {
+            None => inner.source(),
+            Some(io) => {
+                use std::io::ErrorKind as Kind;
+                match io.kind() {
+                    Kind::ConnectionRefused | Kind::HostUnreachable | Kind::NetworkUnreachable => {
+                        class = Class::Refused
+                    }
+                    Kind::TimedOut => class = Class::Timeout,
+                    _ => {}
+                }
+                // An I/O error is no link of the chain itself: what it wraps is not its source.
+                io.get_ref().map(|inner| inner as &dyn StdError)
+            }
+        };
     }
     if error.is_builder() {
         class = Class::Other;

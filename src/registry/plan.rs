@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use tokio_util::sync::CancellationToken;
 
 use super::client::{Client, Repo};
@@ -210,7 +210,7 @@ pub async fn plan(
 ) -> Result<Plan, RegistryError> {
     let work = async {
         let described: Vec<Described> = futures::stream::iter(images)
-            .map(|wanted| describe(source, mirror, wanted))
+            .map(|wanted| describe(source, mirror, wanted).boxed())
             .buffered(PARALLEL)
             .try_collect()
             .await?;
@@ -227,9 +227,12 @@ pub async fn plan(
             .filter_map(|(at, repo)| blobs.get(at).map(|blob| (at, repo, blob.blob.digest.clone())))
             .collect();
         let answers: Vec<(usize, Repo, bool)> = futures::stream::iter(questions)
-            .map(|(at, repo, digest)| async move {
-                let has = mirror.has_blob(&repo, &digest).await?;
-                Ok::<_, RegistryError>((at, repo, has))
+            .map(|(at, repo, digest)| {
+                let question = async move {
+                    let has = mirror.has_blob(&repo, &digest).await?;
+                    Ok::<_, RegistryError>((at, repo, has))
+                };
+                question.boxed()
             })
             .buffer_unordered(PARALLEL)
             .try_collect()
