@@ -256,13 +256,6 @@ impl Client {
         self.expect(&ask, response, &[StatusCode::CREATED, StatusCode::NO_CONTENT]).await.map(drop)
     }
 
-    /// Give back a session that will not be used; the registry would purge it in time.
-    pub async fn abandon_upload(&self, repo: &Repo, location: &Url) {
-        if let Ok(ask) = self.upload_ask(Method::DELETE, repo, location, Payload::Empty) {
-            let _purged_later = self.send(&ask).await;
-        }
-    }
-
     fn upload_ask(&self, method: Method, repo: &Repo, location: &Url, body: Payload) -> Result<Ask, RegistryError> {
         let mut ask = self.ask(method, repo, "blobs/uploads/", true)?;
         ask.url = location.clone();

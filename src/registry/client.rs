@@ -128,6 +128,8 @@ pub(super) enum Payload {
 
 /// An answer is awaited for this long, and each piece of a body.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Registries read a large blob again, or assemble it from its chunks, before they say that they have it.
+const WRITE_PATIENCE: Duration = Duration::from_secs(300);
 /// Below this speed an upload counts as dead.
 const SLOWEST_UPLOAD: u64 = 64 * 1024;
 /// Nothing that we keep in memory as a document is larger.
@@ -409,9 +411,10 @@ impl Client {
         let bulk = bulk || headers.contains_key(header::HOST);
         let http = if bulk { &self.inner.bulk } else { &self.inner.api };
         let mut request = http.request(ask.method.clone(), url).headers(headers);
-        let mut patience = PATIENCE;
+        let reads = ask.method == Method::GET || ask.method == Method::HEAD;
+        let mut patience = if reads { PATIENCE } else { WRITE_PATIENCE };
         match &ask.body {
-            Payload::Empty if ask.method == Method::GET || ask.method == Method::HEAD => {}
+            Payload::Empty if reads => {}
             Payload::Empty => request = request.header(header::CONTENT_LENGTH, 0),
             Payload::Whole(bytes) => request = request.body(bytes.clone()),
             Payload::Pieces(pieces, length) => {

@@ -103,7 +103,7 @@ pub struct Malformed {
 
 impl Malformed {
     pub fn new(place: impl Into<String>, why: impl Into<String>) -> Self {
-        Self { place: place.into(), why: clean(&why.into()) }
+        Self { place: clean(&place.into()), why: clean(&why.into()) }
     }
 
     /// `place` inside a larger document.

@@ -135,6 +135,15 @@ pub struct Image {
 }
 
 impl Image {
+    /// What was wanted, by the digest that was found.
+    pub fn pinned(&self) -> Wanted {
+        let mut wanted = self.wanted.clone();
+        if !self.digest.is_empty() {
+            wanted.source.digest = Some(self.digest.clone());
+        }
+        wanted
+    }
+
     /// The mirror has it with all that belongs to it.
     pub fn is_present(&self) -> bool {
         self.broken.is_none() && self.writes.is_empty()
