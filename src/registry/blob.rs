@@ -13,10 +13,11 @@ use reqwest::header::{self, HeaderValue};
 use reqwest::{Method, StatusCode, Url};
 use tokio::sync::Semaphore;
 
-use super::client::{Ask, Client, Payload, Repo, text};
+use super::client::{Client, Repo};
 use super::digest;
 use super::error::{Class, RegistryError};
 use super::manifest::Blob;
+use super::send::{Ask, Payload, text};
 
 /// Smaller blobs go in one request.
 const MONOLITHIC: u64 = 64 << 20;

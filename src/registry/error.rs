@@ -356,6 +356,14 @@ mod tests {
     }
 
     #[test]
+    fn a_lost_upload_is_begun_again() {
+        // What registry:2 says to every request on an upload whose PATCH broke.
+        let body = br#"{"errors":[{"code":"BLOB_UPLOAD_INVALID","message":"blob upload invalid"}]}"#;
+        let error = RegistryError::status(Side::Mirror, "PATCH https://m/", 404, None, body);
+        assert_eq!((error.class(), error.is_retryable()), ("server", true));
+    }
+
+    #[test]
     fn html_is_trimmed_to_its_title() {
         let body = b"<html><head><title>429 Too Many Requests</title></head><body>\x1b[31mnginx</body></html>";
         let error = RegistryError::status(Side::Source, "GET https://q/", 429, None, body);
