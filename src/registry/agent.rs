@@ -278,7 +278,7 @@ async fn work(
     };
     let (all, warning) = wanted(&release, &target)?;
     target.only = request.only.clone();
-    let (images, _) = wanted(&release, &target)?;
+    let (mut images, _) = wanted(&release, &target)?;
     let sources = digest_sources(&all);
     if let Some(directory) = &request.outputs {
         write_outputs(directory, &all, &sources).await?;
@@ -299,7 +299,10 @@ async fn work(
 
     if request.action != Action::Prove {
         let plan = Arc::new(plan(&source, &mirror, images.clone(), cancel).await?);
-        say_to(say, Message::Sync(plan.event())).await;
+        // The list of one image would take the place of the list of all.
+        if request.action != Action::OneImage {
+            say_to(say, Message::Sync(plan.event())).await;
+        }
         if request.action == Action::Plan {
             let broken = plan.images.iter().filter(|image| image.broken.is_some());
             tally.failed = broken.map(|image| image.wanted.name.clone()).collect();
@@ -323,6 +326,8 @@ async fn work(
             say_to(say, AgentError::Registry(error.clone()).message()).await;
         }
         tally.failed = copied.failed.iter().map(|(name, _)| name.clone()).collect();
+        // What had only a tag is known by digest now.
+        images = plan.images.iter().map(|image| image.pinned()).collect();
         if copied.stopped.is_some() || copied.cancelled {
             return Ok(());
         }
@@ -339,16 +344,17 @@ async fn finish(
     say: &mpsc::Sender<Message>,
     tally: &mut Tally,
 ) -> Result<(), AgentError> {
-    // One image was mended: perhaps the whole is complete now, and may have its tag.
-    if request.only.is_some()
-        && request.action != Action::Prove
-        && tally.failed.is_empty()
-        && let Some(release) = all.first()
-        && prove(mirror, &claims(all)).await?.missing.is_empty()
-        && mirror.head_manifest(&release.target, &release.tag).await? != release.source.digest
-    {
-        let manifest = mirror.manifest(&release.target, release.source.reference()).await?;
-        mirror.put_manifest(&release.target, &release.tag, &manifest).await?;
+    // Some were mended: perhaps the whole is complete now, and may have its tag.
+    let mended = request.only.is_some() && request.action != Action::Prove;
+    if let (true, Some(release)) = (mended, all.first()) {
+        let whole = prove(mirror, &claims(all)).await?;
+        if whole.missing.is_empty()
+            && mirror.head_manifest(&release.target, &release.tag).await? != release.source.digest
+        {
+            let manifest = mirror.manifest(&release.target, release.source.reference()).await?;
+            mirror.put_manifest(&release.target, &release.tag, &manifest).await?;
+        }
+        say_to(say, Message::Sync(whole.event())).await;
     }
     let mut asked = claims(images);
     match signature_claims(source, images).await {
@@ -360,7 +366,9 @@ async fn finish(
         }
     }
     let proof = prove(mirror, &asked).await?;
-    say_to(say, Message::Sync(proof.event())).await;
+    if !mended {
+        say_to(say, Message::Sync(proof.event())).await;
+    }
     tally.proven = proof.proven;
     tally.complete = proof.missing.is_empty() && tally.failed.is_empty();
     if tally.failed.is_empty() {

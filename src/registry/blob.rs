@@ -13,10 +13,11 @@ use reqwest::header::{self, HeaderValue};
 use reqwest::{Method, StatusCode, Url};
 use tokio::sync::Semaphore;
 
-use super::client::{Ask, Client, Payload, Repo, text};
+use super::client::{Client, Repo};
 use super::digest;
 use super::error::{Class, RegistryError};
 use super::manifest::Blob;
+use super::send::{Ask, Payload, text};
 
 /// Smaller blobs go in one request.
 const MONOLITHIC: u64 = 64 << 20;
@@ -254,13 +255,6 @@ impl Client {
         ask.url.query_pairs_mut().append_pair("digest", &blob.digest);
         let response = self.send(&ask).await?;
         self.expect(&ask, response, &[StatusCode::CREATED, StatusCode::NO_CONTENT]).await.map(drop)
-    }
-
-    /// Give back a session that will not be used; the registry would purge it in time.
-    pub async fn abandon_upload(&self, repo: &Repo, location: &Url) {
-        if let Ok(ask) = self.upload_ask(Method::DELETE, repo, location, Payload::Empty) {
-            let _purged_later = self.send(&ask).await;
-        }
     }
 
     fn upload_ask(&self, method: Method, repo: &Repo, location: &Url, body: Payload) -> Result<Ask, RegistryError> {

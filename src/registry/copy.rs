@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::blob::{BlobReader, Mount};
 use super::client::{Client, Repo};
-use super::error::{RegistryError, Side};
+use super::error::{Class, RegistryError, Side};
 use super::plan::{Plan, PlannedBlob, RELEASE};
 use crate::model::event::{ImageState, SyncEvent};
 
@@ -32,7 +32,7 @@ const TICK: Duration = Duration::from_millis(250);
 pub struct Copied {
     /// Bytes that went from the source to the mirror.
     pub moved: u64,
-    /// Blobs that the mirror took over from another of its repositories.
+    /// How often the mirror took a blob over from another of its repositories.
     pub mounted: u64,
     /// Images that are not complete, with the reason.
     pub failed: Vec<(String, RegistryError)>,
@@ -73,6 +73,7 @@ pub async fn copy(
         work.write_release().await;
     }
     reporter.abort();
+    work.settle().await;
     let mut state = work.lock();
     let failed = std::mem::take(&mut state.images)
         .into_iter()
@@ -245,6 +246,8 @@ impl Work {
         let result = loop {
             match self.place(at, planned, attempt > 1).await {
                 Ok(moved) => break Ok(moved),
+                // The reader was patient with the source already; only wrong content is worth reading again.
+                Err(error) if error.side == Side::Source && error.kind() != Class::Digest => break Err(error),
                 Err(error) => match self.mirror.retry().pause(attempt, &error) {
                     Some(pause) => tokio::time::sleep(pause).await,
                     None => break Err(error),
@@ -279,7 +282,10 @@ impl Work {
             let mut session = None;
             if let Some(from) = have {
                 match self.mirror.mount(repo, &from.name, digest).await? {
-                    Mount::Mounted => continue,
+                    Mount::Mounted => {
+                        self.lock().mounted += 1;
+                        continue;
+                    }
                     Mount::Session(open) => session = Some(open),
                 }
             }
@@ -303,7 +309,6 @@ impl Work {
     fn placed(&self, planned: &PlannedBlob, moved: bool) {
         let mut state = self.lock();
         let state = &mut *state;
-        state.mounted += u64::from(!moved);
         for image in &planned.images {
             if let Some(progress) = state.images.get_mut(*image) {
                 progress.open = progress.open.saturating_sub(1);
@@ -352,6 +357,18 @@ impl Work {
             if due {
                 self.write(at, incomplete).await;
             }
+        }
+    }
+
+    /// What was begun and will not be ended now waits again.
+    async fn settle(&self) {
+        let begun: Vec<usize> = {
+            let state = self.lock();
+            let begun = |progress: &Progress| progress.started && !progress.done && progress.error.is_none();
+            state.images.iter().enumerate().filter(|(_, progress)| begun(progress)).map(|(at, _)| at).collect()
+        };
+        for image in begun {
+            self.tell(image, ImageState::Waiting, 1).await;
         }
     }
 

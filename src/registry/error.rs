@@ -103,7 +103,7 @@ pub struct Malformed {
 
 impl Malformed {
     pub fn new(place: impl Into<String>, why: impl Into<String>) -> Self {
-        Self { place: place.into(), why: clean(&why.into()) }
+        Self { place: clean(&place.into()), why: clean(&why.into()) }
     }
 
     /// `place` inside a larger document.
@@ -151,7 +151,7 @@ impl RegistryError {
     }
 
     /// From an answer that is no success.
-    pub(super) fn status(side: Side, what: &str, status: u16, retry_after: Option<Duration>, body: &[u8]) -> Self {
+    pub fn status(side: Side, what: &str, status: u16, retry_after: Option<Duration>, body: &[u8]) -> Self {
         let said = Said::read(body);
         let class = match status {
             _ if said.no_space || status == 507 => Class::Disk,
@@ -183,7 +183,7 @@ impl RegistryError {
     }
 
     /// An expired signed URL of a content network says 403; that says nothing about our credentials.
-    pub(super) fn from_redirect(mut self) -> Self {
+    pub(super) fn at_redirect(mut self) -> Self {
         if self.kind == Class::Auth {
             self.kind = Class::Server;
         }
@@ -296,17 +296,6 @@ fn classify(error: &reqwest::Error) -> (Class, Option<&'static str>) {
     let mut next: Option<&dyn StdError> = Some(error);
     let mut class = if error.is_timeout() { Class::Timeout } else { Class::Server };
     while let Some(inner) = next {
-        if let Some(io) = inner.downcast_ref::<std::io::Error>() {
-            match io.kind() {
-                std::io::ErrorKind::ConnectionRefused => class = Class::Refused,
-                std::io::ErrorKind::TimedOut => class = Class::Timeout,
-                std::io::ErrorKind::HostUnreachable | std::io::ErrorKind::NetworkUnreachable => class = Class::Refused,
-                _ => {}
-            }
-            if let Some(tls) = io.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-                return classify_tls(tls);
-            }
-        }
         if let Some(tls) = inner.downcast_ref::<rustls::Error>() {
             return classify_tls(tls);
         }
@@ -314,7 +303,21 @@ fn classify(error: &reqwest::Error) -> (Class, Option<&'static str>) {
         if text.contains("dns error") || text.contains("failed to lookup address") {
             return (Class::Dns, Some("no such host"));
         }
-        next = inner.source();
+        next = match inner.downcast_ref::<std::io::Error>() {
+            None => inner.source(),
+            Some(io) => {
+                use std::io::ErrorKind as Kind;
+                match io.kind() {
+                    Kind::ConnectionRefused | Kind::HostUnreachable | Kind::NetworkUnreachable => {
+                        class = Class::Refused
+                    }
+                    Kind::TimedOut => class = Class::Timeout,
+                    _ => {}
+                }
+                // An I/O error is no link of the chain itself: what it wraps is not its source.
+                io.get_ref().map(|inner| inner as &dyn StdError)
+            }
+        };
     }
     if error.is_builder() {
         class = Class::Other;
@@ -350,6 +353,14 @@ mod tests {
         assert_eq!(error.class(), "disk");
         assert!(error.to_string().contains("no space left on device"), "{error}");
         assert!(!error.is_retryable());
+    }
+
+    #[test]
+    fn a_lost_upload_is_begun_again() {
+        // What registry:2 says to every request on an upload whose PATCH broke.
+        let body = br#"{"errors":[{"code":"BLOB_UPLOAD_INVALID","message":"blob upload invalid"}]}"#;
+        let error = RegistryError::status(Side::Mirror, "PATCH https://m/", 404, None, body);
+        assert_eq!((error.class(), error.is_retryable()), ("server", true));
     }
 
     #[test]

@@ -51,7 +51,8 @@ pub struct Child {
 }
 
 impl Manifest {
-    pub(super) fn new(bytes: Bytes, content_type: Option<&str>, digest: String) -> Self {
+    /// Bytes as they came, with the `Content-Type` that came with them and the digest that they have.
+    pub fn new(bytes: Bytes, content_type: Option<&str>, digest: String) -> Self {
         let declared = content_type.map(|text| text.split(';').next().unwrap_or_default().trim());
         let known = [DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST];
         let content_type = match declared.filter(|declared| known.contains(declared)) {

@@ -5,9 +5,10 @@
 //!
 //! | room | what for |
 //! |---|---|
-//! | [`client`] | one HTTP client for the distribution API: TLS, tokens, redirects, manifests, uploads |
+//! | [`client`] | one HTTP client for the distribution API: what can be asked |
+//! | `send` | how it is asked: tokens, redirects, time limits |
 //! | [`auth`] | `auth.json` by the rules of containers, and what registries answer to it |
-//! | [`blob`] | reading a blob that may break in the middle |
+//! | [`blob`] | reading a blob that may break in the middle, and uploading one |
 //! | [`manifest`] | reading manifests and lists |
 //! | [`release`] | a pull spec, the payload behind it, and its components |
 //! | [`plan`] | images → manifests → blobs, less what the mirror has |
@@ -28,6 +29,7 @@ pub mod outputs;
 pub mod plan;
 pub mod prove;
 pub mod release;
+mod send;
 
 pub use client::{Client, Net};
 pub use error::{Class, RegistryError, Side};

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use tokio_util::sync::CancellationToken;
 
 use super::client::{Client, Repo};
@@ -135,6 +135,15 @@ pub struct Image {
 }
 
 impl Image {
+    /// What was wanted, by the digest that was found.
+    pub fn pinned(&self) -> Wanted {
+        let mut wanted = self.wanted.clone();
+        if !self.digest.is_empty() {
+            wanted.source.digest = Some(self.digest.clone());
+        }
+        wanted
+    }
+
     /// The mirror has it with all that belongs to it.
     pub fn is_present(&self) -> bool {
         self.broken.is_none() && self.writes.is_empty()
@@ -210,7 +219,7 @@ pub async fn plan(
 ) -> Result<Plan, RegistryError> {
     let work = async {
         let described: Vec<Described> = futures::stream::iter(images)
-            .map(|wanted| describe(source, mirror, wanted))
+            .map(|wanted| describe(source, mirror, wanted).boxed())
             .buffered(PARALLEL)
             .try_collect()
             .await?;
@@ -227,9 +236,12 @@ pub async fn plan(
             .filter_map(|(at, repo)| blobs.get(at).map(|blob| (at, repo, blob.blob.digest.clone())))
             .collect();
         let answers: Vec<(usize, Repo, bool)> = futures::stream::iter(questions)
-            .map(|(at, repo, digest)| async move {
-                let has = mirror.has_blob(&repo, &digest).await?;
-                Ok::<_, RegistryError>((at, repo, has))
+            .map(|(at, repo, digest)| {
+                let question = async move {
+                    let has = mirror.has_blob(&repo, &digest).await?;
+                    Ok::<_, RegistryError>((at, repo, has))
+                };
+                question.boxed()
             })
             .buffer_unordered(PARALLEL)
             .try_collect()

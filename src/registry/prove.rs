@@ -1,6 +1,6 @@
 //! The end check of a mirror, whoever filled it: every digest answers.
 
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 
 use super::client::{Client, Repo};
 use super::error::RegistryError;
@@ -48,17 +48,22 @@ pub fn claims(images: &[Wanted]) -> Vec<Claim> {
 /// That the mirror has the signatures that the source has beside these images (OpenShift 4.21 and later refuse to start
 /// images without).
 pub async fn signature_claims(source: &Client, images: &[Wanted]) -> Result<Vec<Claim>, RegistryError> {
-    let questions: Vec<(&Wanted, String)> =
-        images.iter().filter_map(|image| Some((image, signature_tag(image.source.digest.as_deref()?)?))).collect();
+    let questions: Vec<(Wanted, String)> = images
+        .iter()
+        .filter_map(|image| Some((image.clone(), signature_tag(image.source.digest.as_deref()?)?)))
+        .collect();
     let answers: Vec<Result<Option<Claim>, RegistryError>> = futures::stream::iter(questions)
-        .map(|(image, tag)| async move {
-            let digest = source.head_manifest(&image.source.repo, &tag).await?;
-            Ok(digest.map(|digest| Claim {
-                name: format!("{} signature", image.name),
-                repo: image.target.clone(),
-                reference: tag,
-                digest: Some(digest),
-            }))
+        .map(|(image, tag)| {
+            let question = async move {
+                let digest = source.head_manifest(&image.source.repo, &tag).await?;
+                Ok(digest.map(|digest| Claim {
+                    name: format!("{} signature", image.name),
+                    repo: image.target,
+                    reference: tag,
+                    digest: Some(digest),
+                }))
+            };
+            question.boxed()
         })
         .buffered(PARALLEL)
         .collect()
@@ -69,15 +74,18 @@ pub async fn signature_claims(source: &Client, images: &[Wanted]) -> Result<Vec<
 /// Ask the mirror. An error is one of asking; a "no" is not.
 pub async fn prove(mirror: &Client, claims: &[Claim]) -> Result<Proof, RegistryError> {
     let answers: Vec<Result<Option<String>, RegistryError>> = futures::stream::iter(claims.to_vec())
-        .map(|claim| async move {
-            let found = mirror.head_manifest(&claim.repo, &claim.reference).await?;
-            Ok(match (found, &claim.digest) {
-                (None, _) => Some(format!("{}: {}", claim.name, place(&claim))),
-                (Some(found), Some(digest)) if found != *digest => {
-                    Some(format!("{}: {} is {found}, expected {digest}", claim.name, place(&claim)))
-                }
-                _ => None,
-            })
+        .map(|claim| {
+            let question = async move {
+                let found = mirror.head_manifest(&claim.repo, &claim.reference).await?;
+                Ok(match (found, &claim.digest) {
+                    (None, _) => Some(format!("{}: {}", claim.name, place(&claim))),
+                    (Some(found), Some(digest)) if found != *digest => {
+                        Some(format!("{}: {} is {found}, expected {digest}", claim.name, place(&claim)))
+                    }
+                    _ => None,
+                })
+            };
+            question.boxed()
         })
         .buffered(PARALLEL)
         .collect()
