@@ -50,7 +50,9 @@ pub fn preview(spec: &Spec) -> Vec<Action> {
         vpc_cidr: spec.network.vpc_cidr.clone(),
         subnet: existing.map_or_else(
             || format!("<{}>", public_subnet_name(spec, &zone)),
-            |existing| existing.public_subnets.iter().chain(&existing.private_subnets).next().cloned().unwrap_or_default(),
+            |existing| {
+                existing.public_subnets.iter().chain(&existing.private_subnets).next().cloned().unwrap_or_default()
+            },
         ),
         public: existing.is_none_or(|existing| !existing.public_subnets.is_empty()),
     };
@@ -89,7 +91,8 @@ pub fn host_keys_from_console(console: &str) -> Vec<String> {
             inside = false;
         } else if inside {
             let words: Vec<&str> = line.split_whitespace().collect();
-            let key = words.windows(2).map(|pair| pair.join(" ")).find(|key| ssh_key::PublicKey::from_openssh(key).is_ok());
+            let key =
+                words.windows(2).map(|pair| pair.join(" ")).find(|key| ssh_key::PublicKey::from_openssh(key).is_ok());
             keys.extend(key);
         }
     }

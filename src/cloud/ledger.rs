@@ -340,11 +340,9 @@ impl Ledger {
         if kind == Kind::RouteTableAssociation {
             return Ok(None);
         }
-        const LOOKS: u32 = 4;
-        let tags = Tags::from([
-            ("Name".to_owned(), object.name.clone()),
-            ("bartizan.run".to_owned(), self.run.clone()),
-        ]);
+        const LOOKS: u32 = 6;
+        let tags =
+            Tags::from([("Name".to_owned(), object.name.clone()), ("bartizan.run".to_owned(), self.run.clone())]);
         let mut pause = self.patience.first;
         for look in 1..=LOOKS {
             let call = format!("{} Tag:Name={} Tag:bartizan.run={}", describe::get_name(kind), object.name, self.run);
@@ -452,7 +450,8 @@ impl Ledger {
     }
 
     async fn vanished(&self, object: &Object, id: &str, state: &str) {
-        let text = format!("{} {} ({id}) is {state} though the record has it: it is made again", object.kind, object.name);
+        let text =
+            format!("{} {} ({id}) is {state} though the record has it: it is made again", object.kind, object.name);
         self.sink.emit(Data::Note { level: Level::Warn, text }).await;
     }
 

@@ -71,7 +71,8 @@ async fn adopt(ledger: &Ledger, existing: &ExistingNetwork) -> Result<Network, L
     let vpc = ledger.look_once(Kind::Vpc, &existing.vpc_id).await?;
     for attribute in ["EnableDnsSupport", "EnableDnsHostnames"] {
         if vpc.property(attribute) == Some("false") {
-            let text = format!("{} has {attribute}=false: names of endpoints and of the cluster would not resolve", vpc.id);
+            let text =
+                format!("{} has {attribute}=false: names of endpoints and of the cluster would not resolve", vpc.id);
             return Err(LedgerError::Unfit(text));
         }
     }

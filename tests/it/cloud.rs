@@ -78,20 +78,21 @@ impl World {
 
     /// A whole process: make everything, or die on the way.
     async fn process(&self, dies_at: Option<usize>) -> Option<Result<Network, LedgerError>> {
-        let (ledger, recorder) = self.ledger(dies_at);
-        let ended = tokio::select! {
-            made = self.make(&ledger) => Some(made),
-            () = ended(recorder) => None,
+        let (ledger, mut recorder) = self.ledger(dies_at);
+        let made = tokio::select! {
+            made = self.make(&ledger) => made,
+            _died = &mut recorder => return None,
         };
         drop(ledger);
-        ended
+        let _joined = recorder.await;
+        Some(made)
     }
 
     async fn tear_down(&self, infra_id: Option<&str>) -> Result<Report, LedgerError> {
         let (ledger, recorder) = self.ledger(None);
         let report = teardown(&ledger, infra_id).await;
         drop(ledger);
-        ended(recorder).await;
+        let _joined = recorder.await;
         report
     }
 
@@ -107,10 +108,6 @@ impl World {
     }
 }
 
-async fn ended(recorder: tokio::task::JoinHandle<()>) {
-    let _joined = recorder.await;
-}
-
 async fn record(
     mut entries: Receiver<Entry>,
     model: Arc<Mutex<RunModel>>,
@@ -120,7 +117,9 @@ async fn record(
     let mut commits = 0;
     while let Some(entry) = entries.recv().await {
         let Entry::Event(data, done) = entry else { continue };
-        if let (Data::StepAction { action: Action::Api { call }, exit: Some(0), .. }, Ok(mut calls)) = (&*data, calls.lock()) {
+        if let (Data::StepAction { action: Action::Api { call }, exit: Some(0), .. }, Ok(mut calls)) =
+            (&*data, calls.lock())
+        {
             calls.push(call.clone());
         }
         if let Ok(mut model) = model.lock() {
@@ -159,7 +158,9 @@ async fn twice_is_once() {
             for stored in state.objects.values().filter(|stored| stored.resource.kind != Kind::RouteTableAssociation) {
                 let tags = &stored.resource.tags;
                 assert_eq!(tags.get("bartizan.run").unwrap(), "run-1");
-                assert!(!tags.iter().any(|(name, value)| name.starts_with("kubernetes.io/cluster/") && value == "owned"));
+                assert!(
+                    !tags.iter().any(|(name, value)| name.starts_with("kubernetes.io/cluster/") && value == "owned")
+                );
             }
         });
         // The record is lost, the tags are not.
@@ -302,10 +303,8 @@ async fn an_existing_network_is_taken_as_it_is() {
     let vpc = cloud.create(&foreign(Kind::Vpc, &[("CidrBlock", "10.9.0.0/16")], &[])).await.unwrap();
     let place = [("CidrBlock", "10.9.0.0/20"), ("VpcId", &vpc.id), ("AvailabilityZone", "us-east-2b")];
     let subnet = cloud.create(&foreign(Kind::Subnet, &place, &[])).await.unwrap();
-    let text = format!(
-        "[network.existing]\nvpc_id = \"{}\"\nprivate_subnets = [\"{}\"]\n\n[bastion]",
-        vpc.id, subnet.id
-    );
+    let text =
+        format!("[network.existing]\nvpc_id = \"{}\"\nprivate_subnets = [\"{}\"]\n\n[bastion]", vpc.id, subnet.id);
     let spec = parse(&example().replace("[bastion]", &text), "cluster.toml").unwrap();
     let (ledger, recorder) = world.ledger(None);
     let network = ensure_network(&ledger, &spec).await.unwrap();
