@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use super::{Create, Kind, Resource, Tags, describe, ingress, record, route};
 use crate::model::event::Action;
 use crate::spec::cidr::Cidr;
+use crate::spec::validate::is_graviton;
 use crate::spec::{MirrorKind, NetworkVariant, Spec};
 
 /// One thing to be made.
@@ -205,7 +206,7 @@ pub struct BastionInputs {
 /// Newest Amazon Linux 2023; RunInstances resolves it (EC2 user guide, "Use a Systems Manager parameter instead of an AMI
 /// ID").
 fn default_image(spec: &Spec) -> String {
-    let arch = if spec.release.arch == "aarch64" { "arm64" } else { "x86_64" };
+    let arch = if is_graviton(&spec.bastion.instance_type) { "arm64" } else { "x86_64" };
     format!("resolve:ssm:/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-{arch}")
 }
 

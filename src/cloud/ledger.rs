@@ -250,12 +250,13 @@ impl Ledger {
 
     async fn release_once(&self, kind: Kind, id: &str) -> Result<(), LedgerError> {
         let resource = match self.look_once(kind, id).await {
-            Err(LedgerError::Cloud { source, .. }) if source.is_not_found() => return Ok(()),
-            other => other?,
+            Ok(resource) if resource.is_gone() => return Ok(()),
+            Ok(resource) if matches!(resource.state.as_str(), "deleting" | "shutting-down") => return Ok(()),
+            Ok(resource) => Some(resource),
+            // It may just not be seen yet: the answer to the deletion tells.
+            Err(LedgerError::Cloud { source, .. }) if source.is_not_found() => None,
+            Err(error) => return Err(error),
         };
-        if resource.is_gone() || matches!(resource.state.as_str(), "deleting" | "shutting-down") {
-            return Ok(());
-        }
         let in_the_way = |name: &&String| match kind {
             Kind::InternetGateway => *name == "VpcId",
             Kind::HostedZone => name.starts_with("A "),
@@ -263,8 +264,9 @@ impl Ledger {
             Kind::SecurityGroup => name.starts_with("Ingress ") && name.contains(" sg-"),
             _ => false,
         };
+        let names = resource.iter().flat_map(|resource| resource.properties.keys());
         let undone: BTreeMap<String, String> =
-            resource.properties.keys().filter(in_the_way).map(|name| (name.clone(), String::new())).collect();
+            names.filter(in_the_way).map(|name| (name.clone(), String::new())).collect();
         if !undone.is_empty() {
             let call = describe::modify(kind, id, &undone).join("; ");
             self.retrying(&call, || self.cloud.modify(kind, id, &undone)).await?;
@@ -336,7 +338,7 @@ impl Ledger {
     }
 
     /// An object that carries this run's tags. With `wait`, look several times: it may not be seen yet.
-    async fn find(&self, object: &Object, kind: Kind, wait: bool) -> Result<Option<Resource>, LedgerError> {
+    pub(super) async fn find(&self, object: &Object, kind: Kind, wait: bool) -> Result<Option<Resource>, LedgerError> {
         if kind == Kind::RouteTableAssociation {
             return Ok(None);
         }

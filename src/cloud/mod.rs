@@ -8,6 +8,7 @@ pub mod blueprint;
 pub mod describe;
 pub mod ledger;
 pub mod memory;
+pub mod survey;
 pub mod teardown;
 pub mod vpc;
 

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bartizan::cloud::bastion::{self, BastionInputs, ensure_bastion, host_keys_from_console};
+use bartizan::cloud::bastion::{self, BastionInputs, ensure_bastion, host_keys_from_console, survey_bastion};
 use bartizan::cloud::ledger::{Ledger, LedgerError, Patience};
 use bartizan::cloud::memory::{Fault, MemoryCloud, State};
 use bartizan::cloud::teardown::{self, Report, teardown};
-use bartizan::cloud::vpc::{self, Network, ensure_network};
+use bartizan::cloud::vpc::{self, Network, ensure_network, survey_network};
 use bartizan::cloud::{Cloud, Create, Kind, Tags};
 use bartizan::model::event::{Action, Data, Event};
 use bartizan::model::plan::StepId;
@@ -150,6 +150,14 @@ async fn twice_is_once() {
             assert_eq!(census.get(kind), Some(count), "{kind:?} of {network}");
         }
         let calls = world.state(|state| state.calls);
+        let (ledger, recorder) = world.ledger(None);
+        let (seen, survey) = survey_network(&ledger, &world.spec).await.unwrap();
+        assert_eq!(seen.as_ref(), Some(&first), "{:?}", survey.missing);
+        let inputs = BastionInputs::new(&first, "198.51.100.8/32", KEY).unwrap();
+        let (_, survey) = survey_bastion(&ledger, &world.spec, &inputs).await.unwrap();
+        assert_eq!(survey.missing.len(), 1, "the operator moved: {:?}", survey.missing);
+        drop(ledger);
+        recorder.await.unwrap();
         let second = world.process(None).await.unwrap().unwrap();
         assert_eq!(first, second);
         assert_eq!(world.census(), census);

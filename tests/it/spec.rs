@@ -152,6 +152,12 @@ fn every_mistake_gets_its_sentence() {
             "[aws.tags]\n\"kubernetes.io/cluster/x\" = \"owned\"\n[mirror]",
             "cluster.toml:15: aws.tags has \"kubernetes.io/cluster/x\": the installer refuses a network",
         ),
+        (
+            "[mirror]",
+            "[install]\ncompute_type = \"m6g.large\"\n[mirror]",
+            "cluster.toml:16: install.compute_type is \"m6g.large\": release.arch is x86_64, and this machine is not; \
+             give for example m6i.xlarge",
+        ),
         ("[cluster]", "cluster = 3", "cluster.toml:1: cluster is 3: make it a section: [cluster]"),
         ("name = \"edge-lab\"", "name = edge-lab", "cluster.toml:2: this is not TOML ("),
     ];
