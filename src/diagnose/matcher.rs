@@ -126,6 +126,11 @@ impl Matcher {
     }
 
     /// Findings that are open now, causes first.
+    /// The signatures that it knows.
+    pub fn catalogue(&self) -> &Catalogue {
+        &self.catalogue
+    }
+
     pub fn open(&self) -> Vec<&Finding> {
         let mut open: Vec<&Finding> = self.open.values().map(|open| &open.finding).collect();
         open.sort_by_key(|finding| rank::order(finding));

@@ -519,6 +519,10 @@ pub fn reduce(model: &mut RunModel, event: &Event) {
             record.gone = Some(proof.clone());
             model.say(at, Level::Info, format!("gone: {} {} ({id}): {proof}", object.kind, object.name));
         }
+        // An empty value takes the fact back.
+        Data::Fact { key, value } if value.is_empty() => {
+            model.facts.remove(key);
+        }
         Data::Fact { key, value } => {
             model.facts.insert(key.clone(), value.clone());
         }

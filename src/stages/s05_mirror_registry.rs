@@ -11,7 +11,8 @@ use crate::engine::{Probe, Ran, Step, StepError};
 use crate::host::job::{Job, JobSpec};
 use crate::host::{Cmd, Host, Stdin};
 use crate::model::event::{Action, Data, Evidence, LinkName, LinkState, Object};
-use crate::registry::{Client, Credentials, Net, Side};
+use crate::registry::auth::Credentials;
+use crate::registry::{Client, Net, Side};
 use crate::spec::{MirrorKind, MirrorRuntime, Secret};
 
 use super::certificate;
@@ -284,14 +285,13 @@ pub(super) async fn answers(cx: &Cx) -> Result<Evidence, StepError> {
     let target = if spec.mirror.kind == MirrorKind::Managed { "127.0.0.1" } else { spec.mirror.host.as_str() };
     let tunnel = bastion.tunnel(target, spec.mirror.port).await.map_err(host_error)?;
     let local: SocketAddr = tunnel.local();
-    let name = format!("{}:{}", spec.mirror.host, local.port());
     let mut net: Net = cx.world.net.clone();
     net.roots.extend(cx.fact(fact::MIRROR_CA).filter(|pem| !pem.is_empty()));
-    net.resolve.push((spec.mirror.host.clone(), local));
-    let credentials = Credentials::single(&name, &spec.mirror.user, cx.world.mirror_password.clone());
+    net.resolve.insert(0, (spec.registry(), local));
+    let credentials = Credentials::single(&spec.registry(), &spec.mirror.user, cx.world.mirror_password.clone());
     let client = Client::new(&net, credentials, Side::Mirror).map_err(|error| StepError::fatal(error.to_string()))?;
     let asked = format!("GET https://{}/v2/ as {}", spec.registry(), spec.mirror.user);
-    match client.ping(&name).await {
+    match client.ping(&spec.registry()).await {
         Ok(()) => {
             cx.sink.emit(Data::Link { link: LinkName::Registry, state: LinkState::Up }).await;
             Ok(Evidence::new(asked, "200, with the certificate of its own CA"))

@@ -34,9 +34,9 @@ pub(super) fn request(cx: &Cx, what: Action, only: Option<Vec<String>>) -> Resul
     let workdir = cx.need(fact::WORKDIR)?;
     let spec = &cx.world.spec;
     let source_ca = spec.release.ca_file.iter().map(|_| format!("{workdir}/source-ca.crt").into()).collect();
-    let loopback = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    let loopback = std::net::SocketAddr::from(([127, 0, 0, 1], spec.mirror.port));
     let resolve = match spec.mirror.kind {
-        MirrorKind::Managed => vec![(spec.mirror.host.clone(), loopback)],
+        MirrorKind::Managed => vec![(spec.registry(), loopback)],
         MirrorKind::Existing => Vec::new(),
     };
     Ok(Request {

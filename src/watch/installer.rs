@@ -231,11 +231,13 @@ fn deadline(at: Timestamp, wait: &str) -> Option<Timestamp> {
     at.checked_add(SignedDuration::try_from_secs_f64(seconds).ok()?).ok()
 }
 
-/// Follow the log. Each item of `lines` is a line and the byte offset behind it, which becomes its cursor; the caller
+/// Follow the log of the install directory `directory`. Each item of `lines` is a line and the byte offset behind it; both
+/// become its cursor, `DIRECTORY#OFFSET`, because the next installation has a log of its own. The caller
 /// sees to it that the stream goes on after a cut. Ends when the stream ends or the follower is cancelled.
 pub async fn follow<E>(
     lines: impl Stream<Item = Result<(u64, String), E>> + Send,
     mut phases: Phases,
+    directory: &str,
     out: &Out,
 ) -> Result<(), E> {
     let mut lines = std::pin::pin!(lines.ready_chunks(BATCH));
@@ -267,7 +269,7 @@ pub async fn follow<E>(
                 // Kept as it is: what a crash prints is no logrus line.
                 Err(_) => (Level::Info, clean(&text)),
             };
-            batch.push(LogLine { at, unit: UNIT.into(), level, text, cursor: Some(offset.to_string()) });
+            batch.push(LogLine { at, unit: UNIT.into(), level, text, cursor: Some(format!("{directory}#{offset}")) });
         }
         out.lines(SOURCE, batch).await;
         out.observed(seen).await;
