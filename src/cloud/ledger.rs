@@ -221,8 +221,12 @@ impl Ledger {
             last = Some((resource.id, proof));
         }
         let (id, proof) = last.unwrap_or_else(|| {
-            let tags = format!("bartizan.run={} Name={}", self.run, object.name);
-            (String::new(), format!("{}: nothing has the tags {tags}", describe::get_name(kind)))
+            let proof = match kind {
+                // It has no tags by which it could be found.
+                Kind::RouteTableAssociation => "its id was never known; it goes with its subnet".to_owned(),
+                _ => format!("{}: nothing has {}", describe::get_name(kind), self.tags_of(object)),
+            };
+            (String::new(), proof)
         });
         self.went(object, &id, &proof).await;
         Ok((id, proof))
@@ -347,7 +351,7 @@ impl Ledger {
             Tags::from([("Name".to_owned(), object.name.clone()), ("bartizan.run".to_owned(), self.run.clone())]);
         let mut pause = self.patience.first;
         for look in 1..=LOOKS {
-            let call = format!("{} Tag:Name={} Tag:bartizan.run={}", describe::get_name(kind), object.name, self.run);
+            let call = format!("{} {}", describe::get_name(kind), self.tags_of(object));
             let found = self.quietly(&call, || self.cloud.find(kind, &tags)).await?;
             let mut alive = found.into_iter().filter(|resource| !resource.is_over());
             if let Some(first) = alive.next() {
@@ -364,6 +368,10 @@ impl Ledger {
             self.pause(&mut pause).await?;
         }
         Ok(None)
+    }
+
+    fn tags_of(&self, object: &Object) -> String {
+        format!("Tag:Name={} Tag:bartizan.run={}", object.name, self.run)
     }
 
     /// Look at an object that should be there; a miss is believed only after a few tries.

@@ -305,6 +305,29 @@ async fn teardown_takes_ours_and_names_what_blocks() {
 }
 
 #[tokio::test]
+async fn a_lost_answer_at_any_deletion_leaves_nothing() {
+    let mut after = 1;
+    loop {
+        let world = World::new("zones = 1");
+        world.process(None).await.unwrap().unwrap();
+        let made = world.state(|state| state.calls);
+        let fault = if after % 2 == 0 { Fault::LostResponse } else { Fault::LostRequest };
+        world.state(|state| state.faults.insert(made + after, fault));
+        let first = world.tear_down(None).await.unwrap();
+        let done = first.blocked.is_empty();
+        let second = world.tear_down(None).await.unwrap();
+        assert_eq!(second.blocked, [], "{fault:?} at {after}");
+        assert_eq!(world.census(), BTreeMap::new(), "{fault:?} at {after}");
+        assert_eq!(world.model.lock().unwrap().standing_objects(), []);
+        if done {
+            break;
+        }
+        after += 1;
+    }
+    assert!(after > 15, "{after}");
+}
+
+#[tokio::test]
 async fn an_existing_network_is_taken_as_it_is() {
     let world = World::new("");
     let cloud = world.cloud();
