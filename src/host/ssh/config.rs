@@ -119,7 +119,10 @@ impl Files {
     /// Forget the key that `name` showed.
     pub fn forget(&self, name: &str) -> std::io::Result<()> {
         let Ok(before) = std::fs::read_to_string(self.known_hosts()) else { return Ok(()) };
-        let kept = before.lines().filter(|line| alias(line) != Some(name)).fold(String::new(), |kept, line| kept + line + "\n");
+        let kept = before
+            .lines()
+            .filter(|line| alias(line) != Some(name))
+            .fold(String::new(), |kept, line| kept + line + "\n");
         replace(&self.known_hosts(), &kept)
     }
 

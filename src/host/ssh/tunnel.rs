@@ -86,8 +86,10 @@ impl Forward {
             let asked = connection.session.request_port_forward(ForwardType::Local, listen, to);
             match timeout(PATIENCE, asked).await {
                 Ok(Ok(())) => self.made = Some(connection),
-                Ok(Err(why)) => return Err(self.reach.broken(&connection, &why.to_string())),
-                Err(_) => return Err(self.reach.broken(&connection, "it did not open a tunnel in time")),
+                Ok(Err(why)) => {
+                    return Err(self.reach.failed(&connection, "opening a tunnel", &super::chain(&why)).await);
+                }
+                Err(_) => return Err(self.reach.broken(&connection, "it did not open a tunnel in time").await),
             }
         }
         Ok(path)
