@@ -305,8 +305,11 @@ impl Reach {
     /// The connection failed in use.
     async fn broken(&self, connection: &Connection, why: &str) -> HostError {
         let why = pump::clean(why);
-        connection.give_up();
-        self.way.report.set(LinkState::Retrying { in_ms: 0, attempt: 1, why: why.clone() }).await;
+        // Who finds out late must not speak against the connection that has come since.
+        if !connection.dead.is_cancelled() {
+            connection.give_up();
+            self.way.report.set(LinkState::Retrying { in_ms: 0, attempt: 1, why: why.clone() }).await;
+        }
         HostError::Link { host: self.way.name.clone(), why }
     }
 }

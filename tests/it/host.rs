@@ -74,9 +74,10 @@ impl Sshd {
     /// Listen (again).
     pub fn resume(&mut self) {
         let at = |name: &str| self.directory.path().join(name).to_string_lossy().into_owned();
+        // With that SHLVL bash leaves the developer's own .bashrc alone.
         let config = format!(
             "Port {}\nListenAddress 127.0.0.1\nHostKey {}\nPidFile none\nAuthorizedKeysFile {}\nStrictModes no\n\
-             UsePAM no\nPasswordAuthentication no\nMaxSessions 10\nMaxStartups 100\n",
+             UsePAM no\nPasswordAuthentication no\nMaxSessions 10\nMaxStartups 100\nSetEnv SHLVL=1\n",
             self.port,
             at("host"),
             at("authorized")
@@ -465,7 +466,14 @@ async fn a_job_outlives_the_connection() {
 #[tokio::test]
 async fn many_starters_start_one() {
     let bastion = Bastion::new();
-    let jobs: Vec<Job> = (0..6).map(|_| bastion.job("sync", Cmd::new("sleep").arg(mark(21)))).collect();
+    // Over SSH and on the machine itself.
+    let local = |job: &Job, cmd: &Cmd| {
+        let spec = JobSpec { name: job.name().to_owned(), cmd: cmd.clone(), dir: bastion.path("jobs") };
+        Job::new(Arc::new(LocalHost::default()), spec).unwrap()
+    };
+    let cmd = Cmd::new("sleep").arg(mark(21));
+    let mut jobs: Vec<Job> = (0..3).map(|_| bastion.job("sync", cmd.clone())).collect();
+    jobs.extend((0..3).map(|n| local(&jobs[n], &cmd)).collect::<Vec<_>>());
     let started = futures::future::join_all(jobs.iter().map(Job::start)).await;
     let new = started.iter().filter(|started| matches!(started, Ok(Started::New { .. }))).count();
     let adopted = started.iter().filter(|started| matches!(started, Ok(Started::Adopted { .. }))).count();

@@ -141,8 +141,10 @@ impl Files {
             if let Some(identity) = &target.identity {
                 let _infallible = write!(text, "  IdentityFile {}\n  IdentitiesOnly yes\n", path(identity));
             }
-            let jump = target.via.as_deref().unwrap_or("none");
-            let _infallible = writeln!(text, "  ProxyJump {jump}");
+            // Without one, a jump of the operator's own configuration counts.
+            if let Some(jump) = &target.via {
+                let _infallible = writeln!(text, "  ProxyJump {jump}");
+            }
             text.push_str(COMMON);
         }
         text.push_str("\nMatch all\n");
