@@ -5,15 +5,16 @@ use std::time::Duration;
 use super::pump::clean;
 use super::{Cmd, Host, HostError, Stdin};
 
-/// `$1` path, `$2` its directory, `$3` mode, `$4` size. The size proves that nothing cut the content short.
+/// `$1` path, `$2` its directory, `$3` mode, `$4` size. The size proves that nothing cut the content short. The part goes
+/// before anything is said, because with the connection gone, saying it ends the script.
 const PUT: &str = r#"umask 077
 if [ -d "$1" ]; then echo "$1 is a directory" >&2; exit 1; fi
 mkdir -p "$2" || exit 1
 part="$1.part.$$"
-trap 'rm -f "$part"' EXIT
-cat >"$part" || exit 1
-if [ "$(wc -c <"$part")" -ne "$4" ]; then echo "the content was cut short" >&2; exit 1; fi
-chmod "$3" "$part" && mv -f "$part" "$1""#;
+if cat >"$part" && [ "$(wc -c <"$part")" -eq "$4" ] && chmod "$3" "$part" && mv -f "$part" "$1"; then exit 0; fi
+rm -f "$part"
+echo "$1 was not written whole" >&2
+exit 1"#;
 
 /// `$1` path, `$2` its directory. A file in a directory that we may not look into is not called absent.
 const GET: &str = r#"if [ -e "$1" ]; then exec cat "$1"; fi

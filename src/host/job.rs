@@ -43,9 +43,13 @@ pub enum JobStatus {
 /// What became of a request to start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Started {
-    New { pid: u32 },
+    New {
+        pid: u32,
+    },
     /// The same command was running already.
-    Adopted { pid: u32 },
+    Adopted {
+        pid: u32,
+    },
 }
 
 /// A job on a host, started or not.
@@ -65,7 +69,7 @@ const ALIVE: &str = r#"alive() {
     case $(cat "/proc/$pid/cmdline") in *"$1"*) return 0 ;; esac
     return 1
   fi
-  kill -0 -- "-$pid" 2>/dev/null
+  kill -s 0 -- "-$pid" 2>/dev/null
 }
 "#;
 
@@ -88,14 +92,14 @@ done
 echo "$$" >"$1/lock/pid"
 trap 'rm -rf "$1/lock"' EXIT
 if [ ! -e "$1/status" ] && alive "$1" 2>/dev/null; then
-  if [ "$(cat "$1/command")" = "$2" ]; then echo "adopted $pid"; else echo "busy $pid"; fi
+  if [ "$(cat "$1/command")" = "exec $2" ]; then echo "adopted $pid"; else echo "busy $pid"; fi
   exit 0
 fi
 rm -f "$1/status" "$1/pid" "$1/started" "$1/heartbeat"
 for file in log err; do
   if [ -e "$1/$file" ]; then mv -f "$1/$file" "$1/$file.old"; fi
 done
-printf '%s\n' "$2" >"$1/command"
+printf 'exec %s\n' "$2" >"$1/command"
 printf '%s\n' "$3" >"$1/supervisor"
 launched=
 if [ -d /run/systemd/system ]; then
@@ -116,7 +120,8 @@ until [ -s "$1/pid" ]; do
 done
 echo "new $(cat "$1/pid")""#;
 
-/// `$1` place. Leads the job's process group; a TERM to the group ends the command, and this notes its status.
+/// `$1` place. Leads the job's process group; a TERM to the group ends the command, and this notes its status. The
+/// command file is one `exec`, so that nothing stands between and ends before the command does.
 const SUPERVISOR: &str = r#"mask=$(umask)
 umask 077
 : >"$1/log"
@@ -142,14 +147,14 @@ if [ -e "$1/status" ]; then echo "ended $(cat "$1/status")"; else echo lost; fi"
 
 /// `$1` place, `$2` fifths of a second to wait before KILL.
 const STOP: &str = r#"if [ -e "$1/status" ] || ! alive "$1" 2>/dev/null; then exit 0; fi
-kill -TERM -- "-$pid" 2>/dev/null || kill -TERM "$pid" 2>/dev/null
+kill -s TERM -- "-$pid" 2>/dev/null || kill -TERM "$pid" 2>/dev/null
 tries=0
 while [ ! -e "$1/status" ] && alive "$1" 2>/dev/null && [ "$tries" -lt "$2" ]; do
   tries=$((tries + 1))
   sleep 0.2
 done
 if [ -e "$1/status" ]; then exit 0; fi
-kill -KILL -- "-$pid" 2>/dev/null || kill -KILL "$pid" 2>/dev/null
+kill -s KILL -- "-$pid" 2>/dev/null || kill -KILL "$pid" 2>/dev/null
 if [ ! -e "$1/status" ]; then
   umask 077
   echo 137 >"$1/status.new" && mv -f "$1/status.new" "$1/status"
@@ -260,7 +265,11 @@ impl Job {
     async fn run(&self, script: &str, args: Vec<String>, timeout: Duration) -> Result<Output, HostError> {
         let cmd = Cmd::sh(format!("{ALIVE}{script}")).arg(self.place()).args(args).timeout(Some(timeout));
         let output = self.host.exec(&Cmd { sudo: self.sudo(), ..cmd }).await?;
-        if output.ok() { Ok(output) } else { Err(files::failed(&*self.host, format!("job {}", self.spec.name), &output)) }
+        if output.ok() {
+            Ok(output)
+        } else {
+            Err(files::failed(&*self.host, format!("job {}", self.spec.name), &output))
+        }
     }
 
     fn odd(&self, doing: &str, answer: &str) -> HostError {

@@ -24,8 +24,8 @@ use super::{Cmd, Host, HostError, Output, Stdin, StreamItem, Tunnel, files, leas
 use crate::model::event::{LinkName, LinkState};
 use crate::record::Sink;
 
-pub use config::SshTarget;
 use config::Files;
+pub use config::SshTarget;
 use link::{Backoff, Connection, Report, Way};
 
 /// sshd's MaxSessions is 10 by default; the connection itself takes one.
@@ -34,6 +34,8 @@ const CHANNELS: usize = 8;
 const CONNECT: Duration = Duration::from_secs(60);
 /// One attempt to connect, two hops included.
 const ATTEMPT: Duration = Duration::from_secs(40);
+/// For our own ssh process to say that it lives.
+const ANSWER: Duration = Duration::from_secs(10);
 /// For an established connection to open a channel. A dead peer is noticed by ServerAlive before this.
 const OPEN: Duration = Duration::from_secs(60);
 
@@ -57,7 +59,8 @@ impl SshPool {
         use std::os::unix::fs::DirBuilderExt;
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
         made.map_err(|why| pool_error(format!("making {}", directory.display()), &why))?;
-        let absolute = std::path::absolute(directory).map_err(|why| pool_error("finding the directory".into(), &why))?;
+        let absolute =
+            std::path::absolute(directory).map_err(|why| pool_error("finding the directory".into(), &why))?;
         let sockets = socket_directory().map_err(|why| pool_error("making a directory for sockets".into(), &why))?;
         Ok(Self { files: Files::new(&absolute), sockets: Arc::new(sockets), hosts: Mutex::default() })
     }
@@ -167,6 +170,7 @@ struct Reach {
     channels: Arc<Semaphore>,
 }
 
+/// Of the control connection.
 #[derive(Default)]
 struct State {
     connection: Option<Arc<Connection>>,
@@ -175,8 +179,12 @@ struct State {
 
 impl SshHost {
     fn new(name: &str, config: PathBuf, sockets: Arc<TempDir>) -> Self {
-        let way =
-            Way { name: name.to_owned(), config, sockets: sockets.path().to_owned(), report: Arc::new(Report::default()) };
+        let way = Way {
+            name: name.to_owned(),
+            config,
+            sockets: sockets.path().to_owned(),
+            report: Arc::new(Report::default()),
+        };
         let reach = Reach {
             way,
             _sockets: sockets,
@@ -204,19 +212,13 @@ impl SshHost {
         let Ok(Ok(permit)) = permit else {
             return Err(self.error(format!("running {}", cmd.program), format!("all {CHANNELS} channels are in use")));
         };
-        let connection = self.reach.connection(until).await?;
-        let (leashed, _) = leash::leashed(cmd);
-        let mut command = connection.session.clone().arc_raw_command(leashed.line());
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let opened = timeout_at(until.min(Instant::now() + OPEN), command.spawn()).await;
-        let mut child = match opened {
-            Ok(Ok(child)) => child,
-            Ok(Err(openssh::Error::InvalidCommand)) => {
-                return Err(self.error(format!("running {}", cmd.program), "there is a NUL byte in it".to_owned()));
-            }
-            Ok(Err(why)) => return Err(self.reach.broken(&connection, &why.to_string())),
-            Err(_) => return Err(self.reach.broken(&connection, "it did not open a channel in time")),
-        };
+        let line = leash::leashed(cmd).0.line();
+        let mut opened = self.reach.channel(&line, until).await;
+        if matches!(&opened, Err(error) if error.is_link()) && Instant::now() < until {
+            // The connection was dead before anybody knew: no channel, so the command did not run.
+            opened = self.reach.channel(&line, until).await;
+        }
+        let (mut child, connection) = opened?;
         let pipes = child.stdin().take().zip(child.stdout().take()).zip(child.stderr().take());
         let ((stdin, stdout), stderr) =
             pipes.ok_or_else(|| self.error(format!("running {}", cmd.program), "no pipes".to_owned()))?;
@@ -274,11 +276,48 @@ impl Reach {
         HostError::Link { host: self.way.name.clone(), why }
     }
 
-    /// The connection failed in use.
-    fn broken(&self, connection: &Connection, why: &str) -> HostError {
-        connection.give_up();
-        HostError::Link { host: self.way.name.clone(), why: pump::clean(why) }
+    /// Open a channel and have `line` started in it.
+    async fn channel(&self, line: &str, until: Instant) -> Result<(Child<Arc<Session>>, Arc<Connection>), HostError> {
+        let connection = self.connection(until).await?;
+        let mut command = connection.session.clone().arc_raw_command(line);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let limit = Instant::now() + OPEN;
+        match timeout_at(until.min(limit), command.spawn()).await {
+            Ok(Ok(child)) => Ok((child, connection)),
+            Ok(Err(why)) => Err(self.failed(&connection, "opening a channel", &chain(&why)).await),
+            Err(_) if until < limit => {
+                Err(HostError::Link { host: self.way.name.clone(), why: "no channel opened in time".to_owned() })
+            }
+            Err(_) => Err(self.broken(&connection, "it opens no channel").await),
+        }
     }
+
+    /// Something over this connection failed: it is the connection's fault when its master does not answer.
+    async fn failed(&self, connection: &Connection, what: &str, why: &str) -> HostError {
+        match timeout(ANSWER, connection.session.check()).await {
+            Ok(Ok(())) => {
+                HostError::Other { host: self.way.name.clone(), what: what.to_owned(), why: pump::clean(why) }
+            }
+            _ => self.broken(connection, why).await,
+        }
+    }
+
+    /// The connection failed in use.
+    async fn broken(&self, connection: &Connection, why: &str) -> HostError {
+        let why = pump::clean(why);
+        // Who finds out late must not speak against the connection that has come since.
+        if !connection.dead.is_cancelled() {
+            connection.give_up();
+            self.way.report.set(LinkState::Retrying { in_ms: 0, attempt: 1, why: why.clone() }).await;
+        }
+        HostError::Link { host: self.way.name.clone(), why }
+    }
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 struct Running {
@@ -304,18 +343,8 @@ impl Process {
             Ok(status) => Ok(status.code().unwrap_or(255)),
             // The session reports this status as an error of its own.
             Err(openssh::Error::Remote(why)) if why.kind() == ErrorKind::NotFound => Ok(127),
-            // No status: either a signal ended the login shell, or the connection is gone.
-            Err(openssh::Error::RemoteProcessTerminated) => {
-                match timeout(Duration::from_secs(10), connection.session.check()).await {
-                    Ok(Ok(())) => Err(HostError::Other {
-                        host: reach.way.name.clone(),
-                        what: "running a command".to_owned(),
-                        why: "a signal ended it, or the host allows no more sessions".to_owned(),
-                    }),
-                    _ => Err(reach.broken(&connection, "the connection closed while a command ran")),
-                }
-            }
-            Err(why) => Err(reach.broken(&connection, &why.to_string())),
+            // No status: the connection is gone, or a signal ended the login shell, or the host allows no more sessions.
+            Err(why) => Err(reach.failed(&connection, "running a command", &chain(&why)).await),
         }
     }
 }

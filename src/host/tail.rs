@@ -61,7 +61,9 @@ pub enum Until {
     Dropped,
     Told(CancellationToken),
     /// The job in that directory (see [`super::job`]) has ended or is lost.
-    JobEnds { place: String },
+    JobEnds {
+        place: String,
+    },
 }
 
 /// `$1` path, `$2` offset, `$3` where to read from, `$4` most bytes, `$5` looks, `$6` place of the job or nothing.
@@ -170,7 +172,8 @@ impl Tail {
             Until::JobEnds { place } => place.as_str(),
             Until::Dropped | Until::Told(_) => "",
         };
-        let cmd = Cmd::sh(LOOK).arg(&self.source.path).args([self.at, from, (CHUNK + OVERLAP) as u64].map(|n| n.to_string()));
+        let cmd =
+            Cmd::sh(LOOK).arg(&self.source.path).args([self.at, from, (CHUNK + OVERLAP) as u64].map(|n| n.to_string()));
         let cmd = cmd.arg(looks.to_string()).arg(place).timeout(Some(Duration::from_secs(60)));
         let output = self.host.exec(&Cmd { sudo: self.source.sudo, ..cmd }).await?;
         if !output.ok() {

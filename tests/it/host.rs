@@ -74,9 +74,10 @@ impl Sshd {
     /// Listen (again).
     pub fn resume(&mut self) {
         let at = |name: &str| self.directory.path().join(name).to_string_lossy().into_owned();
+        // With that SHLVL bash leaves the developer's own .bashrc alone.
         let config = format!(
             "Port {}\nListenAddress 127.0.0.1\nHostKey {}\nPidFile none\nAuthorizedKeysFile {}\nStrictModes no\n\
-             UsePAM no\nPasswordAuthentication no\nMaxSessions 10\nMaxStartups 100\n",
+             UsePAM no\nPasswordAuthentication no\nMaxSessions 10\nMaxStartups 100\nSetEnv SHLVL=1\n",
             self.port,
             at("host"),
             at("authorized")
@@ -153,6 +154,11 @@ fn in_any_argv(needle: &str) -> bool {
         .any(|argv| String::from_utf8_lossy(&argv).contains(needle))
 }
 
+/// An odd number of seconds to sleep, by which a process of this test run is found again.
+fn mark(number: u32) -> String {
+    format!("29{number}.{}", std::process::id())
+}
+
 async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(15);
     while !holds() {
@@ -188,7 +194,8 @@ impl Bastion {
     }
 }
 
-const HOSTILE: &[&str] = &["", " ", "a b", "'", "\"", "$HOME", "`id`", "$(id)", ";id", "\n", "é\t\\", "-n", "*", "~", "\u{1b}[2J"];
+const HOSTILE: &[&str] =
+    &["", " ", "a b", "'", "\"", "$HOME", "`id`", "$(id)", ";id", "\n", "é\t\\", "-n", "*", "~", "\u{1b}[2J"];
 
 #[tokio::test]
 async fn commands_run_as_they_were_given() {
@@ -204,11 +211,12 @@ async fn commands_run_as_they_were_given() {
         assert_eq!(host.exec(&Cmd::new("no-such-program")).await.unwrap().status, 127);
         assert_eq!(host.exec(&Cmd::sh("kill -KILL $$")).await.unwrap().status, 137);
 
-        let slow = Cmd::new("sleep").arg("3017").timeout(Some(Duration::from_secs(1)));
+        let slow = Cmd::new("sleep").arg(mark(1)).timeout(Some(Duration::from_secs(1)));
         assert!(matches!(host.exec(&slow).await, Err(HostError::Timeout { .. })));
-        eventually("the timed-out command is gone", || !in_any_argv("3017")).await;
+        eventually("the timed-out command is gone", || !in_any_argv(&mark(1))).await;
 
-        let lines: Vec<_> = host.stream(&Cmd::sh("echo one; echo two >&2; printf three; exit 4")).await.unwrap().collect().await;
+        let lines: Vec<_> =
+            host.stream(&Cmd::sh("echo one; echo two >&2; printf three; exit 4")).await.unwrap().collect().await;
         let lines: Vec<StreamItem> = lines.into_iter().map(Result::unwrap).collect();
         assert!(lines.contains(&StreamItem::Err(b"two".to_vec())));
         let rest: Vec<_> = lines.into_iter().filter(|item| !matches!(item, StreamItem::Err(_))).collect();
@@ -269,7 +277,10 @@ async fn a_cut_upload_changes_nothing() {
     assert_eq!(bastion.host.get(&path).await.unwrap().unwrap(), b"before");
     let directory = bastion.directory.path().to_owned();
     eventually("the part is removed", || {
-        std::fs::read_dir(&directory).unwrap().flatten().all(|entry| !entry.file_name().to_string_lossy().contains(".part."))
+        std::fs::read_dir(&directory)
+            .unwrap()
+            .flatten()
+            .all(|entry| !entry.file_name().to_string_lossy().contains(".part."))
     })
     .await;
 }
@@ -293,7 +304,10 @@ async fn host_keys_are_pinned() {
     let wrong = pool.add(SshTarget { host_keys: vec![other.host_key()], ..sshd.target("bastion") }).unwrap();
     let started = Instant::now();
     let error = wrong.exec(&Cmd::new("true")).await.unwrap_err();
-    assert!(matches!(&error, HostError::Refused { why, .. } if why.contains("host key is not the pinned one")), "{error}");
+    assert!(
+        matches!(&error, HostError::Refused { why, .. } if why.contains("host key is not the pinned one")),
+        "{error}"
+    );
     assert!(started.elapsed() < Duration::from_secs(10), "a refusal is told at once");
 
     let right = pool.add(SshTarget { host_keys: learned, ..unpinned }).unwrap();
@@ -368,20 +382,20 @@ async fn a_tunnel_carries_bytes_also_over_a_new_connection() {
 async fn a_dropped_stream_ends_its_command() {
     let mut bastion = Bastion::new();
     let local = LocalHost::default();
-    for (mark, host) in [("2917.11", &*bastion.host as &dyn Host), ("2917.12", &local)] {
-        let mut stream = host.stream(&Cmd::sh("echo up; sleep $1 & sleep $1").arg(mark)).await.unwrap();
+    for (mark, host) in [(mark(11), &*bastion.host as &dyn Host), (mark(12), &local)] {
+        let mut stream = host.stream(&Cmd::sh("echo up; sleep $1 & sleep $1").arg(&mark)).await.unwrap();
         assert_eq!(stream.next().await.unwrap().unwrap(), StreamItem::Out(b"up".to_vec()));
-        assert!(in_any_argv(mark));
+        assert!(in_any_argv(&mark));
         drop(stream);
-        eventually("the command is gone", || !in_any_argv(mark)).await;
+        eventually("the command is gone", || !in_any_argv(&mark)).await;
     }
     // The same when the connection goes, and the stream says so.
-    let mut stream = bastion.host.stream(&Cmd::sh("echo up; sleep 2917.13")).await.unwrap();
+    let mut stream = bastion.host.stream(&Cmd::sh("echo up; sleep $1").arg(mark(13))).await.unwrap();
     assert_eq!(stream.next().await.unwrap().unwrap(), StreamItem::Out(b"up".to_vec()));
     bastion.sshd.cut();
     assert!(stream.next().await.unwrap().unwrap_err().is_link());
     assert!(stream.next().await.is_none());
-    eventually("the command is gone", || !in_any_argv("2917.13")).await;
+    eventually("the command is gone", || !in_any_argv(&mark(13))).await;
 }
 
 #[tokio::test]
@@ -416,7 +430,10 @@ async fn the_link_tells_how_it_is() {
     assert_eq!(states.first(), Some(&LinkState::Up));
     assert_eq!(states.last(), Some(&LinkState::Up));
     let between = &states[1..states.len() - 1];
-    assert!(between.len() >= 2 && between.iter().all(|state| matches!(state, LinkState::Retrying { .. })), "{states:?}");
+    assert!(
+        between.len() >= 2 && between.iter().all(|state| matches!(state, LinkState::Retrying { .. })),
+        "{states:?}"
+    );
 }
 
 #[tokio::test]
@@ -431,7 +448,9 @@ async fn a_job_outlives_the_connection() {
     let again = bastion.job("install", Cmd::sh(script));
     let (one, two) = tokio::join!(job.start(), again.start());
     assert_eq!((one.unwrap(), two.unwrap()), (Started::Adopted { pid }, Started::Adopted { pid }));
-    assert!(matches!(job.status().await.unwrap(), JobStatus::Running { pid: running, heartbeat_age } if running == pid && heartbeat_age.as_secs() < 10));
+    assert!(
+        matches!(job.status().await.unwrap(), JobStatus::Running { pid: running, heartbeat_age } if running == pid && heartbeat_age.as_secs() < 10)
+    );
     let busy = bastion.job("install", Cmd::new("true")).start().await.unwrap_err().to_string();
     assert!(busy.contains("another command"), "{busy}");
     let lines: Vec<TailItem> = job.follow(0).collect().await;
@@ -447,7 +466,14 @@ async fn a_job_outlives_the_connection() {
 #[tokio::test]
 async fn many_starters_start_one() {
     let bastion = Bastion::new();
-    let jobs: Vec<Job> = (0..6).map(|_| bastion.job("sync", Cmd::new("sleep").arg("2817.1"))).collect();
+    // Over SSH and on the machine itself.
+    let local = |job: &Job, cmd: &Cmd| {
+        let spec = JobSpec { name: job.name().to_owned(), cmd: cmd.clone(), dir: bastion.path("jobs") };
+        Job::new(Arc::new(LocalHost::default()), spec).unwrap()
+    };
+    let cmd = Cmd::new("sleep").arg(mark(21));
+    let mut jobs: Vec<Job> = (0..3).map(|_| bastion.job("sync", cmd.clone())).collect();
+    jobs.extend((0..3).map(|n| local(&jobs[n], &cmd)).collect::<Vec<_>>());
     let started = futures::future::join_all(jobs.iter().map(Job::start)).await;
     let new = started.iter().filter(|started| matches!(started, Ok(Started::New { .. }))).count();
     let adopted = started.iter().filter(|started| matches!(started, Ok(Started::Adopted { .. }))).count();
@@ -455,18 +481,18 @@ async fn many_starters_start_one() {
 
     // What ignores TERM is killed, and what was killed behind our back is lost.
     jobs[0].stop(Duration::from_secs(5)).await.unwrap();
-    eventually("the command is gone", || !in_any_argv("2817.1")).await;
-    let stubborn = bastion.job("stubborn", Cmd::sh("trap '' TERM; echo up; sleep 2817.2; sleep 2817.2"));
+    eventually("the command is gone", || !in_any_argv(&mark(21))).await;
+    let stubborn = bastion.job("stubborn", Cmd::sh("trap '' TERM; echo up; sleep $1; sleep $1").arg(mark(22)));
     stubborn.start().await.unwrap();
     let up = stubborn.follow(0).next().await;
     assert!(matches!(up, Some(TailItem::Line { .. })), "{up:?}");
     stubborn.stop(Duration::from_secs(1)).await.unwrap();
     assert_eq!(stubborn.status().await.unwrap(), JobStatus::Ended { status: 137 });
-    eventually("the command is gone", || !in_any_argv("2817.2")).await;
+    eventually("the command is gone", || !in_any_argv(&mark(22))).await;
 
-    let lost = bastion.job("lost", Cmd::new("sleep").arg("2817.3"));
+    let lost = bastion.job("lost", Cmd::new("sleep").arg(mark(23)));
     let Started::New { pid } = lost.start().await.unwrap() else { panic!("it is new") };
-    LocalHost::default().exec(&Cmd::sh(r#"kill -KILL -- "-$1""#).arg(pid.to_string())).await.unwrap();
+    LocalHost::default().exec(&Cmd::sh(r#"kill -s KILL -- "-$1""#).arg(pid.to_string())).await.unwrap();
     let mut status = lost.status().await.unwrap();
     for _ in 0..20 {
         if status == JobStatus::Lost {

@@ -119,7 +119,10 @@ impl Files {
     /// Forget the key that `name` showed.
     pub fn forget(&self, name: &str) -> std::io::Result<()> {
         let Ok(before) = std::fs::read_to_string(self.known_hosts()) else { return Ok(()) };
-        let kept = before.lines().filter(|line| alias(line) != Some(name)).fold(String::new(), |kept, line| kept + line + "\n");
+        let kept = before
+            .lines()
+            .filter(|line| alias(line) != Some(name))
+            .fold(String::new(), |kept, line| kept + line + "\n");
         replace(&self.known_hosts(), &kept)
     }
 
@@ -138,8 +141,10 @@ impl Files {
             if let Some(identity) = &target.identity {
                 let _infallible = write!(text, "  IdentityFile {}\n  IdentitiesOnly yes\n", path(identity));
             }
-            let jump = target.via.as_deref().unwrap_or("none");
-            let _infallible = writeln!(text, "  ProxyJump {jump}");
+            // Without one, a jump of the operator's own configuration counts.
+            if let Some(jump) = &target.via {
+                let _infallible = writeln!(text, "  ProxyJump {jump}");
+            }
             text.push_str(COMMON);
         }
         text.push_str("\nMatch all\n");

@@ -108,6 +108,8 @@ async fn supervise(
     (dead, close): (CancellationToken, CancellationToken),
     report: Arc<Report>,
 ) {
+    // Waiting for a child closes its standard input unless somebody else has it.
+    let stdin = child.stdin.take();
     tokio::select! {
         _ended = child.wait() => {
             dead.cancel();
@@ -116,7 +118,7 @@ async fn supervise(
             report.set(LinkState::Retrying { in_ms: 0, attempt: 1, why: clean(why) }).await;
         }
         () = close.cancelled() => {
-            drop(child.stdin.take());
+            drop(stdin);
             if timeout(Duration::from_secs(1), child.wait()).await.is_err() {
                 let _already_gone = child.kill().await;
             }

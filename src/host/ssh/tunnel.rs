@@ -72,6 +72,14 @@ struct Forward {
 impl Forward {
     async fn connect(&mut self) -> Result<UnixStream, HostError> {
         let path = self.ready().await?;
+        if let Ok(stream) = UnixStream::connect(&path).await {
+            return Ok(stream);
+        }
+        // The connection has just died: once more over a new one.
+        if let Some(made) = self.made.take() {
+            self.reach.broken(&made, "the connection closed").await;
+        }
+        let path = self.ready().await?;
         let connected = UnixStream::connect(&path).await;
         connected.map_err(|why| HostError::Link { host: self.reach.way.name.clone(), why: why.to_string() })
     }
@@ -86,8 +94,10 @@ impl Forward {
             let asked = connection.session.request_port_forward(ForwardType::Local, listen, to);
             match timeout(PATIENCE, asked).await {
                 Ok(Ok(())) => self.made = Some(connection),
-                Ok(Err(why)) => return Err(self.reach.broken(&connection, &why.to_string())),
-                Err(_) => return Err(self.reach.broken(&connection, "it did not open a tunnel in time")),
+                Ok(Err(why)) => {
+                    return Err(self.reach.failed(&connection, "opening a tunnel", &super::chain(&why)).await);
+                }
+                Err(_) => return Err(self.reach.broken(&connection, "it did not open a tunnel in time").await),
             }
         }
         Ok(path)
