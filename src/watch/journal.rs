@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
+use futures::stream::BoxStream;
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -99,15 +100,33 @@ impl Options {
         self
     }
 
-    /// The command that reads on from `from`, for ever.
+    /// The command that reads on from `from`, for ever. With `-f` and without `-n all` journalctl stops after ten lines
+    /// until something new is written, also behind a cursor. With `-f` it sees only the present boot.
     pub fn command(&self, from: &Origin) -> Cmd {
+        self.read(from, true)
+    }
+
+    fn read(&self, from: &Origin, follow: bool) -> Cmd {
         let mut cmd = Cmd::new("journalctl").timeout(None).args(&self.arguments).args(["--no-pager", "-q"]);
+        if *from == Origin::Boot {
+            cmd = cmd.arg("-b");
+        }
+        if follow {
+            cmd = cmd.arg("-f");
+        }
+        cmd = cmd.args(["-n", "all"]);
         cmd = match from {
-            Origin::Boot => cmd.args(["-b", "-f", "-n", "all"]),
-            Origin::After(position) => cmd.args(["-f", &format!("--after-cursor={}", position.cursor)]),
-            Origin::Time(at) => cmd.args(["-f", "-n", "all", &format!("--since=@{}", seconds_after(*at))]),
+            Origin::Boot => cmd,
+            Origin::After(position) => cmd.arg(format!("--after-cursor={}", position.cursor)),
+            Origin::Time(at) => cmd.arg(format!("--since=@{}", seconds_after(*at))),
         };
         self.output(cmd)
+    }
+
+    /// Prints the newest entry of all, to know which boot is the present one.
+    fn newest(&self) -> Cmd {
+        let cmd = Cmd::new("journalctl").args(&self.arguments).args(["--no-pager", "-q", "-n", "1", "-o", "json"]);
+        cmd.arg("--output-fields=_BOOT_ID")
     }
 
     /// Prints the entry of a cursor if the journal still has it, else another entry or none.
@@ -323,6 +342,13 @@ pub async fn follow(host: Arc<dyn Host>, options: Options, out: &Out, reader: Re
     }
 }
 
+/// What journalctl says of a cursor that is none.
+const BAD_CURSOR: &str = "Failed to seek to cursor";
+
+fn first_entry(output: &[u8]) -> Option<Entry> {
+    Entry::parse(output.split(|byte| *byte == b'\n').next()?).ok()
+}
+
 struct State {
     last: Option<Position>,
     boot: Option<String>,
@@ -341,8 +367,34 @@ impl State {
         reader: Reader<'_>,
         back_off: &mut BackOff,
     ) -> Result<String, HostError> {
-        let from = self.from(host).await?;
-        let mut stream = host.stream(&self.options.command(&from)).await?;
+        let mut from = self.from(host).await?;
+        if from != Origin::Boot {
+            let newest = host.exec(&self.options.newest()).await?;
+            let present = first_entry(&newest.stdout).map(|entry| entry.boot);
+            // Following shows only the present boot: first what is left of the earlier one.
+            if present.is_some() && present != self.boot {
+                let stream = host.stream(&self.options.read(&from, false)).await?;
+                let said = self.drain(stream, reader, back_off).await?;
+                if !said.is_empty() {
+                    return Ok(said);
+                }
+                from = match &self.last {
+                    Some(last) if self.boot == present => Origin::After(last.clone()),
+                    _ => Origin::Boot,
+                };
+            }
+        }
+        let stream = host.stream(&self.options.read(&from, true)).await?;
+        self.drain(stream, reader, back_off).await
+    }
+
+    /// Take what a journalctl prints until it ends.
+    async fn drain(
+        &mut self,
+        mut stream: BoxStream<'static, Result<StreamItem, HostError>>,
+        reader: Reader<'_>,
+        back_off: &mut BackOff,
+    ) -> Result<String, HostError> {
         // A line that cannot be read is only judged when another follows: the last one may have been cut off.
         let mut unread: Option<(Vec<u8>, JournalError)> = None;
         let mut said = String::new();
@@ -351,10 +403,7 @@ impl State {
                 Ok(item) => item,
                 Err(_quiet) => {
                     self.flush(reader).await;
-                    match stream.next().await {
-                        None => None,
-                        item => item,
-                    }
+                    stream.next().await
                 }
             };
             match item {
@@ -362,16 +411,13 @@ impl State {
                 Some(Err(error)) => return Err(error),
                 Some(Ok(StreamItem::Err(line))) => said = one_line(&String::from_utf8_lossy(&line), 300),
                 Some(Ok(StreamItem::Exit(status))) => {
-                    if status != 0 && said.contains("Failed to seek to cursor") {
+                    if status != 0 && said.contains(BAD_CURSOR) {
                         self.cursor_lost("the journal cannot read the cursor").await;
-                        self.flush(reader).await;
-                        return Ok(String::new());
+                        said.clear();
+                    } else if status != 0 && said.is_empty() {
+                        said = format!("journalctl ended with status {status}");
                     }
-                    return Ok(if said.is_empty() && status != 0 {
-                        format!("journalctl ended with status {status}")
-                    } else {
-                        said
-                    });
+                    return Ok(said);
                 }
                 Some(Ok(StreamItem::Out(line))) => {
                     if let Some((line, error)) = unread.take() {
@@ -402,18 +448,21 @@ impl State {
             return Ok(Origin::Time(last.at));
         }
         let answer = host.exec(&self.options.question(&last)).await?;
-        let first = answer.stdout.split(|byte| *byte == b'\n').next().unwrap_or_default();
-        match Entry::parse(first) {
-            Ok(entry) if entry.cursor != last.cursor => {
+        match first_entry(&answer.stdout) {
+            Some(entry) if entry.cursor == last.cursor => {
+                self.boot = Some(entry.boot);
+                Ok(Origin::After(last))
+            }
+            Some(_) => {
                 self.cursor_lost("the last line that was read is no longer in the journal").await;
                 Ok(Origin::Time(last.at))
             }
-            Err(_) if answer.error_text().contains("Failed to seek to cursor") => {
+            None if answer.error_text().contains(BAD_CURSOR) => {
                 self.cursor_lost("the journal cannot read the cursor").await;
                 Ok(Origin::Time(last.at))
             }
-            // It is there, or there is no telling: then the stream itself will show.
-            _ => Ok(Origin::After(last)),
+            // There is no telling: then the stream itself will show.
+            None => Ok(Origin::After(last)),
         }
     }
 
