@@ -125,6 +125,16 @@ impl Matcher {
         }
     }
 
+    /// Start over with another log.
+    pub(super) fn forget(&mut self) {
+        self.units.clear();
+        self.unit_count = 0;
+        self.waiting.clear();
+        self.open.clear();
+        self.due = None;
+        self.state = observed::State::default();
+    }
+
     /// Findings that are open now, causes first.
     pub fn open(&self) -> Vec<&Finding> {
         let mut open: Vec<&Finding> = self.open.values().map(|open| &open.finding).collect();

@@ -1,7 +1,7 @@
 //! Known failures are recognised, clean runs are not accused, and hostile text changes nothing.
 
 use bartizan::diagnose::signature::{Catalogue, Example};
-use bartizan::diagnose::Matcher;
+use bartizan::diagnose::{Checklists, Matcher, Recovery};
 use bartizan::model::event::{Data, Finding, Level, LogLine};
 use jiff::Timestamp;
 
@@ -57,4 +57,28 @@ fn every_example_is_taken_for_its_own_entry() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_data_file_is_read_and_every_entry_is_used() {
+    let catalogue = catalogue();
+    let folder = |name: &str, listed: Vec<&str>| {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("assets").join(name);
+        let mut found: Vec<String> = std::fs::read_dir(path)
+            .expect("the folder of the data")
+            .map(|entry| entry.expect("a file").path().file_stem().expect("a name").to_string_lossy().into_owned())
+            .collect();
+        let mut listed: Vec<String> = listed.into_iter().map(str::to_owned).collect();
+        found.sort();
+        listed.sort();
+        assert_eq!(found, listed);
+    };
+    folder("signatures", bartizan::diagnose::signature::FILES.iter().map(|(name, _)| *name).collect());
+    folder("checklists", bartizan::diagnose::checklist::FILES.iter().map(|(name, _)| *name).collect());
+    let checklists = Checklists::builtin().expect("the built-in checklists are valid");
+    checklists.check(&catalogue).expect("checklists and signatures fit");
+    assert_eq!(Recovery::check(&catalogue).expect("the built-in recoveries are valid"), 4);
+    for id in ["infra", "ssh", "registry", "sync", "config", "bootstrap", "bootkube", "nodes", "operators"] {
+        assert!(catalogue.signatures().iter().filter(|known| known.area == id).count() >= 5, "{id}");
+    }
 }
