@@ -224,11 +224,8 @@ impl Checklists {
         sink: &Sink,
     ) {
         for planned in self.plan(finding, facts) {
-            let action = planned
-                .cmd
-                .as_ref()
-                .ok()
-                .map(|cmd| Action::Exec { host: planned.host.clone(), command: cmd.line() });
+            let action =
+                planned.cmd.as_ref().ok().map(|cmd| Action::Exec { host: planned.host.clone(), command: cmd.line() });
             let tell = |state: CheckState, evidence: String| Data::CheckResult {
                 finding: finding.id.clone(),
                 check: planned.id.clone(),

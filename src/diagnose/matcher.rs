@@ -274,9 +274,8 @@ impl Matcher {
             }
             None => self.owners.clone(),
         };
-        let looks = |place: usize| {
-            self.signature(place).filter(|signature| within(&signature.places, seen.source, seen.unit))
-        };
+        let looks =
+            |place: usize| self.signature(place).filter(|signature| within(&signature.places, seen.source, seen.unit));
         for owner in owners {
             match owner {
                 Owner::Signature(place) if looks(place).is_some() && !hits.contains(&place) => hits.push(place),

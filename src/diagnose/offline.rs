@@ -302,7 +302,11 @@ impl<'a> Reader<'a> {
                 "" => short_time([text(1), text(2), text(3), text(4), text(5)]),
                 iso => iso.parse().ok(),
             };
-            let unit = if origin.source == ANYWHERE || origin.unit.is_empty() { unit_of(text(8), text(9)) } else { &origin.unit };
+            let unit = if origin.source == ANYWHERE || origin.unit.is_empty() {
+                unit_of(text(8), text(9))
+            } else {
+                &origin.unit
+            };
             return make(known("journal:bootstrap", unit), at, Level::Info, text(9));
         }
         make(origin.clone(), None, Level::Info, line)
