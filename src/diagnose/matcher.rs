@@ -125,6 +125,16 @@ impl Matcher {
         }
     }
 
+    /// Start over with another log.
+    pub(super) fn forget(&mut self) {
+        self.units.clear();
+        self.unit_count = 0;
+        self.waiting.clear();
+        self.open.clear();
+        self.due = None;
+        self.state = observed::State::default();
+    }
+
     /// Findings that are open now, causes first.
     /// The signatures that it knows.
     pub fn catalogue(&self) -> &Catalogue {
@@ -269,9 +279,8 @@ impl Matcher {
             }
             None => self.owners.clone(),
         };
-        let looks = |place: usize| {
-            self.signature(place).filter(|signature| within(&signature.places, seen.source, seen.unit))
-        };
+        let looks =
+            |place: usize| self.signature(place).filter(|signature| within(&signature.places, seen.source, seen.unit));
         for owner in owners {
             match owner {
                 Owner::Signature(place) if looks(place).is_some() && !hits.contains(&place) => hits.push(place),

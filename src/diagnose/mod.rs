@@ -15,7 +15,7 @@ pub mod rank;
 pub mod recovery;
 pub mod signature;
 
-//pub use checklist::Checklists;
+pub use checklist::Checklists;
 pub use matcher::Matcher;
 pub use recovery::Recovery;
 pub use signature::{Catalogue, CatalogueError};

@@ -64,7 +64,8 @@ pub(super) fn feed(matcher: &mut Matcher, what: &Observed, at: Timestamp) -> Vec
             told.extend(matcher.feed_state(&format!("node/{name}"), &text, at));
         }
         Observed::Machine { name, role, phase, message } => {
-            let text = if phase == "Failed" { format!("Machine {name} ({role}) {phase}: {message}") } else { String::new() };
+            let text =
+                if phase == "Failed" { format!("Machine {name} ({role}) {phase}: {message}") } else { String::new() };
             told.extend(matcher.feed_state(&format!("machine/{name}"), &text, at));
         }
         Observed::Bootkube { stage, state, evidence } => {

@@ -46,9 +46,7 @@ pub fn arrange(catalogue: &Catalogue, findings: &mut [Finding]) {
 }
 
 /// Causes before what they explain, worse before milder, near to the cause before far from it, earlier before later.
-pub fn order(
-    finding: &Finding,
-) -> (bool, std::cmp::Reverse<crate::model::event::Level>, u32, jiff::Timestamp, String) {
+pub fn order(finding: &Finding) -> (bool, std::cmp::Reverse<crate::model::event::Level>, u32, jiff::Timestamp, String) {
     let explained = finding.explained_by.is_some();
     (explained, std::cmp::Reverse(finding.severity), finding.rank, finding.at, finding.id.clone())
 }

@@ -121,11 +121,8 @@ impl Recovery {
     pub fn check(catalogue: &super::Catalogue) -> Result<usize, CatalogueError> {
         let entries = parse(FILE)?;
         for entry in &entries {
-            let wrong = |why: String| CatalogueError::Entry {
-                file: "recoveries.toml".to_owned(),
-                id: entry.id.clone(),
-                why,
-            };
+            let wrong =
+                |why: String| CatalogueError::Entry { file: "recoveries.toml".to_owned(), id: entry.id.clone(), why };
             for id in entry.signatures.iter().chain(&entry.cause) {
                 let signature = catalogue.get(id).ok_or_else(|| wrong(format!("no signature is called {id}")))?;
                 let names = signature.capture_names();
