@@ -1,0 +1,207 @@
+//! The image sync: one row per image, failed ones first, and a total that tells the truth.
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::text::Line;
+
+use crate::model::event::ImageState;
+use crate::model::plan::StageId;
+use crate::model::progress::{Eta, Rate, percent};
+use crate::model::run::{ImageRecord, RunModel, Status};
+use crate::ui::glyph::Mark;
+use crate::ui::layout::PaneId;
+use crate::ui::screen::Target;
+use crate::ui::text;
+use crate::ui::theme::Token;
+use crate::ui::widgets::bar;
+
+use super::Cx;
+
+fn order(state: &ImageState) -> u8 {
+    match state {
+        ImageState::Failed { .. } => 0,
+        ImageState::Copying => 1,
+        ImageState::Waiting => 2,
+        ImageState::Done | ImageState::Mounted => 3,
+        ImageState::Present => 4,
+    }
+}
+
+pub fn targets(model: &RunModel) -> Vec<Target> {
+    let mut images: Vec<&ImageRecord> = model.sync.images.iter().collect();
+    images.sort_by_key(|record| (order(&record.state), std::cmp::Reverse((order(&record.state) == 3).then_some(record.changed))));
+    images.into_iter().map(|record| Target::Image(record.image.name.clone())).collect()
+}
+
+/// The rate of the step that copies, which counts every byte once.
+fn total_rate(model: &RunModel) -> Option<&Rate> {
+    let stage = model.plan.stage(&StageId::new("06-image-sync"))?;
+    stage
+        .steps
+        .iter()
+        .filter_map(|step| model.step(&step.id))
+        .find(|record| record.status == Status::Running)?
+        .progress
+        .as_ref()
+        .filter(|progress| progress.unit == crate::model::event::Unit::Bytes)
+        .map(|progress| &progress.rate)
+}
+
+fn rate_sum(model: &RunModel) -> f64 {
+    let copying = model.sync.images.iter().filter(|record| record.state == ImageState::Copying);
+    copying.filter_map(|record| record.rate.per_second()).sum()
+}
+
+/// Seconds since any image moved, when that is long.
+fn stalled(cx: &Cx) -> Option<u64> {
+    let copying = cx.model.sync.images.iter().filter(|record| record.state == ImageState::Copying);
+    let quiet: Option<Vec<u64>> = copying.map(|record| record.rate.stalled(cx.now).map(|quiet| quiet as u64)).collect();
+    quiet.and_then(|quiet| quiet.into_iter().min())
+}
+
+fn clock(eta: Eta) -> Option<String> {
+    match eta {
+        Eta::None => None,
+        Eta::Seconds(left) => Some(text::clock(left)),
+        Eta::MoreThanADay => Some(">24h".to_owned()),
+    }
+}
+
+pub fn title(cx: &Cx) -> String {
+    let dot = cx.glyphs.dot;
+    let sync = &cx.model.sync;
+    if !sync.planned {
+        return "Image sync".to_owned();
+    }
+    let (done, total) = sync.done();
+    let failed = if sync.failed() > 0 { format!(" {dot} {} failed", sync.failed()) } else { String::new() };
+    let proven = match &sync.proven {
+        Some((count, missing)) if missing.is_empty() => format!(" {dot} {count} proven"),
+        Some((_, missing)) => format!(" {dot} {} missing in the mirror", missing.len()),
+        None => String::new(),
+    };
+    format!("Image sync {dot} {done} of {total} images{failed}{proven}")
+}
+
+pub fn draw(cx: &Cx, area: Rect, focused: bool, buf: &mut Buffer) {
+    if !cx.model.sync.planned || area.height < 4 {
+        super::list(cx, PaneId::Sync, area, focused, buf);
+        return;
+    }
+    let width = usize::from(area.width).saturating_sub(1);
+    buf.set_line(area.x + 1, area.y, &total(cx, width), area.width.saturating_sub(1));
+    let muted = cx.style(Token::Muted);
+    let (name, bar_width) = columns(cx, width);
+    let head = cx
+        .row(width)
+        .cell("", cx.mark_width(), muted)
+        .cell("IMAGE", name, muted)
+        .cell("STATE", 8, muted)
+        .cell("", bar_width, muted)
+        .number("BYTES", 21, muted)
+        .number("RATE", 11, muted)
+        .number("LAYERS", 6, muted)
+        .number("TRY", 3, muted);
+    buf.set_line(area.x + 1, area.y + 1, &head.line(), area.width.saturating_sub(1));
+    let rest = Rect { y: area.y + 2, height: area.height - 2, ..area };
+    super::list(cx, PaneId::Sync, rest, focused, buf);
+}
+
+/// Cells for the name and for the bar.
+fn columns(cx: &Cx, width: usize) -> (usize, usize) {
+    let rest = width.saturating_sub(cx.mark_width() + 1 + 9 + 22 + 12 + 7 + 4);
+    if rest < 30 { (rest.saturating_sub(1), 0) } else { (rest / 2, rest - rest / 2 - 2) }
+}
+
+fn total(cx: &Cx, width: usize) -> Line<'static> {
+    let sync = &cx.model.sync;
+    let to_move = sync.bytes.saturating_sub(sync.present_bytes);
+    let finished = sync.done().0 == sync.images.len() && !sync.images.is_empty();
+    let moved = if finished { to_move } else { sync.moved() };
+    let sum = rate_sum(cx.model);
+    let eta = match total_rate(cx.model) {
+        Some(rate) => clock(rate.eta(cx.now, moved, to_move)),
+        None if sum > 0.0 && to_move > moved => clock(Eta::Seconds(((to_move - moved) as f64 / sum).ceil() as u64)),
+        None => None,
+    };
+    let quiet = stalled(cx).filter(|_| !finished);
+    let speed = if sum > 0.0 && quiet.is_none() { format!(" {}/s", text::bytes(sum as u64)) } else { String::new() };
+    let ahead = match (quiet, eta) {
+        _ if finished => String::new(),
+        (Some(quiet), _) => format!(" stalled {}", text::clock(quiet)),
+        (None, Some(eta)) => format!(" ETA {eta}"),
+        (None, None) => String::new(),
+    };
+    let present =
+        if sync.present_bytes > 0 { format!(" (+{} already there)", text::bytes(sync.present_bytes)) } else { String::new() };
+    let numbers = format!(
+        " {}% {} of {} bytes{present}{speed}",
+        percent(moved, to_move),
+        text::exact(moved),
+        text::exact(to_move),
+    );
+    let room = width.saturating_sub(text::width(&numbers) + text::width(&ahead)).min(40);
+    let [full, rest] = bar(cx, moved, to_move, room, quiet.is_some());
+    let ahead_style = cx.style(if quiet.is_some() { Token::Stalled } else { Token::Text });
+    cx.row(width).span(full).span(rest).text(&numbers, cx.style(Token::Text)).text(&ahead, ahead_style).line()
+}
+
+pub fn state_word(state: &ImageState) -> &'static str {
+    match state {
+        ImageState::Waiting => "wait",
+        ImageState::Present => "present",
+        ImageState::Copying => "copying",
+        ImageState::Mounted => "mounted",
+        ImageState::Done => "done",
+        ImageState::Failed { .. } => "failed",
+    }
+}
+
+pub fn line(cx: &Cx, target: &Target, width: usize) -> Line<'static> {
+    let Target::Image(name) = target else { return Line::default() };
+    let Some(record) = cx.model.sync.images.iter().find(|record| record.image.name == *name) else {
+        return Line::default();
+    };
+    let mark = Mark::from(&record.state);
+    let style = if mark == Mark::Ok { cx.style(Token::Text) } else { cx.style(mark.token()) };
+    let muted = cx.style(Token::Muted);
+    let (name_width, bar_width) = columns(cx, width);
+    let row = cx.mark(cx.row(width), mark).cell(&record.image.name, name_width, style);
+    let row = row.cell(state_word(&record.state), 8, style);
+    if let ImageState::Failed { side, class, why } = &record.state {
+        let attempt = format!("{}{}", cx.glyphs.times, record.attempt);
+        return row.text(&format!("{attempt} {side} {class}: {why}"), style).line();
+    }
+    let total = record.image.bytes;
+    let there = !matches!(record.state, ImageState::Waiting | ImageState::Copying);
+    let done = if there { total } else { record.bytes.min(total) };
+    let quiet = (record.state == ImageState::Copying).then(|| record.rate.stalled(cx.now)).flatten();
+    let rate = match quiet {
+        Some(quiet) => format!("stall {}", text::age(quiet as u64)),
+        None if record.state == ImageState::Copying => {
+            record.rate.per_second().map_or(String::new(), |rate| format!("{}/s", text::bytes(rate as u64)))
+        }
+        None => String::new(),
+    };
+    let bytes = match record.state {
+        ImageState::Copying => format!("{} / {}", text::bytes(done), text::bytes(total)),
+        _ => text::bytes(total),
+    };
+    let attempt = if record.attempt > 1 { record.attempt.to_string() } else { String::new() };
+    let mut row = row;
+    if bar_width > 0 {
+        if record.state == ImageState::Copying {
+            let [full, rest] = bar(cx, done, total, bar_width, quiet.is_some());
+            row = row.span(full).span(rest).text(" ", muted);
+        } else {
+            row = row.cell("", bar_width, muted);
+        }
+    } else {
+        row = row.cell("", 0, muted);
+    }
+    row.number(&bytes, 21, style)
+        .number(&rate, 11, if quiet.is_some() { cx.style(Token::Stalled) } else { style })
+        .number(&record.image.layers.to_string(), 6, muted)
+        .number(&attempt, 3, style)
+        .line()
+}
