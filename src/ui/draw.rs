@@ -29,8 +29,7 @@ pub fn draw(model: &RunModel, screen: &Screen, theme: &Theme, frame: &mut Frame,
 pub fn render(model: &RunModel, screen: &Screen, theme: &Theme, area: Rect, buf: &mut Buffer, now: Timestamp) {
     let cx = Cx { model, screen, theme, glyphs: &screen.glyphs, now };
     let focus = screen.pane(model);
-    let arranged =
-        screen.layouts.arrange(area, super::layout::Phase::of(model), focus, screen.zoom, screen.timeline);
+    let arranged = screen.layouts.arrange(area, super::layout::Phase::of(model), focus, screen.zoom, screen.timeline);
     if let Some(row) = arranged.header {
         buf.set_line(row.x, row.y, &header(&cx, usize::from(row.width)), row.width);
     }
@@ -130,7 +129,8 @@ fn header(cx: &Cx, width: usize) -> Line<'static> {
         .text(" ", cx.style(Token::Text))
         .text(&stage, cx.style(mark.token()));
     if !show {
-        let bad: Vec<_> = chips.iter().filter(|(_, token)| matches!(token, Token::LinkRetry | Token::LinkDown)).collect();
+        let bad: Vec<_> =
+            chips.iter().filter(|(_, token)| matches!(token, Token::LinkRetry | Token::LinkDown)).collect();
         for (text, token) in bad {
             row = row.text("  ", cx.style(Token::Text)).text(text, cx.style(*token));
         }
@@ -161,7 +161,8 @@ fn footer(cx: &Cx, width: usize) -> Line<'static> {
         let typed: Vec<String> = screen.pending.iter().map(ToString::to_string).collect();
         row = row.text(&typed.join(" "), cx.style(Token::Key)).text("  ", cx.style(Token::Text));
         for (keys, verb) in screen.keymap.following(&contexts, &screen.pending) {
-            let style = cx.style(if verbs::enabled(verb, screen, cx.model).is_ok() { Token::Text } else { Token::Muted });
+            let style =
+                cx.style(if verbs::enabled(verb, screen, cx.model).is_ok() { Token::Text } else { Token::Muted });
             row = row.text(&keys, cx.style(Token::Key)).text(&format!(" {}  ", verb.command().title), style);
         }
         return row.line();
@@ -187,7 +188,11 @@ fn footer(cx: &Cx, width: usize) -> Line<'static> {
         .collect();
     hints.sort_by_key(|(order, ..)| *order);
     // The way out and the way to help must always fit.
-    let must = hints.iter().filter(|(order, ..)| *order >= 50).map(|(_, key, title, _)| text::width(key) + title.len() + 3).sum::<usize>();
+    let must = hints
+        .iter()
+        .filter(|(order, ..)| *order >= 50)
+        .map(|(_, key, title, _)| text::width(key) + title.len() + 3)
+        .sum::<usize>();
     let panes = format!("1{}7 pane  ", if cx.glyphs.ascii { "-" } else { "…" });
     let mut row = row;
     for (order, key, title, possible) in hints {
@@ -205,4 +210,3 @@ fn footer(cx: &Cx, width: usize) -> Line<'static> {
     }
     row.line()
 }
-

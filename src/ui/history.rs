@@ -215,7 +215,8 @@ impl History {
     /// Let `passed` go by, at the speed of the play. True when the place changed.
     pub fn play(&mut self, passed: std::time::Duration) -> bool {
         let (true, Some(clock)) = (self.playing, self.clock) else { return false };
-        let passed = SignedDuration::try_from(passed).unwrap_or_default().saturating_mul(i32::try_from(self.speed).unwrap_or(1));
+        let passed =
+            SignedDuration::try_from(passed).unwrap_or_default().saturating_mul(i32::try_from(self.speed).unwrap_or(1));
         let clock = clock.checked_add(passed).unwrap_or(clock);
         let mut here = self.here();
         while let Some(event) = self.events.get(here).filter(|event| event.at <= clock) {

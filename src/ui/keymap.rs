@@ -102,20 +102,12 @@ impl fmt::Display for Key {
     }
 }
 
+/// What is wrong with a key table, and in which file and section.
 #[derive(Debug, thiserror::Error)]
-pub enum KeymapError {
-    #[error("{file}: {why}")]
-    Syntax { file: String, why: String },
-    #[error("{file}: there is no context {found:?}; there are {known}")]
-    Context { file: String, found: String, known: String },
-    #[error("{file} [{context}]: there is no command {found:?}{hint}")]
-    Command { file: String, context: String, found: String, hint: String },
-    #[error("{file} [{context}] {command}: {found:?} is no key; a key is a character or a name such as enter, ctrl-d, f1")]
-    Key { file: String, context: String, command: String, found: String },
-    #[error("{file} [{context}]: {key:?} is given to both {one} and {other}")]
-    Conflict { file: String, context: String, key: String, one: String, other: String },
-    #[error("{file} [{context}]: {key:?} of {one} hides {longer:?} of {other}")]
-    Prefix { file: String, context: String, key: String, one: String, longer: String, other: String },
+#[error("{place}: {why}")]
+pub struct KeymapError {
+    place: String,
+    why: String,
 }
 
 type File = BTreeMap<String, BTreeMap<String, Vec<String>>>;
@@ -148,13 +140,14 @@ impl Keymap {
     }
 
     fn add(&mut self, file: &str, text: &str) -> Result<(), KeymapError> {
-        let parsed: File = toml::from_str(text)
-            .map_err(|error| KeymapError::Syntax { file: file.to_owned(), why: error.to_string() })?;
+        let wrong = |place: &str, why: String| KeymapError { place: place.to_owned(), why };
+        let parsed: File = toml::from_str(text).map_err(|error| wrong(file, error.to_string()))?;
         for (name, commands) in parsed {
             let Some(context) = Context::ALL.into_iter().find(|context| context.name() == name) else {
                 let known: Vec<_> = Context::ALL.iter().map(|context| context.name()).collect();
-                return Err(KeymapError::Context { file: file.to_owned(), found: name, known: known.join(", ") });
+                return Err(wrong(file, format!("there is no context {name:?}; there are {}", known.join(", "))));
             };
+            let place = format!("{file} [{name}]");
             let bindings = self.contexts.entry(context).or_default();
             for (id, keys) in commands {
                 let Some(command) = command::by_id(&id) else {
@@ -164,18 +157,19 @@ impl Keymap {
                         .max_by(|one, other| one.0.total_cmp(&other.0))
                         .filter(|(near, _)| *near > 0.8);
                     let hint = near.map_or(String::new(), |(_, id)| format!("; is {id:?} meant?"));
-                    return Err(KeymapError::Command { file: file.to_owned(), context: name, found: id, hint });
+                    return Err(wrong(&place, format!("there is no command {id:?}{hint}")));
                 };
                 bindings.retain(|(_, verb)| *verb != command.verb);
                 for text in keys {
                     let keys: Option<Vec<Key>> = text.split(' ').map(Key::parse).collect();
-                    let Some(keys) = keys else {
-                        return Err(KeymapError::Key { file: file.to_owned(), context: name, command: id, found: text });
-                    };
+                    let keys = keys.ok_or_else(|| {
+                        let forms = "a key is a character or a name such as enter, ctrl-d, f1";
+                        wrong(&place, format!("{id}: {text:?} is no key; {forms}"))
+                    })?;
                     bindings.push((keys, command.verb));
                 }
             }
-            conflicts(file, &name, bindings)?;
+            conflict(bindings).map_or(Ok(()), |why| Err(wrong(&place, why)))?;
         }
         Ok(())
     }
@@ -225,23 +219,23 @@ fn show(keys: &[Key]) -> String {
     keys.iter().map(Key::to_string).collect::<Vec<_>>().join(" ")
 }
 
-fn conflicts(file: &str, context: &str, bindings: &Bindings) -> Result<(), KeymapError> {
+/// Two commands that want the same keys, or keys of which one begins the other.
+fn conflict(bindings: &Bindings) -> Option<String> {
     for (place, (keys, verb)) in bindings.iter().enumerate() {
         for (others, other) in bindings.iter().skip(place + 1) {
-            let (file, context) = (file.to_owned(), context.to_owned());
             if keys == others {
-                let (one, other) = (verb.command().id.to_owned(), other.command().id.to_owned());
-                return Err(KeymapError::Conflict { file, context, key: show(keys), one, other });
+                let (one, other) = (verb.command().id, other.command().id);
+                return Some(format!("{:?} is given to both {one} and {other}", show(keys)));
             }
-            let ((short, verb), (long, other)) =
-                if keys.len() < others.len() { ((keys, verb), (others, other)) } else { ((others, other), (keys, verb)) };
+            let pair = [(keys, verb), (others, other)];
+            let [(short, one), (long, other)] = if keys.len() < others.len() { pair } else { [pair[1], pair[0]] };
             if long.starts_with(short) {
-                let (one, other) = (verb.command().id.to_owned(), other.command().id.to_owned());
-                return Err(KeymapError::Prefix { file, context, key: show(short), one, longer: show(long), other });
+                let (one, other) = (one.command().id, other.command().id);
+                return Some(format!("{:?} of {one} hides {:?} of {other}", show(short), show(long)));
             }
         }
     }
-    Ok(())
+    None
 }
 
 #[cfg(test)]
@@ -253,7 +247,8 @@ mod tests {
     fn the_table_is_valid_and_every_command_has_a_key() {
         let map = Keymap::load(None).unwrap();
         for command in command::TABLE {
-            let bound = Context::ALL.iter().any(|context| map.bindings(*context).iter().any(|(_, verb)| *verb == command.verb));
+            let bound =
+                Context::ALL.iter().any(|context| map.bindings(*context).iter().any(|(_, verb)| *verb == command.verb));
             assert!(bound, "{} has no key", command.id);
         }
         // No pane may take a key that begins a sequence everywhere else.

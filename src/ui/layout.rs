@@ -231,13 +231,14 @@ fn place(node: &Node, area: Rect, out: &mut Vec<(PaneId, Rect, bool)>) {
         out.push((pane, area, node.main));
         return;
     }
-    let (children, split) =
-        if node.rows.is_empty() { (&node.columns, Split::horizontal([] as [Constraint; 0])) } else { (&node.rows, Split::vertical([] as [Constraint; 0])) };
+    let (children, split) = if node.rows.is_empty() {
+        (&node.columns, Split::horizontal([] as [Constraint; 0]))
+    } else {
+        (&node.rows, Split::vertical([] as [Constraint; 0]))
+    };
     let sizes = children.iter().map(|child| match &child.size {
         Some(Size::Cells(cells)) => Constraint::Length(*cells),
-        Some(Size::Percent(text)) => {
-            Constraint::Percentage(text.trim_end_matches('%').parse().unwrap_or(50))
-        }
+        Some(Size::Percent(text)) => Constraint::Percentage(text.trim_end_matches('%').parse().unwrap_or(50)),
         None => Constraint::Fill(1),
     });
     for (child, area) in children.iter().zip(split.constraints(sizes).split(area).iter()) {

@@ -22,7 +22,11 @@ const LINE_LIMIT: usize = 16 * 1024;
 pub enum Mode {
     Following,
     /// Lines by number: the chosen one, the topmost one, and how many there were when the view stopped.
-    Paused { cursor: u64, top: u64, total: u64 },
+    Paused {
+        cursor: u64,
+        top: u64,
+        total: u64,
+    },
 }
 
 /// One row group: a line, or a run of equal lines.
@@ -127,7 +131,9 @@ impl LogView {
             .logs
             .keys()
             .map(String::as_str)
-            .filter(|name| matches!(*name, "installer" | "sync") || name.starts_with("journal:") || name.starts_with("serial:"))
+            .filter(|name| {
+                matches!(*name, "installer" | "sync") || name.starts_with("journal:") || name.starts_with("serial:")
+            })
             .collect()
     }
 
@@ -183,7 +189,8 @@ impl LogView {
             self.mode = Mode::Following;
             self.reset(1);
         }
-        self.total = model.logs.get(&self.source).map_or(0, |log| log.lines);
+        // A number that no log reaches stays far from overflow.
+        self.total = model.logs.get(&self.source).map_or(0, |log| log.lines.min(u64::MAX / 4));
         // Looking back in time: what comes later is not there yet.
         if self.end() > self.total + 1 {
             let keep = self.total.saturating_add(1).saturating_sub(self.first);
@@ -195,7 +202,7 @@ impl LogView {
         }
         let missing = (self.total + 1).saturating_sub(self.end());
         let following = self.mode == Mode::Following;
-        if following && missing > LIMIT as u64 || self.window.is_empty() && missing > CHUNK {
+        if following && (missing > LIMIT as u64 || self.window.is_empty() && missing > CHUNK) {
             self.reset((self.total + 1).saturating_sub(CHUNK).max(1));
         }
         let (from, count) = if self.needs_earlier() {
@@ -218,7 +225,9 @@ impl LogView {
             Mode::Paused { top, .. } => {
                 self.first > 1 && !self.window.is_empty() && self.entries.front().is_none_or(|front| top <= front.first)
             }
-            Mode::Following => self.first > 1 && self.entries.is_empty() && self.window.len() < LIMIT && !self.window.is_empty(),
+            Mode::Following => {
+                self.first > 1 && self.entries.is_empty() && self.window.len() < LIMIT && !self.window.is_empty()
+            }
         }
     }
 
@@ -394,9 +403,11 @@ impl LogView {
     }
 
     pub fn set_search(&mut self, text: &str) {
-        self.search = pattern(text)
-            .filter(|_| !text.is_empty())
-            .map(|pattern| Search { text: text.to_owned(), pattern, matches: Vec::new() });
+        self.search = pattern(text).filter(|_| !text.is_empty()).map(|pattern| Search {
+            text: text.to_owned(),
+            pattern,
+            matches: Vec::new(),
+        });
         if self.search.is_some() {
             self.rebuild();
         }
@@ -406,6 +417,17 @@ impl LogView {
         self.filter = Filter::parse(text);
         self.rebuild();
         self.asked = None;
+    }
+
+    /// Go to a line of a source, wherever it is.
+    pub fn show(&mut self, source: &str, number: u64) {
+        self.chosen = Some(source.to_owned());
+        self.source = source.to_owned();
+        self.filter = None;
+        self.search = None;
+        self.anchor = None;
+        self.reset(number.saturating_sub(CHUNK / 4).max(1));
+        self.mode = Mode::Paused { cursor: number, top: number.saturating_sub(4), total: self.total };
     }
 
     /// Remember the place to which [`LogView::clear`] returns.
@@ -421,7 +443,8 @@ impl LogView {
             }
             self.rebuild();
         }
-        if self.search.is_none() && self.filter.is_none()
+        if self.search.is_none()
+            && self.filter.is_none()
             && let Some(mode) = self.anchor.take()
         {
             self.mode = mode;
@@ -447,9 +470,10 @@ impl LogView {
     /// To the next (or the previous) match; from the end of the log the newest one. False when there is none.
     pub fn find(&mut self, forward: bool, height: usize) -> bool {
         let Some(search) = &self.search else { return false };
-        let Some(target) = self.nearest(search.matches.iter().copied(), forward).or_else(|| {
-            if forward { search.matches.first().copied() } else { search.matches.last().copied() }
-        }) else {
+        let Some(target) = self
+            .nearest(search.matches.iter().copied(), forward)
+            .or_else(|| if forward { search.matches.first().copied() } else { search.matches.last().copied() })
+        else {
             return false;
         };
         self.go(target, height);
@@ -458,7 +482,8 @@ impl LogView {
 
     /// To the next (or the previous) line of level error. False when there is none.
     pub fn find_error(&mut self, forward: bool, height: usize) -> bool {
-        let errors = self.entries.iter().filter(|entry| self.line(entry.last).is_some_and(|line| line.level == Level::Error));
+        let errors =
+            self.entries.iter().filter(|entry| self.line(entry.last).is_some_and(|line| line.level == Level::Error));
         match self.nearest(errors.map(|entry| entry.first), forward) {
             Some(target) => {
                 self.go(target, height);

@@ -34,6 +34,8 @@ const BATCH: usize = 2000;
 
 /// Log lines to be read, off this task.
 type Wanted = (String, u64, usize);
+/// What was read: source, first line, lines.
+type Read = (String, u64, Vec<LogLine>);
 
 /// Show a run until the operator leaves or a signal ends it.
 ///
@@ -75,7 +77,7 @@ pub async fn run(
     runner.run(events, lines, if options.terminal.ssh { FRAME_SSH } else { FRAME }).await
 }
 
-fn read_logs(mut logs: Box<dyn Logs>) -> (mpsc::Sender<Wanted>, mpsc::Receiver<(String, u64, Vec<LogLine>)>) {
+fn read_logs(mut logs: Box<dyn Logs>) -> (mpsc::Sender<Wanted>, mpsc::Receiver<Read>) {
     let (wanted, mut requests) = mpsc::channel::<Wanted>(8);
     let (answers, lines) = mpsc::channel(8);
     // Ends when the runner drops its side.
@@ -125,7 +127,7 @@ impl Runner {
     async fn run(
         mut self,
         mut events: mpsc::Receiver<Recorded>,
-        mut lines: mpsc::Receiver<(String, u64, Vec<LogLine>)>,
+        mut lines: mpsc::Receiver<Read>,
         frame: Duration,
     ) -> Result<Exit, UiError> {
         let mut signals = Signals::new()?;

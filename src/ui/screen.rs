@@ -32,6 +32,8 @@ pub enum Target {
     Node(String),
     Csr(String),
     Finding(String),
+    /// The line that proves a finding.
+    Evidence(String),
     /// Finding, check.
     Check(String, String),
     /// The recovery of a finding.
@@ -63,7 +65,11 @@ pub enum Input {
     Focus(bool),
     Tick(Timestamp),
     /// Log lines that were asked for.
-    Lines { source: String, first: u64, lines: Vec<LogLine> },
+    Lines {
+        source: String,
+        first: u64,
+        lines: Vec<LogLine>,
+    },
     /// This event has just been folded into the model.
     Recorded(Recorded),
     /// Where in the history the model on the screen is.
@@ -211,7 +217,9 @@ impl Screen {
             match Phase::of(model) {
                 Phase::Sync => PaneId::Sync,
                 Phase::Install if model.closed.is_some() => PaneId::Pipeline,
-                Phase::Install if model.cluster_state.operators.is_empty() && !model.bootkube.is_empty() => PaneId::Bootkube,
+                Phase::Install if model.cluster_state.operators.is_empty() && !model.bootkube.is_empty() => {
+                    PaneId::Bootkube
+                }
                 Phase::Install if !model.cluster_state.operators.is_empty() => PaneId::Operators,
                 _ => PaneId::Pipeline,
             }

@@ -13,6 +13,7 @@ use crossterm::{cursor, execute, queue};
 use ratatui::Terminal;
 use ratatui::backend::{Backend, CrosstermBackend};
 use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
 
 /// The terminal is ours now.
 static TAKEN: AtomicBool = AtomicBool::new(false);
@@ -61,7 +62,9 @@ impl Guard {
 
     /// Everything is drawn anew by the next frame.
     pub fn clear(&mut self) -> io::Result<()> {
-        self.terminal.clear()
+        // Not `Terminal::clear`: that one asks the terminal where the cursor is, and the answer goes to the key stream.
+        let (width, height) = self.size()?;
+        self.terminal.resize(Rect::new(0, 0, width, height))
     }
 
     pub fn size(&self) -> io::Result<(u16, u16)> {

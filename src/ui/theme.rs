@@ -195,10 +195,13 @@ impl Theme {
             if chain.len() > EMBEDDED.len() {
                 return Err(ThemeError::Bad { name, why: "it inherits from itself".into() });
             }
-            let file: File =
-                toml::from_str(find(&name)?).map_err(|error| ThemeError::Bad { name: name.clone(), why: error.to_string() })?;
+            let file: File = toml::from_str(find(&name)?)
+                .map_err(|error| ThemeError::Bad { name: name.clone(), why: error.to_string() })?;
             for token in file.tokens.keys() {
-                if !Token::ALL.iter().any(|known| known.name() == token || known.name().starts_with(&format!("{token}."))) {
+                if !Token::ALL
+                    .iter()
+                    .any(|known| known.name() == token || known.name().starts_with(&format!("{token}.")))
+                {
                     return Err(ThemeError::Bad { name, why: format!("there is no token {token:?}") });
                 }
             }
@@ -284,7 +287,15 @@ fn reduce_depth(mut style: Style, depth: Depth) -> Style {
 /// The nearest colour of the 6×6×6 cube of xterm.
 fn indexed(color: Color) -> Color {
     let Color::Rgb(red, green, blue) = color else { return color };
-    let step = |value: u8| -> u8 { if value < 48 { 0 } else if value < 115 { 1 } else { (value - 35) / 40 } };
+    let step = |value: u8| -> u8 {
+        if value < 48 {
+            0
+        } else if value < 115 {
+            1
+        } else {
+            (value - 35) / 40
+        }
+    };
     Color::Indexed(16 + 36 * step(red) + 6 * step(green) + step(blue))
 }
 

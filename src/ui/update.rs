@@ -10,6 +10,7 @@ use super::command::{Danger, Verb};
 use super::history::Seek;
 use super::keymap::{Key, Meaning};
 use super::layout::PaneId;
+use super::logs::{LogView, Mode};
 use super::overlays::detail;
 use super::panes;
 use super::screen::{Access, Confirm, Effect, Input, Overlay, PromptKind, Screen, Target, Then};
@@ -164,7 +165,10 @@ fn overlay_key(screen: &mut Screen, model: &RunModel, key: Key) -> Vec<Effect> {
                 KeyCode::Enter => {
                     let height = screen.rows_in(model, PaneId::Journal);
                     if kind == PromptKind::Search && !text.is_empty() && !screen.log.find(false, height) {
-                        screen.tell(Level::Warn, format!("{text:?} is not in the {} lines at hand", screen.log.entries().len()));
+                        screen.tell(
+                            Level::Warn,
+                            format!("{text:?} is not in the {} lines at hand", screen.log.entries().len()),
+                        );
                     }
                     return Vec::new();
                 }
@@ -224,7 +228,9 @@ fn confirm_key(screen: &mut Screen, mut confirm: Confirm, key: Key) -> Vec<Effec
     if confirm.danger == Danger::Destroy {
         match key.code {
             KeyCode::Esc => return Vec::new(),
-            KeyCode::Enter => agreed = armed && !confirm.typed.is_empty() && confirm.body.last() == Some(&confirm.typed),
+            KeyCode::Enter => {
+                agreed = armed && !confirm.typed.is_empty() && confirm.body.last() == Some(&confirm.typed)
+            }
             _ => edit(&mut confirm.typed, key),
         }
     } else {
@@ -262,6 +268,7 @@ pub fn act(screen: &mut Screen, model: &RunModel, verb: Verb) -> Vec<Effect> {
     match verb {
         Verb::Help => screen.overlay = Some(Overlay::Help { scroll: 0 }),
         Verb::Palette => screen.overlay = Some(Overlay::Palette { text: String::new(), selected: 0 }),
+        Verb::Open if show_evidence(screen, model) => {}
         Verb::Open => {
             screen.overlay = screen.target(model, pane).map(|target| Overlay::Detail { target, scroll: 0 });
         }
@@ -307,7 +314,8 @@ pub fn act(screen: &mut Screen, model: &RunModel, verb: Verb) -> Vec<Effect> {
         Verb::Bottom if pane == PaneId::Journal => screen.log.follow(),
         Verb::Bottom => move_by(screen, model, pane, isize::MAX / 2, height),
         Verb::Copy => {
-            let line = screen.target(model, pane).and_then(|target| detail::text(model, screen, &target).into_iter().next());
+            let line =
+                screen.target(model, pane).and_then(|target| detail::text(model, screen, &target).into_iter().next());
             return copy_or_say(screen, line, "there is nothing to copy here");
         }
         Verb::CopyCommand => {
@@ -352,7 +360,7 @@ pub fn act(screen: &mut Screen, model: &RunModel, verb: Verb) -> Vec<Effect> {
             }
         }
         Verb::Context => screen.log.unfilter(height),
-        Verb::Follow if screen.log.mode == super::logs::Mode::Following => screen.log.pause(height),
+        Verb::Follow if screen.log.mode == Mode::Following => screen.log.pause(height),
         Verb::Follow => screen.log.follow(),
         Verb::Wrap => screen.log.wrap = !screen.log.wrap,
         Verb::Times => screen.log.times = !screen.log.times,
@@ -400,10 +408,8 @@ fn move_by(screen: &mut Screen, model: &RunModel, pane: PaneId, by: isize, heigh
         return;
     }
     let targets = panes::targets(pane, model);
-    let here = screen
-        .target(model, pane)
-        .and_then(|target| targets.iter().position(|known| *known == target))
-        .unwrap_or(0);
+    let here =
+        screen.target(model, pane).and_then(|target| targets.iter().position(|known| *known == target)).unwrap_or(0);
     let next = here.saturating_add_signed(by).min(targets.len().saturating_sub(1));
     if let Some(target) = targets.get(next) {
         screen.cursors.insert(pane, target.clone());
@@ -427,6 +433,19 @@ fn quit(screen: &mut Screen, model: &RunModel) -> Vec<Effect> {
         yes: false,
     }));
     Vec::new()
+}
+
+/// From a finding's evidence to the line in its log. False when the chosen row is no such thing.
+fn show_evidence(screen: &mut Screen, model: &RunModel) -> bool {
+    let Some(Target::Evidence(id)) = chosen(screen, model) else { return false };
+    let Some(finding) = panes::checks::record(model, &id).map(|record| &record.finding) else { return false };
+    let Some(number) = finding.line_number.filter(|_| LogView::sources(model).contains(&finding.source.as_str()))
+    else {
+        return false;
+    };
+    screen.log.show(&finding.source, number);
+    screen.focus = Some(PaneId::Journal);
+    true
 }
 
 /// Tell a person who is looking elsewhere.

@@ -69,9 +69,7 @@ pub fn enabled(verb: Verb, screen: &Screen, model: &RunModel) -> Result<(), Stri
             no("this is for the journal; 3 goes there")
         }
         Verb::Open | Verb::Copy if chosen(screen, model).is_none() => no("nothing is here yet"),
-        Verb::CopyCommand
-            if chosen(screen, model).and_then(|target| panes::command_of(model, &target)).is_none() =>
-        {
+        Verb::CopyCommand if chosen(screen, model).and_then(|target| panes::command_of(model, &target)).is_none() => {
             no("no command belongs to this row")
         }
         Verb::StepForward
@@ -103,7 +101,7 @@ fn waiting_retry(model: &RunModel) -> Option<StepId> {
 fn finding(screen: &Screen, model: &RunModel) -> Option<String> {
     let open = model.open_findings();
     let chosen = match screen.target(model, PaneId::Checks) {
-        Some(Target::Finding(id) | Target::Check(id, _) | Target::Recovery(id)) => Some(id),
+        Some(Target::Finding(id) | Target::Evidence(id) | Target::Check(id, _) | Target::Recovery(id)) => Some(id),
         _ => None,
     };
     chosen
@@ -157,7 +155,11 @@ fn aim(verb: Verb, screen: &Screen, model: &RunModel) -> Result<Command, &'stati
             let offers = |record: &&crate::model::run::FindingRecord| {
                 record.finding.id == id && record.finding.recovery.is_some()
             };
-            model.open_findings().into_iter().find(offers).ok_or("this finding has no recovery that works by itself")?;
+            model
+                .open_findings()
+                .into_iter()
+                .find(offers)
+                .ok_or("this finding has no recovery that works by itself")?;
             Ok(Command::Recover { finding: id })
         }
         Verb::Resync => match target {
@@ -185,7 +187,10 @@ pub fn order(verb: Verb, screen: &Screen, model: &RunModel) -> Option<Order> {
             if step.stage().number() == "10" {
                 danger = Danger::Destroy;
             }
-            (format!("Try {step} again?"), vec!["Its probe looks first at what exists; what is there is adopted.".into()])
+            (
+                format!("Try {step} again?"),
+                vec!["Its probe looks first at what exists; what is there is adopted.".into()],
+            )
         }
         Command::Skip(step) => (
             format!("Leave {step} out?"),
@@ -193,7 +198,10 @@ pub fn order(verb: Verb, screen: &Screen, model: &RunModel) -> Option<Order> {
         ),
         Command::Cancel => {
             let step = model.current_step().map_or(String::new(), |(id, _)| id.to_string());
-            (format!("Stop {step} and the run?"), vec!["What was made stays; `run --resume` goes on from here.".to_owned()])
+            (
+                format!("Stop {step} and the run?"),
+                vec!["What was made stays; `run --resume` goes on from here.".to_owned()],
+            )
         }
         Command::StopAfter(stage) => {
             (format!("End the run after {stage}?"), vec!["Nothing is taken away; `run --resume` goes on.".to_owned()])

@@ -23,7 +23,11 @@ pub fn draw(cx: &Cx, confirm: &Confirm, area: Rect, buf: &mut Buffer) {
     lines.push(Line::default());
     if destroy {
         let name = confirm.body.last().map_or("", String::as_str);
-        lines.push(cx.row(room).text(&format!("This destroys. Type {name} and press Enter; Esc goes back."), cx.style(Token::Danger)).line());
+        lines.push(
+            cx.row(room)
+                .text(&format!("This destroys. Type {name} and press Enter; Esc goes back."), cx.style(Token::Danger))
+                .line(),
+        );
         let typed = cx.row(room).text("> ", cx.style(Token::Key)).text(&confirm.typed, plain);
         lines.push(typed.text("_", cx.style(Token::Key)).line());
     } else {

@@ -35,7 +35,12 @@ pub fn draw(cx: &Cx, target: &Target, scroll: usize, area: Rect, buf: &mut Buffe
     if inner.height < 2 {
         return;
     }
-    let text_area = Rect { x: inner.x + u16::from(inner.width > 1), width: inner.width.saturating_sub(2), height: inner.height - 1, ..inner };
+    let text_area = Rect {
+        x: inner.x + u16::from(inner.width > 1),
+        width: inner.width.saturating_sub(2),
+        height: inner.height - 1,
+        ..inner
+    };
     super::scrolled(&lines, scroll, text_area, buf);
     let hint = cx
         .row(usize::from(text_area.width))
@@ -73,7 +78,8 @@ pub fn text(model: &RunModel, screen: &Screen, target: &Target) -> Vec<String> {
         },
         Target::Boot(stage) => match model.bootkube.iter().find(|record| record.stage == *stage) {
             Some(record) => {
-                let mut out = vec![format!("bootkube: {stage}"), format!("state     {:?}", record.state).to_lowercase()];
+                let mut out =
+                    vec![format!("bootkube: {stage}"), format!("state     {:?}", record.state).to_lowercase()];
                 out.push(format!("started   {} (start {})", time(record.started), record.starts));
                 out.extend(record.ended.map(|at| format!("ended     {}", time(at))));
                 out.push("Evidence:".into());
@@ -92,7 +98,9 @@ pub fn text(model: &RunModel, screen: &Screen, target: &Target) -> Vec<String> {
             None => Vec::new(),
         },
         Target::ClusterVersion | Target::Operator(_) | Target::Node(_) | Target::Csr(_) => cluster(model, target),
-        Target::Finding(id) | Target::Check(id, _) | Target::Recovery(id) => finding(model, screen, id),
+        Target::Finding(id) | Target::Evidence(id) | Target::Check(id, _) | Target::Recovery(id) => {
+            finding(model, screen, id)
+        }
         Target::Activity(place) => match model.activity.get(*place) {
             Some(activity) => vec![format!("{} {}", time(activity.at), activity.text), activity.text.clone()],
             None => Vec::new(),
@@ -127,11 +135,20 @@ fn step(model: &RunModel, id: &StepId) -> Vec<String> {
     if let Some(plan) = model.plan.step(id) {
         out.push(plan.title.clone());
         let (low, high) = plan.usual_s;
-        out.push(format!("usual     {}–{}, at most {} per attempt", words::clock(low), words::clock(high), words::clock(plan.timeout_s)));
+        out.push(format!(
+            "usual     {}–{}, at most {} per attempt",
+            words::clock(low),
+            words::clock(high),
+            words::clock(plan.timeout_s)
+        ));
     }
     let Some(record) = model.step(id) else { return out };
     let attempts = model.plan.step(id).map_or(String::new(), |plan| format!(" of {}", plan.attempts));
-    out.push(format!("status    {}, attempt {}{attempts}", format!("{:?}", record.status).to_lowercase(), record.attempt));
+    out.push(format!(
+        "status    {}, attempt {}{attempts}",
+        format!("{:?}", record.status).to_lowercase(),
+        record.attempt
+    ));
     out.extend(record.host.as_ref().map(|host| format!("host      {host}")));
     out.extend(record.started.map(|at| format!("started   {}", time(at))));
     out.extend(record.ended.map(|at| format!("ended     {}", time(at))));

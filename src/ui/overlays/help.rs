@@ -66,7 +66,10 @@ fn lines(cx: &Cx, width: usize) -> Vec<Line<'static>> {
     }
     out.push(legend.line());
     if cx.screen.pane(cx.model) == PaneId::Sync {
-        out.push(Line::styled("present: in the mirror before; mounted: shared with another repository", cx.style(Token::Muted)));
+        out.push(Line::styled(
+            "present: in the mirror before; mounted: shared with another repository",
+            cx.style(Token::Muted),
+        ));
     }
     out
 }

@@ -29,12 +29,7 @@ pub fn draw(cx: &Cx, area: Rect, buf: &mut Buffer) {
 fn dialog(cx: &Cx, area: Rect, width: u16, height: u16, title: &str, buf: &mut Buffer) -> Rect {
     let width = width.min(area.width);
     let height = height.min(area.height);
-    let rect = Rect {
-        x: area.x + (area.width - width) / 2,
-        y: area.y + (area.height - height) / 2,
-        width,
-        height,
-    };
+    let rect = Rect { x: area.x + (area.width - width) / 2, y: area.y + (area.height - height) / 2, width, height };
     // A wide character half under the box would shift the row that it is in.
     let around = Rect { x: rect.x.saturating_sub(1).max(area.x), width: rect.width + rect.x.min(1), ..rect };
     for y in around.top()..around.bottom() {

@@ -21,7 +21,8 @@ pub fn matches(text: &str) -> Vec<Verb> {
             let mut score = |text: &str| pattern.score(Utf32Str::new(text, &mut buffer), &mut matcher);
             // The name counts for more than the description.
             let name = score(&format!("{} {}", command.id, command.title)).map(|score| score.saturating_mul(2));
-            name.max(score(command.doc)).map(|score| (score, command.verb))
+            let whole = u32::from(command.id == text) * 10_000;
+            name.max(score(command.doc)).map(|score| (score.saturating_add(whole), command.verb))
         })
         .collect();
     found.sort_by_key(|(score, _)| std::cmp::Reverse(*score));
@@ -47,10 +48,11 @@ pub fn draw(cx: &Cx, typed: &str, selected: usize, area: Rect, buf: &mut Buffer)
     for ((place, verb), y) in found.iter().enumerate().skip(first).zip(rest.top()..rest.bottom()) {
         let command = verb.command();
         let keys = contexts.iter().find_map(|context| cx.screen.keymap.keys_of(&[*context], *verb).into_iter().next());
-        let row = cx
-            .row(width)
-            .cell(command.id, 18, cx.style(Token::Text))
-            .cell(keys.as_deref().unwrap_or(""), 9, cx.style(Token::Key));
+        let row = cx.row(width).cell(command.id, 18, cx.style(Token::Text)).cell(
+            keys.as_deref().unwrap_or(""),
+            9,
+            cx.style(Token::Key),
+        );
         let row = match verbs::enabled(*verb, cx.screen, cx.model) {
             Ok(()) => row.text(command.doc, cx.style(Token::Text)),
             Err(why) => row.text(&format!("not now: {why}"), cx.style(Token::Muted)),

@@ -13,13 +13,18 @@ pub fn draw(cx: &Cx, area: Rect, buf: &mut Buffer) {
     let state = match (place.playing, place.back) {
         (true, _) => "play",
         (false, true) => "stop",
+        (false, false) if cx.screen.access == crate::ui::Access::Replay => "end",
         (false, false) => "now",
     };
     let since = text::long_clock(text::seconds(place.began, place.at));
     let all = text::long_clock(text::seconds(place.began, place.ended));
     let times = cx.glyphs.times;
     let before = format!(" {state} {}{times} ", place.speed);
-    let after = format!(" {since} / {all}  event {} / {} ", text::exact(place.position as u64), text::exact(place.total as u64));
+    let after = format!(
+        " {since} / {all}  event {} / {} ",
+        text::exact(place.position as u64),
+        text::exact(place.total as u64)
+    );
     let room = width.saturating_sub(text::width(&before) + text::width(&after));
     let mut row = cx.row(width).text(&before, cx.style(Token::Title));
     if room >= 8 {

@@ -75,7 +75,8 @@ pub fn line(cx: &Cx, target: &Target, width: usize) -> Line<'static> {
             let mark = Mark::from(record.state);
             let style = if mark == Mark::Ok { cx.style(Token::Text) } else { cx.style(mark.token()) };
             let time = cx.span(Some(record.started), record.ended).map(text::clock).unwrap_or_default();
-            let starts = if record.starts > 1 { format!("{}{}", cx.glyphs.times, record.starts) } else { String::new() };
+            let starts =
+                if record.starts > 1 { format!("{}{}", cx.glyphs.times, record.starts) } else { String::new() };
             cx.mark(cx.row(width), mark)
                 .cell(&record.stage, 26, style)
                 .number(&time, 7, style)

@@ -18,6 +18,7 @@ pub fn targets(model: &RunModel) -> Vec<Target> {
     for record in model.open_findings() {
         let id = &record.finding.id;
         rows.push(Target::Finding(id.clone()));
+        rows.push(Target::Evidence(id.clone()));
         rows.extend(record.checks.iter().map(|check| Target::Check(id.clone(), check.check.clone())));
         if record.finding.recovery.is_some() {
             rows.push(Target::Recovery(id.clone()));
@@ -70,11 +71,16 @@ pub fn line(cx: &Cx, target: &Target, width: usize) -> Line<'static> {
             let because = finding.explained_by.as_ref().map_or(String::new(), |other| format!(" (because of {other})"));
             cx.mark(cx.row(width), mark)
                 .text(&format!("{} {}{count}{because}", finding.signature, finding.title), cx.style(mark.token()))
-                .text("  ", muted)
-                .text(
-                    &format!("{} {} {}: {}", finding.source, text::time_of_day(finding.at), finding.unit, finding.line),
-                    muted,
-                )
+                .line()
+        }
+        Target::Evidence(id) => {
+            let Some(finding) = record(cx.model, id).map(|record| &record.finding) else { return Line::default() };
+            let place = format!("{} {} {}  ", finding.source, text::time_of_day(finding.at), finding.unit);
+            let row = cx.row(width).text("  ", muted).text(cx.glyphs.sub, muted).text(" ", muted).text(&place, muted);
+            let hint = if finding.line_number.is_some() { "  enter: the line" } else { "" };
+            let room = row.left().saturating_sub(text::width(hint));
+            row.text(&text::cut(&finding.line, room, cx.glyphs.ellipsis), cx.style(Token::LogError))
+                .right(hint, muted)
                 .line()
         }
         Target::Check(id, check) => {

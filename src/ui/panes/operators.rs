@@ -73,12 +73,12 @@ pub fn title(cx: &Cx) -> String {
         .map_or(String::new(), |(done, all)| format!(" {dot} CVO {}%", percent(done.into(), all.into())));
     let stale = match cx.model.links.get(&LinkName::Api) {
         Some(link) if !matches!(link.state, LinkState::Up | LinkState::Idle) => {
-            format!(" {dot} as of {} ago", text::age(text::seconds(link.since, cx.now)))
+            format!("{} old {dot} ", text::age(text::seconds(link.since, cx.now)))
         }
         _ => String::new(),
     };
     format!(
-        "Operators {dot} {available} of {} available{done} {dot} nodes {ready}/{} {dot} CSRs {pending} pending{stale}",
+        "Operators {dot} {stale}{available} of {} available{done} {dot} nodes {ready}/{} {dot} CSRs {pending} pending",
         state.operators.len(),
         state.nodes.len(),
     )

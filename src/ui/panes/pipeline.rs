@@ -1,5 +1,6 @@
 //! Stages, and the steps of the one at work: status, three clocks, attempts.
 
+use jiff::Timestamp;
 use ratatui::text::Line;
 
 use crate::model::event::Unit;
@@ -94,14 +95,18 @@ fn step_line(cx: &Cx, id: &StepId, width: usize) -> Line<'static> {
             Status::Waiting => String::new(),
             Status::Running => {
                 let elapsed = cx.span(record.attempt_started, None).unwrap_or(0);
-                let quiet = cx.span(record.last_evidence, None).unwrap_or(0);
-                let progress = record.progress.as_ref().map_or(String::new(), |progress| match (progress.unit, progress.total) {
-                    (Unit::Percent, _) => format!("{}% ", progress.done),
-                    (_, Some(total)) if total > 0 => format!("{}% ", percent(progress.done, total)),
-                    _ => String::new(),
-                });
+                let quiet = quiet(cx, id, record.last_evidence);
+                let progress =
+                    record.progress.as_ref().map_or(String::new(), |progress| match (progress.unit, progress.total) {
+                        (Unit::Percent, _) => format!("{}% ", progress.done),
+                        (_, Some(total)) if total > 0 => format!("{}% ", percent(progress.done, total)),
+                        _ => String::new(),
+                    });
                 let quiet = if quiet >= QUIET_S { format!(" quiet {}", text::age(quiet)) } else { String::new() };
-                format!("{progress}{}{quiet}", text::clock(elapsed))
+                let usual = cx.model.plan.step(id).map_or(String::new(), |step| usual(cx, step.usual_s));
+                let long = format!("{progress}{}{usual}{quiet}", text::clock(elapsed));
+                let room = width.saturating_sub(cx.mark_width() + 4 + text::width(title).min(12));
+                if text::width(&long) <= room { long } else { format!("{progress}{}{quiet}", text::clock(elapsed)) }
             }
             Status::Skipped => "skip".to_owned(),
             _ => cx.span(record.started, record.ended).map(text::clock).unwrap_or_default(),
@@ -114,6 +119,32 @@ fn step_line(cx: &Cx, id: &StepId, width: usize) -> Line<'static> {
     let row = cx.mark(cx.row(width).text("  ", muted), mark);
     let room = row.left().saturating_sub(text::width(&right) + 1);
     row.cell(title, room, style).text(&right, style).line()
+}
+
+/// Seconds without a sign of life: of the step, or of a log that is followed for it.
+fn quiet(cx: &Cx, id: &StepId, last: Option<Timestamp>) -> u64 {
+    let stage = id.stage();
+    let logs: &[&str] = match stage.number() {
+        "06" => &["sync"],
+        "08" | "09" => &["journal:", "installer"],
+        _ => &[],
+    };
+    let heard = cx
+        .model
+        .logs
+        .iter()
+        .filter(|(name, _)| logs.iter().any(|log| name.starts_with(log)))
+        .filter_map(|(_, record)| record.last);
+    cx.span(heard.chain(last).max(), None).unwrap_or(0)
+}
+
+/// ` (1–3m)`: how long a step takes as a rule.
+fn usual(cx: &Cx, (low, high): (u64, u64)) -> String {
+    match high {
+        0 => String::new(),
+        1..90 => format!(" ({low}{}{high}s)", cx.glyphs.dash),
+        _ => format!(" ({}{}{}m)", low / 60, cx.glyphs.dash, high.div_ceil(60)),
+    }
 }
 
 /// All stages in one line, for screens that show one pane.

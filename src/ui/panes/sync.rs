@@ -4,10 +4,10 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::Line;
 
-use crate::model::event::ImageState;
+use crate::model::event::{ImageState, Unit};
 use crate::model::plan::StageId;
-use crate::model::progress::{Eta, Rate, percent};
-use crate::model::run::{ImageRecord, RunModel, Status};
+use crate::model::progress::{Eta, percent};
+use crate::model::run::{ImageRecord, RunModel, Status, StepProgress};
 use crate::ui::glyph::Mark;
 use crate::ui::layout::PaneId;
 use crate::ui::screen::Target;
@@ -16,6 +16,10 @@ use crate::ui::theme::Token;
 use crate::ui::widgets::bar;
 
 use super::Cx;
+
+/// From this width on the bar of the total stands before its numbers.
+const WIDE: usize = 125;
+const BAR: usize = 40;
 
 fn order(state: &ImageState) -> u8 {
     match state {
@@ -29,22 +33,18 @@ fn order(state: &ImageState) -> u8 {
 
 pub fn targets(model: &RunModel) -> Vec<Target> {
     let mut images: Vec<&ImageRecord> = model.sync.images.iter().collect();
-    images.sort_by_key(|record| (order(&record.state), std::cmp::Reverse((order(&record.state) == 3).then_some(record.changed))));
+    images.sort_by_key(|record| {
+        (order(&record.state), std::cmp::Reverse((order(&record.state) == 3).then_some(record.changed)))
+    });
     images.into_iter().map(|record| Target::Image(record.image.name.clone())).collect()
 }
 
-/// The rate of the step that copies, which counts every byte once.
-fn total_rate(model: &RunModel) -> Option<&Rate> {
+/// Progress of the step that copies.
+fn copying(model: &RunModel) -> Option<&StepProgress> {
     let stage = model.plan.stage(&StageId::new("06-image-sync"))?;
-    stage
-        .steps
-        .iter()
-        .filter_map(|step| model.step(&step.id))
-        .find(|record| record.status == Status::Running)?
-        .progress
-        .as_ref()
-        .filter(|progress| progress.unit == crate::model::event::Unit::Bytes)
-        .map(|progress| &progress.rate)
+    let running =
+        stage.steps.iter().filter_map(|step| model.step(&step.id)).find(|record| record.status == Status::Running)?;
+    running.progress.as_ref().filter(|progress| progress.unit == Unit::Bytes)
 }
 
 fn rate_sum(model: &RunModel) -> f64 {
@@ -57,14 +57,6 @@ fn stalled(cx: &Cx) -> Option<u64> {
     let copying = cx.model.sync.images.iter().filter(|record| record.state == ImageState::Copying);
     let quiet: Option<Vec<u64>> = copying.map(|record| record.rate.stalled(cx.now).map(|quiet| quiet as u64)).collect();
     quiet.and_then(|quiet| quiet.into_iter().min())
-}
-
-fn clock(eta: Eta) -> Option<String> {
-    match eta {
-        Eta::None => None,
-        Eta::Seconds(left) => Some(text::clock(left)),
-        Eta::MoreThanADay => Some(">24h".to_owned()),
-    }
 }
 
 pub fn title(cx: &Cx) -> String {
@@ -89,7 +81,21 @@ pub fn draw(cx: &Cx, area: Rect, focused: bool, buf: &mut Buffer) {
         return;
     }
     let width = usize::from(area.width).saturating_sub(1);
-    buf.set_line(area.x + 1, area.y, &total(cx, width), area.width.saturating_sub(1));
+    let mut rest = area;
+    let mut put = |line: Line| {
+        buf.set_line(rest.x + 1, rest.y, &line, rest.width.saturating_sub(1));
+        rest = Rect { y: rest.y + 1, height: rest.height - 1, ..rest };
+    };
+    let total = Total::of(cx);
+    if width >= WIDE {
+        put(total.line(cx, width, BAR));
+    } else {
+        if area.height >= 10 {
+            let [full, empty] = bar(cx, total.moved, total.bytes, width, total.quiet.is_some());
+            put(cx.row(width).span(full).span(empty).line());
+        }
+        put(total.line(cx, width, 0));
+    }
     let muted = cx.style(Token::Muted);
     let (name, bar_width) = columns(cx, width);
     let head = cx
@@ -102,8 +108,7 @@ pub fn draw(cx: &Cx, area: Rect, focused: bool, buf: &mut Buffer) {
         .number("RATE", 11, muted)
         .number("LAYERS", 6, muted)
         .number("TRY", 3, muted);
-    buf.set_line(area.x + 1, area.y + 1, &head.line(), area.width.saturating_sub(1));
-    let rest = Rect { y: area.y + 2, height: area.height - 2, ..area };
+    put(head.line());
     super::list(cx, PaneId::Sync, rest, focused, buf);
 }
 
@@ -113,37 +118,68 @@ fn columns(cx: &Cx, width: usize) -> (usize, usize) {
     if rest < 30 { (rest.saturating_sub(1), 0) } else { (rest / 2, rest - rest / 2 - 2) }
 }
 
-fn total(cx: &Cx, width: usize) -> Line<'static> {
-    let sync = &cx.model.sync;
-    let to_move = sync.bytes.saturating_sub(sync.present_bytes);
-    let finished = sync.done().0 == sync.images.len() && !sync.images.is_empty();
-    let moved = if finished { to_move } else { sync.moved() };
-    let sum = rate_sum(cx.model);
-    let eta = match total_rate(cx.model) {
-        Some(rate) => clock(rate.eta(cx.now, moved, to_move)),
-        None if sum > 0.0 && to_move > moved => clock(Eta::Seconds(((to_move - moved) as f64 / sum).ceil() as u64)),
-        None => None,
-    };
-    let quiet = stalled(cx).filter(|_| !finished);
-    let speed = if sum > 0.0 && quiet.is_none() { format!(" {}/s", text::bytes(sum as u64)) } else { String::new() };
-    let ahead = match (quiet, eta) {
-        _ if finished => String::new(),
-        (Some(quiet), _) => format!(" stalled {}", text::clock(quiet)),
-        (None, Some(eta)) => format!(" ETA {eta}"),
-        (None, None) => String::new(),
-    };
-    let present =
-        if sync.present_bytes > 0 { format!(" (+{} already there)", text::bytes(sync.present_bytes)) } else { String::new() };
-    let numbers = format!(
-        " {}% {} of {} bytes{present}{speed}",
-        percent(moved, to_move),
-        text::exact(moved),
-        text::exact(to_move),
-    );
-    let room = width.saturating_sub(text::width(&numbers) + text::width(&ahead)).min(40);
-    let [full, rest] = bar(cx, moved, to_move, room, quiet.is_some());
-    let ahead_style = cx.style(if quiet.is_some() { Token::Stalled } else { Token::Text });
-    cx.row(width).span(full).span(rest).text(&numbers, cx.style(Token::Text)).text(&ahead, ahead_style).line()
+/// What is true of the sync as a whole.
+struct Total {
+    moved: u64,
+    bytes: u64,
+    /// Seconds since anything moved, when that is long.
+    quiet: Option<u64>,
+    speed: Option<f64>,
+    eta: Eta,
+}
+
+impl Total {
+    fn of(cx: &Cx) -> Total {
+        let sync = &cx.model.sync;
+        let bytes = sync.bytes.saturating_sub(sync.present_bytes);
+        let finished = sync.done().0 == sync.images.len() && !sync.images.is_empty();
+        // The step counts each blob once; the images' own counters are what is left when it does not tell.
+        let step = copying(cx.model).filter(|progress| progress.total == Some(bytes));
+        let moved = match step {
+            _ if finished => bytes,
+            Some(progress) => progress.done.min(bytes),
+            None => sync.moved(),
+        };
+        let quiet = stalled(cx).filter(|_| !finished);
+        let sum = rate_sum(cx.model);
+        let speed = match step {
+            Some(progress) => progress.rate.per_second(),
+            None => (sum > 0.0).then_some(sum),
+        };
+        let eta = match (step, speed) {
+            _ if finished || quiet.is_some() => Eta::None,
+            (Some(progress), _) => progress.rate.eta(cx.now, moved, bytes),
+            (None, Some(speed)) if bytes > moved => Eta::Seconds(((bytes - moved) as f64 / speed).ceil() as u64),
+            _ => Eta::None,
+        };
+        Total { moved, bytes, quiet, speed: speed.filter(|_| !finished && quiet.is_none()), eta }
+    }
+
+    fn line(&self, cx: &Cx, width: usize, bar_width: usize) -> Line<'static> {
+        let [full, empty] = bar(cx, self.moved, self.bytes, bar_width, self.quiet.is_some());
+        let plain = cx.style(Token::Text);
+        let mut row = cx.row(width).span(full).span(empty);
+        let (moved, bytes) = (text::exact(self.moved), text::exact(self.bytes));
+        row = row.text(&format!(" {}%  {moved} of {bytes} bytes", percent(self.moved, self.bytes)), plain);
+        if let Some(quiet) = self.quiet {
+            row = row.text(&format!("  stalled {}", text::clock(quiet)), cx.style(Token::Stalled));
+        }
+        if let Some(speed) = self.speed {
+            row = row.text(&format!("  {}/s", text::bytes(speed as u64)), plain);
+        }
+        match self.eta {
+            Eta::None => {}
+            Eta::Seconds(left) if left > 86_400 => row = row.text("  ETA >24h", plain),
+            Eta::Seconds(left) => row = row.text(&format!("  ETA {}", text::clock(left)), plain),
+            Eta::MoreThanADay => row = row.text("  ETA >24h", plain),
+        }
+        let sync = &cx.model.sync;
+        let mut more = format!("  {} blobs", sync.blobs);
+        if sync.present_bytes > 0 {
+            more.push_str(&format!(", {} were there", text::bytes(sync.present_bytes)));
+        }
+        row.text(&more, cx.style(Token::Muted)).line()
+    }
 }
 
 pub fn state_word(state: &ImageState) -> &'static str {
