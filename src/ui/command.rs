@@ -240,7 +240,6 @@ mod tests {
         let ids: BTreeSet<_> = TABLE.iter().map(|command| command.id).collect();
         let verbs: BTreeSet<_> = TABLE.iter().map(|command| command.verb).collect();
         assert_eq!((ids.len(), verbs.len()), (TABLE.len(), TABLE.len()));
-        // `Now` is the last variant; the panes add six to the count of variants.
         assert!(TABLE.iter().all(|command| !command.doc.is_empty() && command.verb.command().id == command.id));
     }
 }

@@ -10,7 +10,7 @@ use ratatui::text::Line;
 use crate::model::event::{LinkName, LinkState, RunOutcome};
 use crate::model::run::RunModel;
 
-use super::command::{Context, TABLE};
+use super::command::{Context, Danger, TABLE};
 use super::glyph::Mark;
 use super::overlays;
 use super::panes::{self, Cx, activity, pipeline};
@@ -42,7 +42,8 @@ pub fn render(model: &RunModel, screen: &Screen, theme: &Theme, area: Rect, buf:
     if let Some(row) = arranged.timeline {
         overlays::timeline::draw(&cx, row, buf);
     }
-    overlays::draw(&cx, area, buf);
+    let behind = Rect { height: area.height - u16::from(arranged.footer.is_some()), ..area };
+    overlays::draw(&cx, behind, buf);
     if let Some(row) = arranged.footer {
         buf.set_line(row.x, row.y, &footer(&cx, usize::from(row.width)), row.width);
     }
@@ -154,6 +155,19 @@ fn footer(cx: &Cx, width: usize) -> Line<'static> {
         };
         let row = row.text(sign, cx.style(Token::Key)).text(text, cx.style(Token::Text));
         return row.text("_", cx.style(Token::Key)).right(hint, cx.style(Token::Muted)).line();
+    }
+    let hint = match &screen.overlay {
+        Some(Overlay::Help { .. }) => "j/k scroll  esc back",
+        Some(Overlay::Palette { .. }) => "type a part of a name  enter does it  esc back",
+        Some(Overlay::Confirm(confirm)) if confirm.danger == Danger::Destroy => {
+            "enter when the name is typed  esc back"
+        }
+        Some(Overlay::Confirm(_)) => "y yes  n no  esc back",
+        Some(Overlay::Detail { .. }) => "j/k scroll  y copy  Y copy command  esc back",
+        Some(Overlay::Prompt { .. }) | None => "",
+    };
+    if !hint.is_empty() && screen.toast.is_none() {
+        return row.text(hint, cx.style(Token::Text)).line();
     }
     let contexts = screen.contexts(cx.model);
     if !screen.pending.is_empty() {

@@ -39,7 +39,7 @@ pub struct Place {
     pub at: Timestamp,
     pub began: Timestamp,
     pub ended: Timestamp,
-    /// Number of the next failure before and after here, for the slider: share of the run in thousandths.
+    /// The first failures, in thousandths of the run: marks on the slider.
     pub failures: [Option<u16>; 4],
 }
 

@@ -3,6 +3,7 @@
 use ratatui::layout::{Constraint, Layout as Split, Rect};
 use serde::Deserialize;
 
+use crate::model::event::RunOutcome;
 use crate::model::run::RunModel;
 
 /// One of the seven panes.
@@ -58,10 +59,13 @@ pub enum Phase {
 
 impl Phase {
     pub fn of(model: &RunModel) -> Phase {
+        // What was built stays on the screen.
+        if model.closed.as_ref().is_some_and(|(outcome, ..)| *outcome == RunOutcome::Done) {
+            return Phase::Install;
+        }
         match model.current_stage().map(|stage| stage.number().to_owned()).as_deref() {
             Some("06") => Phase::Sync,
             Some("08" | "09") => Phase::Install,
-            // Everything is done: what was built stays on the screen.
             None if !model.plan.stages.is_empty() => Phase::Install,
             _ => Phase::Any,
         }

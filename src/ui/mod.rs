@@ -19,6 +19,7 @@ pub mod panes;
 mod run;
 pub mod screen;
 pub mod screenshot;
+pub mod search;
 pub mod terminal;
 pub mod text;
 pub mod theme;

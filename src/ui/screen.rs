@@ -211,7 +211,7 @@ impl Screen {
     /// The focused pane.
     pub fn pane(&self, model: &RunModel) -> PaneId {
         self.focus.unwrap_or_else(|| {
-            if !model.open_findings().is_empty() {
+            if model.open_findings().iter().any(|record| record.finding.severity == Level::Error) {
                 return PaneId::Checks;
             }
             match Phase::of(model) {

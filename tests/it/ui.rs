@@ -1,5 +1,7 @@
 //! The cockpit as an operator meets it: what is drawn, and what keys do.
 
+#![allow(clippy::unwrap_used, reason = "a helper of a test fails as the test does")]
+
 mod fixture;
 mod frames;
 mod keys;

@@ -30,23 +30,10 @@ pub fn draw(cx: &Cx, target: &Target, scroll: usize, area: Rect, buf: &mut Buffe
         }
     }
     let title = text(cx.model, cx.screen, target).into_iter().next().unwrap_or_default();
-    let height = u16::try_from(lines.len() + 3).unwrap_or(u16::MAX).min(area.height.saturating_sub(area.height / 10));
+    let height = u16::try_from(lines.len() + 2).unwrap_or(u16::MAX).min(area.height.saturating_sub(area.height / 10));
     let inner = super::dialog(cx, area, width, height.max(area.height.min(6)), &title, buf);
-    if inner.height < 2 {
-        return;
-    }
-    let text_area = Rect {
-        x: inner.x + u16::from(inner.width > 1),
-        width: inner.width.saturating_sub(2),
-        height: inner.height - 1,
-        ..inner
-    };
+    let text_area = Rect { x: inner.x + u16::from(inner.width > 1), width: inner.width.saturating_sub(2), ..inner };
     super::scrolled(&lines, scroll, text_area, buf);
-    let hint = cx
-        .row(usize::from(text_area.width))
-        .text("j/k scroll  y copy  Y copy command  Esc back", cx.style(Token::Muted))
-        .line();
-    buf.set_line(text_area.x, inner.bottom() - 1, &hint, text_area.width);
 }
 
 /// The text of a row: its title first, then paragraphs; one that ends with a colon is a heading.

@@ -11,7 +11,7 @@ pub mod sync;
 use jiff::Timestamp;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
-use ratatui::style::Style;
+use ratatui::style::{Color, Style};
 use ratatui::text::Line;
 use ratatui::widgets::{Block, Borders, Widget};
 
@@ -136,12 +136,14 @@ pub fn draw(cx: &Cx, pane: PaneId, area: Rect, focused: bool, buf: &mut Buffer) 
 /// Borders and title; what is inside.
 pub fn frame(cx: &Cx, area: Rect, focused: bool, title: &str, buf: &mut Buffer) -> Rect {
     let style = cx.style(if focused { Token::BorderFocus } else { Token::Border });
+    // A title is data; it must not take the colour of the border.
+    let tone = if focused { style } else { Style::new().fg(Color::Reset).patch(cx.style(Token::Title)) };
     let title = text::cut(title, usize::from(area.width.saturating_sub(4)), cx.glyphs.ellipsis);
     let block = Block::new()
         .borders(Borders::ALL)
         .border_set(cx.glyphs.border)
         .border_style(style)
-        .title(Line::styled(format!(" {title} "), cx.style(Token::Title)));
+        .title(Line::styled(format!(" {title} "), tone));
     let inner = block.inner(area);
     block.render(area, buf);
     inner
@@ -184,7 +186,9 @@ pub fn put(cx: &Cx, area: Rect, y: u16, line: &Line, selected: bool, buf: &mut B
         buf.set_line(area.x + 1, y, line, area.width - 1);
     }
     if selected {
-        buf.set_style(Rect { y, height: 1, ..area }, cx.style(Token::Selection));
+        // One bar: in reverse every colour of the row would be a patch of background.
+        let plain = Style::new().fg(Color::Reset).bg(Color::Reset);
+        buf.set_style(Rect { y, height: 1, ..area }, plain.patch(cx.style(Token::Selection)));
     }
 }
 

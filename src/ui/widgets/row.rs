@@ -57,7 +57,7 @@ impl Row {
     /// Content at the right edge of the line; left out when there is no room for it.
     pub fn right(mut self, content: &str, style: Style) -> Self {
         let width = text::width(content);
-        if width < self.left {
+        if width <= self.left {
             self.spans.push(Span::raw(" ".repeat(self.left - width)));
             self.left = 0;
             self.spans.push(Span::styled(text::printable(content).into_owned(), style));

@@ -1,5 +1,7 @@
 //! Runs made by folding events, as a recorder would have written them.
 
+#![allow(dead_code, clippy::unwrap_used, reason = "shared by tests and the bench; neither needs all of it")]
+
 use std::collections::BTreeMap;
 
 use bartizan::model::event::*;

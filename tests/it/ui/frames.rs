@@ -5,7 +5,9 @@ use std::fmt::Write;
 
 use bartizan::model::event::{Data, Level, Outcome};
 use bartizan::model::plan::StepId;
+use bartizan::model::run::RunModel;
 use bartizan::ui::glyph::Glyphs;
+use bartizan::ui::history::History;
 use bartizan::ui::layout::PaneId;
 use bartizan::ui::theme::{Depth, Theme};
 use bartizan::ui::{Input, screenshot, text};
@@ -61,6 +63,19 @@ fn the_screen_at_the_sizes_of_the_trade() {
                 let cockpit = Cockpit::new(make(), width, height);
                 insta::assert_snapshot!(format!("{name}-{width}x{height}"), picture(&cockpit.cells()));
             }
+        }
+        for (name, keys) in [
+            ("help", "3 ?"),
+            ("palette", ":"),
+            ("confirm", "g r"),
+            ("detail", "1 enter"),
+            ("prefix", "g"),
+            ("timeline", "g ."),
+        ] {
+            let mut cockpit = Cockpit::new(fixture::install_failed(), 100, 34);
+            cockpit.keys(keys);
+            cockpit.tell(Input::Moved(History::new(cockpit.run.events.clone(), RunModel::default()).place()));
+            insta::assert_snapshot!(format!("overlay-{name}"), picture(&cockpit.cells()));
         }
         let mut ascii = Cockpit::new(fixture::install_failed(), 80, 24);
         ascii.screen.glyphs = Glyphs::ASCII;

@@ -44,13 +44,9 @@ fn child() {
             std::future::pending::<()>().await;
         });
         if scene == "panic" {
-            tokio::time::timeout(
-                Duration::from_secs(2),
-                bartizan::ui::run(options, model, incoming, commands, Box::new(run)),
-            )
-            .await
-            .expect("this panic is the scene");
-            return "unreachable".to_owned();
+            let cockpit = bartizan::ui::run(options, model, incoming, commands, Box::new(run));
+            let exit = tokio::time::timeout(Duration::from_secs(2), cockpit).await;
+            return format!("{:?}", exit.expect("this panic is the scene"));
         }
         let exit = bartizan::ui::run(options, model, incoming, commands, Box::new(run)).await.unwrap();
         format!("exit {exit:?} asked {:?}", asked.try_recv().ok())
