@@ -73,7 +73,8 @@ impl Front {
     /// `None` is the screen.
     fn format(&self) -> Option<Format> {
         use std::io::IsTerminal;
-        let dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb") || std::env::var("ACCESSIBLE").is_ok_and(|v| v == "1");
+        let dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb")
+            || std::env::var("ACCESSIBLE").is_ok_and(|v| v == "1");
         match (self.json, self.plain || dumb || !std::io::stdout().is_terminal()) {
             (true, _) => Some(Format::Json),
             (false, true) => Some(Format::Plain),

@@ -98,7 +98,10 @@ impl Lines {
                 let yes = |tri: Tri| if tri == Tri::True { "yes" } else { "no" };
                 let (available, progressing, degraded) =
                     (yes(operator.available), yes(operator.progressing), yes(operator.degraded));
-                let line = format!("operator {}: available {available}, progressing {progressing}, degraded {degraded}", operator.name);
+                let line = format!(
+                    "operator {}: available {available}, progressing {progressing}, degraded {degraded}",
+                    operator.name
+                );
                 if operator.message.is_empty() { line } else { format!("{line}: {}", operator.message) }
             }
             Data::Observed(Observed::ClusterVersion(version)) => format!("cluster version: {}", version.message),
@@ -161,7 +164,9 @@ fn sync_line(model: &RunModel, now: Timestamp) -> String {
     let eta = left.map(|image| image.rate.eta(now, image.bytes, image.image.bytes)).fold(Eta::None, longer);
     let eta = match eta {
         Eta::None => "no estimate".to_owned(),
-        Eta::Seconds(_) if rate > 0.0 => format!("about {} s left", ((wanted - moved.min(wanted)) as f64 / rate).ceil()),
+        Eta::Seconds(_) if rate > 0.0 => {
+            format!("about {} s left", ((wanted - moved.min(wanted)) as f64 / rate).ceil())
+        }
         Eta::Seconds(seconds) => format!("about {seconds} s left"),
         Eta::MoreThanADay => "more than a day left".to_owned(),
     };

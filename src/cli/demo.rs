@@ -58,7 +58,9 @@ impl Place {
     fn new(dir: Option<PathBuf>) -> Result<Self, Failure> {
         match dir {
             Some(dir) => Ok(Self::Kept(std::path::absolute(dir).map_err(Failure::other)?)),
-            None => tempfile::Builder::new().prefix("bartizan-lab-").tempdir().map(Self::Scratch).map_err(Failure::other),
+            None => {
+                tempfile::Builder::new().prefix("bartizan-lab-").tempdir().map(Self::Scratch).map_err(Failure::other)
+            }
         }
     }
     fn path(&self) -> &Path {

@@ -54,7 +54,8 @@ pub fn plan(file: &Path, as_json: bool) -> Result<u8, Failure> {
         spec,
     };
     let steps = stages::steps();
-    let previews: BTreeMap<_, Vec<Action>> = steps.iter().map(|(id, step)| (id.clone(), step.preview(&world))).collect();
+    let previews: BTreeMap<_, Vec<Action>> =
+        steps.iter().map(|(id, step)| (id.clone(), step.preview(&world))).collect();
     if as_json {
         let stages: Vec<_> = plan
             .stages
@@ -95,7 +96,8 @@ fn sentence(action: &Action) -> String {
 }
 
 fn open(state: Option<&Path>, run: &str) -> Result<(PathBuf, Vec<Event>), Failure> {
-    let dir = Store::open(state).and_then(|store| store.find(run)).map_err(|error| Failure::usage(error.to_string()))?;
+    let dir =
+        Store::open(state).and_then(|store| store.find(run)).map_err(|error| Failure::usage(error.to_string()))?;
     let events = read_events(&dir.join("run.jsonl")).map_err(Failure::other)?;
     Ok((dir, events))
 }
@@ -129,7 +131,7 @@ pub async fn watch(state: Option<&Path>, run: &str, front: &Front) -> Result<u8,
     let result = match front.format() {
         None => {
             let mut options = screen_options(front);
-            options.access = ui::screen::Access::Watch;
+            options.access = ui::screen::Access::ReadOnly;
             options.past = events.into_iter().map(Recorded::new).collect();
             let (nobody, _) = mpsc::channel(1);
             let logs = Box::new(SegmentLogs(SegmentReader::new(&dir)));
@@ -210,8 +212,14 @@ pub fn status(state: Option<&Path>, run: &str, as_json: bool) -> Result<u8, Fail
             .iter()
             .map(|stage| (stage.id.to_string(), format!("{:?}", model.stage_status(&stage.id).status).to_lowercase()))
             .collect();
-        let closed = model.closed.as_ref().map(|(outcome, exit, summary)| json!({ "outcome": outcome, "exit": exit, "summary": summary }));
-        println!("{}", json!({ "run": model.run, "dir": dir, "stages": stages, "closed": closed, "findings": findings }));
+        let closed = model
+            .closed
+            .as_ref()
+            .map(|(outcome, exit, summary)| json!({ "outcome": outcome, "exit": exit, "summary": summary }));
+        println!(
+            "{}",
+            json!({ "run": model.run, "dir": dir, "stages": stages, "closed": closed, "findings": findings })
+        );
         return Ok(exit::DONE);
     }
     println!("{} {}.{} {}", model.run, model.cluster.name, model.cluster.base_domain, model.cluster.version);
@@ -232,7 +240,10 @@ pub fn status(state: Option<&Path>, run: &str, as_json: bool) -> Result<u8, Fail
 pub fn runs(state: Option<&Path>) -> Result<u8, Failure> {
     for summary in Store::open(state).and_then(|store| store.list()).map_err(Failure::other)? {
         let cluster = &summary.model.cluster;
-        let end = summary.model.closed.map_or_else(|| "not ended".to_owned(), |(_, exit, text)| format!("exit {exit}: {text}"));
+        let end = summary
+            .model
+            .closed
+            .map_or_else(|| "not ended".to_owned(), |(_, exit, text)| format!("exit {exit}: {text}"));
         println!("{}  {}.{} {}  {end}", summary.run, cluster.name, cluster.base_domain, cluster.version);
     }
     Ok(exit::DONE)
@@ -263,7 +274,9 @@ pub async fn doctor(file: &Path) -> Result<u8, Failure> {
         println!("{mark} {tool}: {}", if found.ok() { found.text() } else { why.to_owned() });
     }
     match crate::spec::load(file) {
-        Ok(spec) => println!("ok   {}: {} {} in {}", file.display(), spec.domain(), spec.release.version, spec.aws.region),
+        Ok(spec) => {
+            println!("ok   {}: {} {} in {}", file.display(), spec.domain(), spec.release.version, spec.aws.region)
+        }
         Err(errors) if file.exists() => {
             lacking += 1;
             println!("LACK {errors}");
@@ -275,7 +288,8 @@ pub async fn doctor(file: &Path) -> Result<u8, Failure> {
 
 pub async fn agent(request: &Path) -> Result<u8, Failure> {
     let text = std::fs::read(request).map_err(|error| Failure::usage(format!("{}: {error}", request.display())))?;
-    let parsed = serde_json::from_slice(&text).map_err(|error| Failure::usage(format!("{}: {error}", request.display())))?;
+    let parsed =
+        serde_json::from_slice(&text).map_err(|error| Failure::usage(format!("{}: {error}", request.display())))?;
     let cancel = CancellationToken::new();
     let stop = cancel.clone();
     tokio::spawn(async move {

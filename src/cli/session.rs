@@ -185,7 +185,8 @@ impl Session<'_> {
         let past = read_events(&dir.join("run.jsonl")).unwrap_or_default();
         let operator = operator();
         if resumed {
-            sink.commit(Data::RunResumed { operator: operator.clone(), pid: std::process::id(), from: from.clone() }).await;
+            sink.commit(Data::RunResumed { operator: operator.clone(), pid: std::process::id(), from: from.clone() })
+                .await;
         } else {
             let cluster = ClusterName {
                 name: spec.cluster.name.clone(),
@@ -258,9 +259,12 @@ impl Session<'_> {
         match self.resume.as_deref() {
             Some("last") => {
                 let found = store
-                    .newest(|model| unfinished(model) && model.cluster.name == *name && model.cluster.base_domain == *domain)
+                    .newest(|model| {
+                        unfinished(model) && model.cluster.name == *name && model.cluster.base_domain == *domain
+                    })
                     .map_err(Failure::other)?;
-                let found = found.ok_or_else(|| Failure::usage(format!("there is no unfinished run of {name}.{domain}")))?;
+                let found =
+                    found.ok_or_else(|| Failure::usage(format!("there is no unfinished run of {name}.{domain}")))?;
                 Ok((found.run, found.dir, true))
             }
             Some(wanted) => {
@@ -332,7 +336,8 @@ async fn headless_front(
         // The engine holds the other end until it is done.
         std::future::pending::<()>().await;
     });
-    let ending = engine.await.map_err(|error| Failure { exit: exit::OTHER, text: format!("the engine broke: {error}") })?;
+    let ending =
+        engine.await.map_err(|error| Failure { exit: exit::OTHER, text: format!("the engine broke: {error}") })?;
     interrupted.abort();
     // A reader that went away (`| head`) is no failure of the run.
     let _closed_pipe = shown.await;

@@ -78,7 +78,11 @@ pub fn complaint(certificate: &str, ca: &str, host: &str) -> Option<String> {
         return Some(format!("it does not name {host}"));
     }
     if !server.validity().is_valid() {
-        return Some(format!("it is not valid now ({} to {})", server.validity().not_before, server.validity().not_after));
+        return Some(format!(
+            "it is not valid now ({} to {})",
+            server.validity().not_before,
+            server.validity().not_after
+        ));
     }
     if server.issuer() != ca.subject() {
         return Some(format!("it is signed by {}, and the CA beside it is {}", server.issuer(), ca.subject()));

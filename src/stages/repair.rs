@@ -7,14 +7,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::cloud::Kind;
-use crate::diagnose::recovery::{Fix, Recovery as Plan, Resume as ResumeAt};
 use crate::diagnose::Checklists;
+use crate::diagnose::recovery::{Fix, Recovery as Plan, Resume as ResumeAt};
 use crate::engine::{Hands, Probe, Ran, Recovery, Resume, Step, StepError};
 use crate::host::Cmd;
 use crate::model::event::{Action, CsrState, Data, Evidence, Finding, ImageState};
 use crate::model::plan::StepId;
 use crate::registry::agent::Action as Asked;
 
+use super::certificate;
 use super::live;
 use super::s02_bastion::free_kib;
 use super::s04_tools::tool;
@@ -22,7 +23,6 @@ use super::s05_mirror_registry::{answers, ca_path, directory};
 use super::s06_image_sync::{agent, complain, request};
 use super::s10_cleanup::destroy_cluster;
 use super::world::{Cx, World, action, cloud_error, exec, fact, get, must};
-use super::certificate;
 
 /// What the runner is given.
 pub struct Repair {
@@ -123,7 +123,8 @@ impl Step<World> for ResyncImage {
     }
 
     async fn verify(&self, cx: &Cx) -> Result<Vec<Evidence>, StepError> {
-        let (images, missing) = cx.model.sync.proven.clone().ok_or_else(|| StepError::transient("nothing was proven"))?;
+        let (images, missing) =
+            cx.model.sync.proven.clone().ok_or_else(|| StepError::transient("nothing was proven"))?;
         let mine = cx.model.sync.images.iter().find(|record| record.image.digest == self.digest);
         let there = mine.is_none_or(|record| !matches!(record.state, ImageState::Failed { .. }));
         if !missing.is_empty() || !there {
@@ -139,13 +140,15 @@ impl FetchMirrorCa {
     /// The CA and the certificate as they stand in the registry's directory.
     async fn read(cx: &Cx) -> Result<(String, String), StepError> {
         let bastion = cx.world.bastion(cx)?;
-        let text = async |path: String| {
-            let found = get(&bastion, &path).await?;
-            found
-                .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-                .ok_or_else(|| StepError::fatal(format!("{path} is not there")))
-        };
-        Ok((text(ca_path(cx)?).await?, text(format!("{}/certs/tls.crt", directory(cx)?)).await?))
+        let mut texts = Vec::new();
+        for path in [ca_path(cx)?, format!("{}/certs/tls.crt", directory(cx)?)] {
+            let found = get(&bastion, &path).await?.ok_or_else(|| StepError::fatal(format!("{path} is not there")))?;
+            texts.push(String::from_utf8_lossy(&found).into_owned());
+        }
+        match <[String; 2]>::try_from(texts) {
+            Ok([ca, server]) => Ok((ca, server)),
+            Err(_) => Err(StepError::fatal("the registry's directory holds no pair")),
+        }
     }
 }
 
@@ -168,7 +171,9 @@ impl Step<World> for FetchMirrorCa {
         let (ca, server) = Self::read(cx).await?;
         if let Some(complaint) = certificate::complaint(&server, &ca, &cx.world.spec.mirror.host) {
             return Err(StepError::fatal(format!("the registry's own directory holds no good pair: {complaint}"))
-                .hint("put the CA that signed certs/tls.crt into certs/ca.crt, or delete both and run stage 05 again"));
+                .hint(
+                    "put the CA that signed certs/tls.crt into certs/ca.crt, or delete both and run stage 05 again",
+                ));
         }
         cx.set_fact(fact::MIRROR_CA, ca).await;
         Ok(Ran::Ok)
@@ -361,7 +366,10 @@ async fn approve(cx: &Cx, names: &[String]) -> Result<(), StepError> {
 #[async_trait]
 impl Step<World> for ApproveCsrs {
     fn preview(&self, _world: &World) -> Vec<Action> {
-        vec![action("bastion", &Cmd::new("oc").args(["adm", "certificate", "approve", "<each pending request of a node>"]))]
+        vec![action(
+            "bastion",
+            &Cmd::new("oc").args(["adm", "certificate", "approve", "<each pending request of a node>"]),
+        )]
     }
 
     async fn probe(&self, cx: &Cx) -> Result<Probe, StepError> {

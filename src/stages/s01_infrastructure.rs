@@ -56,8 +56,11 @@ impl Step<World> for Preflight {
         let wanted = usize::from(cx.world.spec.network.zones);
         if zones.len() < wanted {
             let region = &cx.world.spec.aws.region;
-            return Err(StepError::fatal(format!("{region} offers {} zones, network.zones asks for {wanted}", zones.len()))
-                .hint("lower network.zones or take another region"));
+            return Err(StepError::fatal(format!(
+                "{region} offers {} zones, network.zones asks for {wanted}",
+                zones.len()
+            ))
+            .hint("lower network.zones or take another region"));
         }
         cx.set_fact(fact::ACCOUNT, account).await;
         Ok(Ran::Ok)

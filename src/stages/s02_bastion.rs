@@ -66,7 +66,7 @@ impl Step<World> for Machine {
         cx.set_fact(fact::BASTION_ADDRESS, address).await;
         let cloud = cx.world.cloud()?;
         let what = format!("the host keys of {} on its console", made.instance);
-        let keys = wait_for(cx, &what, Duration::from_secs(2), Duration::from_secs(900), async || {
+        let keys = wait_for(cx, &what, Duration::from_secs(2), Duration::from_secs(900), || async {
             let console = cloud.console_output(&made.instance).await.map_err(cloud_error)?;
             let keys = host_keys_from_console(&console);
             Ok((!keys.is_empty()).then_some(keys))
@@ -131,7 +131,10 @@ impl Step<World> for Connection {
     async fn verify(&self, cx: &Cx) -> Result<Vec<Evidence>, StepError> {
         let output = must(cx, &cx.world.bastion(cx)?, hello()).await?;
         let way = cx.world.ssh.manual_command("bastion");
-        Ok(vec![Evidence::new(hello().line(), output.text().replace('\n', " ")), Evidence::new("the same by hand", way)])
+        Ok(vec![
+            Evidence::new(hello().line(), output.text().replace('\n', " ")),
+            Evidence::new("the same by hand", way),
+        ])
     }
 }
 

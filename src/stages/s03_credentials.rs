@@ -88,8 +88,7 @@ fn profile(text: &str, wanted: &str) -> Option<String> {
     let header = |line: &str| line.trim().strip_prefix('[')?.strip_suffix(']').map(str::trim).map(str::to_owned);
     let mut lines = text.lines().skip_while(|line| header(line).as_deref() != Some(wanted)).skip(1).peekable();
     lines.peek()?;
-    let body: Vec<&str> =
-        lines.take_while(|line| header(line).is_none()).filter(|line| line.contains('=')).collect();
+    let body: Vec<&str> = lines.take_while(|line| header(line).is_none()).filter(|line| line.contains('=')).collect();
     (!body.is_empty()).then(|| format!("[default]\n{}\n", body.join("\n")))
 }
 
@@ -111,7 +110,7 @@ fn credentials(world: &World) -> Result<Option<Secret>, StepError> {
     for value in found.lines().filter_map(|line| line.split_once('=')).map(|(_, value)| value.trim()) {
         crate::spec::secret::remember(value);
     }
-    Ok(Some(Secret::new(found)))
+    Ok(Some(Secret::holding(found)))
 }
 
 #[async_trait]
@@ -125,7 +124,9 @@ impl Step<World> for CloudProfile {
 
     async fn probe(&self, cx: &Cx) -> Result<Probe, StepError> {
         match credentials(&cx.world)? {
-            None => Ok(Probe::NotApplicable("aws.profile is not set: the bastion has its own role or environment".into())),
+            None => {
+                Ok(Probe::NotApplicable("aws.profile is not set: the bastion has its own role or environment".into()))
+            }
             Some(secret) => holds(cx, &aws_credentials(&cx.need(fact::WORKDIR)?), &secret).await,
         }
     }

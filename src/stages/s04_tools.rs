@@ -29,7 +29,9 @@ pub(super) fn tool(cx: &Cx, name: &str) -> Result<Cmd, StepError> {
 
 /// Absolute path of a tool: ours first, then what the PATH has.
 fn find(workdir: &str, name: &str) -> Cmd {
-    Cmd::sh("if [ -x \"$1/bin/$2\" ]; then printf '%s\\n' \"$1/bin/$2\"; else command -v \"$2\"; fi").arg(workdir).arg(name)
+    Cmd::sh("if [ -x \"$1/bin/$2\" ]; then printf '%s\\n' \"$1/bin/$2\"; else command -v \"$2\"; fi")
+        .arg(workdir)
+        .arg(name)
 }
 
 async fn found(cx: &Cx, name: &str) -> Result<Option<String>, StepError> {

@@ -55,13 +55,14 @@ async fn text_of(host: &Arc<dyn Host>, path: &str) -> Result<Option<String>, Ste
 fn htpasswd(user: &str, password: &Secret) -> Result<Secret, StepError> {
     let hash = bcrypt::hash(password.reveal(), 10)
         .map_err(|error| StepError::fatal(format!("hashing the mirror's password: {error}")))?;
-    Ok(Secret::new(format!("{user}:{hash}\n")))
+    Ok(Secret::holding(format!("{user}:{hash}\n")))
 }
 
 fn knows(htpasswd: &str, user: &str, password: &Secret) -> bool {
-    htpasswd.lines().filter_map(|line| line.split_once(':')).any(|(name, hash)| {
-        name == user && bcrypt::verify(password.reveal(), hash.trim()).unwrap_or(false)
-    })
+    htpasswd
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .any(|(name, hash)| name == user && bcrypt::verify(password.reveal(), hash.trim()).unwrap_or(false))
 }
 
 #[async_trait]
@@ -101,7 +102,10 @@ impl Step<World> for Identity {
         if !knows(&accounts, &mirror.user, &cx.world.mirror_password) {
             return Ok(Probe::Missing(format!("{} has no account, or with another password", mirror.user)));
         }
-        Ok(Probe::True(vec![evidence, Evidence::new(format!("{base}/certs/tls.crt"), format!("names {}", mirror.host))]))
+        Ok(Probe::True(vec![
+            evidence,
+            Evidence::new(format!("{base}/certs/tls.crt"), format!("names {}", mirror.host)),
+        ]))
     }
 
     async fn run(&self, cx: &Cx) -> Result<Ran, StepError> {
@@ -123,7 +127,11 @@ impl Step<World> for Identity {
         let key_is_there = get(&bastion, &format!("{base}/certs/tls.key")).await?.is_some();
         let ca = match known {
             // What stands there and is right stays: nodes may trust it already.
-            (Some(ca), Some(server)) if key_is_there && certificate::complaint(&server, &ca, &mirror.host).is_none() => ca,
+            (Some(ca), Some(server))
+                if key_is_there && certificate::complaint(&server, &ca, &mirror.host).is_none() =>
+            {
+                ca
+            }
             _ => {
                 let addresses: Vec<String> = cx.fact(fact::BASTION_PRIVATE_IP).into_iter().collect();
                 let issued = certificate::issue(&cx.world.spec.cluster.name, &mirror.host, &addresses)?;
@@ -246,10 +254,11 @@ impl Service {
         let runtime = runtime(cx, bastion).await?;
         must(cx, bastion, Cmd::new("mkdir").args(["-p", &format!("{base}/data")])).await?;
         // Derived, so that it is the same after a restart, and told nobody.
-        let secret = Secret::new(super::world::sha256(format!("upload {}", cx.world.mirror_password.reveal()).as_bytes()));
+        let secret =
+            Secret::new(super::world::sha256(format!("upload {}", cx.world.mirror_password.reveal()).as_bytes()));
         match &runtime {
             Runtime::Podman => {
-                let content = Secret::new(environment(secret.reveal()));
+                let content = Secret::holding(environment(secret.reveal()));
                 put(cx, bastion, &format!("{base}/environment"), Stdin::Secret(content), 0o600).await?;
                 let there = exec(cx, bastion, Cmd::new("podman").args(["image", "exists", IMAGE])).await?;
                 if !there.ok() {
@@ -258,7 +267,7 @@ impl Service {
                 }
             }
             Runtime::Binary(_) => {
-                let content = Secret::new(config(&base, port, secret.reveal()));
+                let content = Secret::holding(config(&base, port, secret.reveal()));
                 put(cx, bastion, &format!("{base}/config.yml"), Stdin::Secret(content), 0o600).await?;
             }
         }

@@ -72,18 +72,18 @@ pub(super) async fn agent(cx: &Cx, name: &str, request: &Request) -> Result<Repo
     let bastion = cx.world.bastion(cx)?;
     let workdir = cx.need(fact::WORKDIR)?;
     if let Some(path) = &cx.world.spec.release.ca_file {
-        let pem = std::fs::read(path).map_err(|error| StepError::fatal(format!("reading {}: {error}", path.display())))?;
+        let pem =
+            std::fs::read(path).map_err(|error| StepError::fatal(format!("reading {}: {error}", path.display())))?;
         put(cx, &bastion, &format!("{workdir}/source-ca.crt"), bytes(pem), 0o644).await?;
     }
     let path = format!("{workdir}/sync/{name}.json");
-    let text = serde_json::to_string_pretty(request).map_err(|error| StepError::fatal(format!("writing the request: {error}")))?;
+    let text = serde_json::to_string_pretty(request)
+        .map_err(|error| StepError::fatal(format!("writing the request: {error}")))?;
     put(cx, &bastion, &path, Stdin::Bytes(text.into_bytes().into()), 0o600).await?;
     let cmd = tool(cx, "bartizan")?.args(["agent", &path]).timeout(None);
-    let job = Job::new(
-        bastion.clone(),
-        JobSpec { name: name.to_owned(), cmd: cmd.clone(), dir: format!("{workdir}/jobs") },
-    )
-    .map_err(host_error)?;
+    let job =
+        Job::new(bastion.clone(), JobSpec { name: name.to_owned(), cmd: cmd.clone(), dir: format!("{workdir}/jobs") })
+            .map_err(host_error)?;
     job.start().await.map_err(host_error)?;
     cx.acted(action("bastion", &cmd), None, Duration::ZERO).await;
     let report = follow(cx, &job).await?;
@@ -146,8 +146,13 @@ async fn told(cx: &Cx, line: Line, offset: u64, report: &mut Report) {
         Message::Sync(event) => {
             match &event {
                 SyncEvent::Proven { missing, .. } => report.missing.clone_from(missing),
-                SyncEvent::ImageState { image, state: crate::model::event::ImageState::Failed { side, class, why }, .. } => {
-                    keep(cx, Level::Error, format!("{image}: {side}: {class}: {}", one_line(why, LINE_LIMIT)), offset).await;
+                SyncEvent::ImageState {
+                    image,
+                    state: crate::model::event::ImageState::Failed { side, class, why },
+                    ..
+                } => {
+                    keep(cx, Level::Error, format!("{image}: {side}: {class}: {}", one_line(why, LINE_LIMIT)), offset)
+                        .await;
                 }
                 _ => {}
             }
@@ -184,7 +189,10 @@ pub(super) fn complain(report: &Report) -> Option<StepError> {
     }
     let missing = match report.missing.len() {
         0 => "the sync failed".to_owned(),
-        count => format!("{count} images are not in the mirror ({})", report.missing.iter().take(5).cloned().collect::<Vec<_>>().join(", ")),
+        count => format!(
+            "{count} images are not in the mirror ({})",
+            report.missing.iter().take(5).cloned().collect::<Vec<_>>().join(", ")
+        ),
     };
     let mut error = StepError::transient(missing);
     error.causes.extend(report.errors.iter().take(3).cloned());
@@ -229,7 +237,8 @@ async fn by_oc_mirror(cx: &Cx) -> Result<Ran, StepError> {
     let workdir = cx.need(fact::WORKDIR)?;
     let spec = &cx.world.spec;
     put(cx, &bastion, &format!("{workdir}/sync/image-set.yaml"), bytes(image_set(spec)), 0o600).await?;
-    let cmd = oc_mirror(tool(cx, "oc-mirror")?, spec, &workdir).env("SSL_CERT_FILE", format!("{workdir}/sync/ca-bundle.crt"));
+    let cmd =
+        oc_mirror(tool(cx, "oc-mirror")?, spec, &workdir).env("SSL_CERT_FILE", format!("{workdir}/sync/ca-bundle.crt"));
     // Go reads one bundle: the system's and ours together.
     let bundle = Cmd::sh("cat /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt \"$1\" 2>/dev/null >\"$2\"; [ -s \"$2\" ]")
         .arg(ca_path(cx)?)
@@ -273,7 +282,9 @@ impl Step<World> for Copy {
                 vec![
                     action("bastion", &cmd),
                     Doing::Http { request: format!("GET {} and every image it lists, by digest", spec.pull_spec()) },
-                    Doing::Http { request: format!("PUT https://{}/v2/{}/…", spec.registry(), spec.mirror.component_repository) },
+                    Doing::Http {
+                        request: format!("PUT https://{}/v2/{}/…", spec.registry(), spec.mirror.component_repository),
+                    },
                 ]
             }
             MirrorEngine::OcMirror => vec![action("bastion", &oc_mirror(Cmd::new("oc-mirror"), spec, &workdir))],
@@ -298,9 +309,9 @@ impl Step<World> for Copy {
         let report = agent(cx, "sync", &request(cx, Action::Sync, None)?).await?;
         match complain(&report) {
             Some(error) => Err(error),
-            None if cx.world.spec.mirror.subset == Subset::Core21 => {
-                Ok(Ran::Warning("the core-21 subset cannot boot a cluster: set mirror.subset to \"all\" before stage 08".into()))
-            }
+            None if cx.world.spec.mirror.subset == Subset::Core21 => Ok(Ran::Warning(
+                "the core-21 subset cannot boot a cluster: set mirror.subset to \"all\" before stage 08".into(),
+            )),
             None => Ok(Ran::Ok),
         }
     }
@@ -334,11 +345,13 @@ impl Step<World> for Proof {
     }
 
     async fn verify(&self, cx: &Cx) -> Result<Vec<Evidence>, StepError> {
-        let (images, missing) = cx.model.sync.proven.clone().ok_or_else(|| StepError::transient("nothing was proven"))?;
+        let (images, missing) =
+            cx.model.sync.proven.clone().ok_or_else(|| StepError::transient("nothing was proven"))?;
         if !missing.is_empty() {
             return Err(StepError::transient(format!("missing in the mirror: {}", missing.join(", "))));
         }
-        let mut evidence = vec![Evidence::new("HEAD of every digest in the mirror", format!("{images} of {images} answer"))];
+        let mut evidence =
+            vec![Evidence::new("HEAD of every digest in the mirror", format!("{images} of {images} answer"))];
         let bastion = cx.world.bastion(cx)?;
         let mapping = format!("{}/sync/mapping.txt", cx.need(fact::WORKDIR)?);
         if get(&bastion, &mapping).await?.is_some() {

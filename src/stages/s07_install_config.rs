@@ -32,7 +32,8 @@ fn directory(cx: &Cx) -> Result<String, StepError> {
 
 /// `openshift-install …` with what the bastion needs in its environment.
 pub(super) fn installer(cx: &Cx, args: &[&str]) -> Result<Cmd, StepError> {
-    let mut cmd = tool(cx, "openshift-install")?.args(args.iter().copied()).arg("--dir").arg(cx.need(fact::INSTALL_DIR)?);
+    let mut cmd =
+        tool(cx, "openshift-install")?.args(args.iter().copied()).arg("--dir").arg(cx.need(fact::INSTALL_DIR)?);
     cmd = cmd.args(["--log-level", "debug"]);
     let workdir = cx.need(fact::WORKDIR)?;
     if cx.world.spec.aws.profile.is_some() {
@@ -65,8 +66,8 @@ fn rendered(cx: &Cx) -> Result<Secret, StepError> {
     let sources: Vec<DigestSource> = serde_json::from_str(&cx.need(fact::IMAGE_SOURCES)?)
         .map_err(|error| StepError::fatal(format!("the recorded image sources are broken: {error}")))?;
     let key = &spec.credentials.ssh_public_key;
-    let ssh_public_key =
-        std::fs::read_to_string(key).map_err(|error| StepError::fatal(format!("reading {}: {error}", key.display())))?;
+    let ssh_public_key = std::fs::read_to_string(key)
+        .map_err(|error| StepError::fatal(format!("reading {}: {error}", key.display())))?;
     let inputs = InstallInputs {
         machine_network: cx.fact(fact::MACHINE_NETWORK).unwrap_or_else(|| spec.network.vpc_cidr.clone()),
         private_subnets,
@@ -103,7 +104,9 @@ impl Step<World> for InstallConfig {
         let kept = get(&cx.world.bastion(cx)?, &format!("{directory}.install-config.yaml")).await?;
         Ok(match kept {
             None => Probe::Missing("the copy of install-config.yaml is not there".into()),
-            Some(kept) if sha256(&kept) != digest => Probe::Missing("install-config.yaml would be another one now".into()),
+            Some(kept) if sha256(&kept) != digest => {
+                Probe::Missing("install-config.yaml would be another one now".into())
+            }
             Some(_) => Probe::True(vec![Evidence::new(format!("sha256 of {directory}.install-config.yaml"), digest)]),
         })
     }
@@ -111,7 +114,9 @@ impl Step<World> for InstallConfig {
     async fn run(&self, cx: &Cx) -> Result<Ran, StepError> {
         let bastion = cx.world.bastion(cx)?;
         let mut directory = directory(cx)?;
-        let used = |directory: &str| Cmd::sh("[ -e \"$1/metadata.json\" ] || [ -e \"$1/.openshift_install_state.json\" ]").arg(directory);
+        let used = |directory: &str| {
+            Cmd::sh("[ -e \"$1/metadata.json\" ] || [ -e \"$1/.openshift_install_state.json\" ]").arg(directory)
+        };
         if exec(cx, &bastion, used(&directory)).await?.ok() {
             // State of another configuration: a new directory, so that nothing of it is silently used.
             let next = number(cx) + 1;
@@ -141,9 +146,10 @@ const MANIFEST: &str = "manifests/cluster-config.yaml";
 async fn made(cx: &Cx) -> Result<Option<Evidence>, StepError> {
     let directory = cx.need(fact::INSTALL_DIR)?;
     // Once the cluster is being made the manifests are eaten too; metadata.json tells of that.
-    let look = Cmd::sh("cd \"$1\" && { if [ -e metadata.json ]; then echo metadata.json; else ls \"$2\"; fi; } 2>/dev/null")
-        .arg(directory)
-        .arg(MANIFEST);
+    let look =
+        Cmd::sh("cd \"$1\" && { if [ -e metadata.json ]; then echo metadata.json; else ls \"$2\"; fi; } 2>/dev/null")
+            .arg(directory)
+            .arg(MANIFEST);
     let output = exec(cx, &cx.world.bastion(cx)?, look.clone()).await?;
     Ok(output.ok().then(|| Evidence::new(look.line(), output.text())))
 }
@@ -152,7 +158,8 @@ async fn made(cx: &Cx) -> Result<Option<Evidence>, StepError> {
 impl Step<World> for Manifests {
     fn preview(&self, world: &World) -> Vec<Action> {
         let directory = format!("~/{}/install-1", world.spec.bastion.workdir);
-        let cmd = Cmd::new("openshift-install").args(["create", "manifests", "--dir", &directory, "--log-level", "debug"]);
+        let cmd =
+            Cmd::new("openshift-install").args(["create", "manifests", "--dir", &directory, "--log-level", "debug"]);
         vec![action("bastion", &cmd)]
     }
 

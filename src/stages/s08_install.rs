@@ -95,8 +95,11 @@ async fn failure(cx: &Cx, job: &Job, status: i32) -> StepError {
     let words = job.last_words(4000).await.unwrap_or_default();
     let fatal = words.lines().rev().find(|line| line.contains("level=fatal") || line.contains("level=error"));
     let last = fatal.or(words.lines().last()).unwrap_or("it said nothing");
-    let error = StepError::fatal(format!("openshift-install ended with status {status}"))
-        .during(format!("{} in {}", job.name(), cx.fact(fact::INSTALL_DIR).unwrap_or_default()));
+    let error = StepError::fatal(format!("openshift-install ended with status {status}")).during(format!(
+        "{} in {}",
+        job.name(),
+        cx.fact(fact::INSTALL_DIR).unwrap_or_default()
+    ));
     let mut error = match u8::try_from(status) {
         Ok(code @ 3..=8) => error.exit(code),
         _ => error,
@@ -112,7 +115,9 @@ async fn keep_metadata(cx: &Cx) -> Result<bool, StepError> {
         return Ok(true);
     }
     let directory = cx.need(fact::INSTALL_DIR)?;
-    let Some(text) = get(&cx.world.bastion(cx)?, &format!("{directory}/metadata.json")).await? else { return Ok(false) };
+    let Some(text) = get(&cx.world.bastion(cx)?, &format!("{directory}/metadata.json")).await? else {
+        return Ok(false);
+    };
     let Some(infra_id) = serde_json::from_slice::<serde_json::Value>(&text)
         .ok()
         .and_then(|metadata| Some(metadata.get("infraID")?.as_str()?.to_owned()))
@@ -120,7 +125,8 @@ async fn keep_metadata(cx: &Cx) -> Result<bool, StepError> {
         return Ok(false);
     };
     let kept = cx.world.run_dir.join(format!("{infra_id}.metadata.json"));
-    std::fs::write(&kept, &text).map_err(|error| StepError::transient(format!("writing {}: {error}", kept.display())))?;
+    std::fs::write(&kept, &text)
+        .map_err(|error| StepError::transient(format!("writing {}: {error}", kept.display())))?;
     cx.sink.commit(Data::Created { object: cluster(cx)?, id: infra_id.clone() }).await;
     cx.set_fact(fact::INFRA_ID, infra_id).await;
     Ok(true)
@@ -144,7 +150,8 @@ async fn bootstrap_address(cx: &Cx, infra_id: &str) -> Result<Option<String>, St
         }
     }
     let directory = cx.need(fact::INSTALL_DIR)?;
-    let machine = format!("{directory}/.clusterapi_output/Machine-openshift-cluster-api-guests-{infra_id}-bootstrap.yaml");
+    let machine =
+        format!("{directory}/.clusterapi_output/Machine-openshift-cluster-api-guests-{infra_id}-bootstrap.yaml");
     let Some(text) = get(&cx.world.bastion(cx)?, &machine).await? else { return Ok(None) };
     let machine: serde_json::Value = yaml_serde::from_slice(&text).unwrap_or_default();
     let addresses = machine.pointer("/status/addresses").and_then(serde_json::Value::as_array);
@@ -264,7 +271,9 @@ impl Step<World> for Infrastructure {
             JobStatus::Ended { .. } => job(cx, Part::Create)?.0,
             JobStatus::Lost => {
                 return Err(StepError::fatal("openshift-install is gone without a status: was the bastion rebooted?")
-                    .hint("if machines exist, skip this step: the next one waits for them; else destroy and begin anew"));
+                    .hint(
+                        "if machines exist, skip this step: the next one waits for them; else destroy and begin anew",
+                    ));
             }
             JobStatus::NotStarted | JobStatus::Running { .. } => begin(cx, Part::Create).await?,
         };
@@ -337,7 +346,8 @@ impl Step<World> for Bootstrap {
         live::leave_bootstrap(cx).await;
         let mut evidence: Vec<Evidence> = phase_evidence(cx, "etcd-member").into_iter().collect();
         if let Some(stage) = cx.model.bootkube.last() {
-            evidence.push(Evidence::new("bootkube on the bootstrap node", format!("{}: {}", stage.stage, stage.evidence)));
+            evidence
+                .push(Evidence::new("bootkube on the bootstrap node", format!("{}: {}", stage.stage, stage.evidence)));
         }
         if evidence.is_empty() {
             let (job, _) = job(cx, Part::WaitBootstrap)?;

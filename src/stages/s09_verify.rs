@@ -23,7 +23,8 @@ pub struct Mirror;
 async fn list(cx: &Cx, kind: &str) -> Result<(String, Vec<Value>), StepError> {
     let cmd = oc(cx, &["get", kind, "-o", "json"])?;
     let output = must(cx, &cx.world.bastion(cx)?, cmd).await?;
-    let objects = cluster::list(&output.stdout).map_err(|error| StepError::transient(format!("oc get {kind}: {error}")))?;
+    let objects =
+        cluster::list(&output.stdout).map_err(|error| StepError::transient(format!("oc get {kind}: {error}")))?;
     Ok((format!("oc get {kind} -o json"), objects))
 }
 
@@ -72,7 +73,10 @@ async fn version(cx: &Cx) -> Result<Vec<Evidence>, StepError> {
         return Err(StepError::fatal(format!("the cluster runs {}, asked for was {wanted}", found.desired)));
     }
     if found.available != Tri::True || found.failing == Tri::True {
-        return Err(StepError::transient(format!("the cluster version is not available: {} {}", found.message, found.failing_message)));
+        return Err(StepError::transient(format!(
+            "the cluster version is not available: {} {}",
+            found.message, found.failing_message
+        )));
     }
     let mut evidence = vec![Evidence::new(asked, found.message)];
     let (asked, operators) = observed(cx, Kind::Operators).await?;

@@ -36,7 +36,9 @@ pub(super) async fn destroy_cluster(cx: &Cx) -> Result<(), StepError> {
     let bastion = cx.world.bastion(cx)?;
     let base = cluster(cx)?.name;
     let jobs = format!("{}/jobs", cx.need(fact::WORKDIR)?);
-    let job = |name: String, cmd: Cmd| Job::new(bastion.clone(), JobSpec { name, cmd, dir: jobs.clone() }).map_err(host_error);
+    let job = |name: String, cmd: Cmd| {
+        Job::new(bastion.clone(), JobSpec { name, cmd, dir: jobs.clone() }).map_err(host_error)
+    };
     for running in ["create-cluster", "wait-for-bootstrap-complete", "wait-for-install-complete"] {
         // It would go on making what we take away.
         let job = job(format!("{base}-{running}"), installer(cx, &["create", "cluster"])?.timeout(None))?;
@@ -46,7 +48,7 @@ pub(super) async fn destroy_cluster(cx: &Cx) -> Result<(), StepError> {
     let destroy = job(format!("{base}-destroy-cluster"), cmd.clone())?;
     destroy.start().await.map_err(host_error)?;
     cx.acted(action("bastion", &cmd), None, Duration::ZERO).await;
-    wait_for(cx, "openshift-install destroy cluster", Duration::from_secs(1), Duration::from_secs(3000), async || {
+    wait_for(cx, "openshift-install destroy cluster", Duration::from_secs(1), Duration::from_secs(3000), || async {
         match destroy.status().await {
             Ok(JobStatus::Running { .. }) => Ok(None),
             Ok(JobStatus::Ended { status: 0 }) => Ok(Some(())),
@@ -69,11 +71,17 @@ pub(super) async fn cluster_is_gone(cx: &Cx) -> Result<Vec<Evidence>, StepError>
         Some(cloud) => {
             let tag = format!("kubernetes.io/cluster/{infra_id}");
             let tags = BTreeMap::from([(tag.clone(), "owned".to_owned())]);
-            wait_for(cx, "the cluster's machines to be gone", Duration::from_secs(1), Duration::from_secs(600), async || {
-                let mut left = cloud.find(Kind::Instance, &tags).await.map_err(cloud_error)?;
-                left.retain(|instance| instance.state != "terminated");
-                Ok(left.is_empty().then_some(()))
-            })
+            wait_for(
+                cx,
+                "the cluster's machines to be gone",
+                Duration::from_secs(1),
+                Duration::from_secs(600),
+                || async {
+                    let mut left = cloud.find(Kind::Instance, &tags).await.map_err(cloud_error)?;
+                    left.retain(|instance| instance.state != "terminated");
+                    Ok(left.is_empty().then_some(()))
+                },
+            )
             .await?;
             Evidence::new(format!("ec2:DescribeInstances tag:{tag}=owned"), "none")
         }
@@ -150,7 +158,10 @@ impl Step<World> for Mirror {
 
     async fn verify(&self, cx: &Cx) -> Result<Vec<Evidence>, StepError> {
         let bastion = cx.world.bastion(cx)?;
-        let status = registry_job(bastion.clone(), Cmd::new("true"), &cx.need(fact::WORKDIR)?)?.status().await.map_err(host_error)?;
+        let status = registry_job(bastion.clone(), Cmd::new("true"), &cx.need(fact::WORKDIR)?)?
+            .status()
+            .await
+            .map_err(host_error)?;
         if matches!(status, JobStatus::Running { .. }) {
             return Err(StepError::transient("the registry still runs"));
         }
@@ -194,7 +205,9 @@ impl Step<World> for Infrastructure {
             return Ok(Ran::Ok);
         }
         let mut error = StepError::transient(format!("{} objects could not be deleted", report.blocked.len()));
-        error.causes.extend(report.blocked.iter().map(|blocked| format!("{} {}: {}", blocked.object.kind, blocked.id, blocked.why)));
+        error.causes.extend(
+            report.blocked.iter().map(|blocked| format!("{} {}: {}", blocked.object.kind, blocked.id, blocked.why)),
+        );
         Err(error)
     }
 
@@ -205,6 +218,9 @@ impl Step<World> for Infrastructure {
             return Err(StepError::transient(format!("{} objects still stand", standing.len())));
         }
         let gone = cx.model.objects.values().filter(|record| record.gone.is_some()).count();
-        Ok(vec![Evidence::new("objects of this run", format!("{gone} gone, each with its proof in the record; none stands"))])
+        Ok(vec![Evidence::new(
+            "objects of this run",
+            format!("{gone} gone, each with its proof in the record; none stands"),
+        )])
     }
 }

@@ -215,13 +215,16 @@ pub fn sha256(bytes: &[u8]) -> String {
 ///
 /// # Errors
 /// When the time is over or the step is cancelled; `what` says what was waited for.
-pub async fn wait_for<T>(
+pub async fn wait_for<T, F>(
     cx: &Cx,
     what: &str,
     every: Duration,
     limit: Duration,
-    mut look: impl AsyncFnMut() -> Result<Option<T>, StepError>,
-) -> Result<T, StepError> {
+    mut look: impl FnMut() -> F,
+) -> Result<T, StepError>
+where
+    F: Future<Output = Result<Option<T>, StepError>>,
+{
     let started = Instant::now();
     loop {
         if let Some(found) = look().await? {
