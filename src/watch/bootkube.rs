@@ -137,11 +137,13 @@ impl Recogniser {
     pub fn new(version: &str) -> Self {
         let mut names = Vec::new();
         let mut silent = Vec::new();
-        let mut sources: BTreeMap<String, (Vec<&str>, Vec<(usize, Meaning)>)> = BTreeMap::new();
+        let mut expressions: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        let mut meanings: BTreeMap<&str, Vec<(usize, Meaning)>> = BTreeMap::new();
         for (index, entry) in entries(version).enumerate() {
             names.push(entry.stage.clone());
             silent.push(entry.silent);
-            let (expressions, meaning) = sources.entry(entry.unit.clone()).or_default();
+            let expressions = expressions.entry(&entry.unit).or_default();
+            let meaning = meanings.entry(&entry.unit).or_default();
             let mut add = |list: &'static [String], means: &dyn Fn(usize) -> Meaning| {
                 for (place, expression) in list.iter().enumerate() {
                     expressions.push(expression.as_str());
@@ -154,10 +156,11 @@ impl Recogniser {
             add(&entry.start, &|place| Meaning::Start { once: place == 0 });
             add(&entry.step, &|_| Meaning::Step);
         }
-        let tables = sources
+        let tables = meanings
             .into_iter()
-            .filter_map(|(unit, (expressions, meaning))| {
-                Some((unit, UnitTable { set: RegexSet::new(expressions).ok()?, meaning }))
+            .filter_map(|(unit, meaning)| {
+                let set = RegexSet::new(expressions.get(unit)?).ok()?;
+                Some((unit.to_owned(), UnitTable { set, meaning }))
             })
             .collect();
         Self { names, silent, tables, stages: BTreeMap::new(), units: BTreeMap::new() }

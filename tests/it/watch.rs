@@ -1,5 +1,7 @@
 //! What a bootstrap node, the installer and the cluster say, and what is made of it.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on stops")]
+
 use std::collections::BTreeSet;
 
 use bartizan::cluster::{self, Kind, csr, operators};
