@@ -137,11 +137,13 @@ impl Recogniser {
     pub fn new(version: &str) -> Self {
         let mut names = Vec::new();
         let mut silent = Vec::new();
-        let mut sources: BTreeMap<String, (Vec<&str>, Vec<(usize, Meaning)>)> = BTreeMap::new();
+        let mut expressions: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        let mut meanings: BTreeMap<&str, Vec<(usize, Meaning)>> = BTreeMap::new();
         for (index, entry) in entries(version).enumerate() {
             names.push(entry.stage.clone());
             silent.push(entry.silent);
-            let (expressions, meaning) = sources.entry(entry.unit.clone()).or_default();
+            let expressions = expressions.entry(&entry.unit).or_default();
+            let meaning = meanings.entry(&entry.unit).or_default();
             let mut add = |list: &'static [String], means: &dyn Fn(usize) -> Meaning| {
                 for (place, expression) in list.iter().enumerate() {
                     expressions.push(expression.as_str());
@@ -154,10 +156,11 @@ impl Recogniser {
             add(&entry.start, &|place| Meaning::Start { once: place == 0 });
             add(&entry.step, &|_| Meaning::Step);
         }
-        let tables = sources
+        let tables = meanings
             .into_iter()
-            .filter_map(|(unit, (expressions, meaning))| {
-                Some((unit, UnitTable { set: RegexSet::new(expressions).ok()?, meaning }))
+            .filter_map(|(unit, meaning)| {
+                let set = RegexSet::new(expressions.get(unit)?).ok()?;
+                Some((unit.to_owned(), UnitTable { set, meaning }))
             })
             .collect();
         Self { names, silent, tables, stages: BTreeMap::new(), units: BTreeMap::new() }
@@ -480,3 +483,30 @@ pub async fn follow(
 
 /// How often the service records are looked at when nothing calls for it.
 const RECORDS_EVERY: Duration = Duration::from_secs(15);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_entry_of_the_table_is_valid_and_used() {
+        let file: StageFile = toml::from_str(include_str!("../../assets/bootkube.toml")).unwrap();
+        for entry in &file.stage {
+            let name = &entry.stage;
+            for text in [&entry.start, &entry.step, &entry.warn, &entry.fail, &entry.done].into_iter().flatten() {
+                Regex::new(text).unwrap_or_else(|error| panic!("{name}: {error}"));
+            }
+            for bound in [&entry.from, &entry.until].into_iter().flatten() {
+                assert_ne!(release(bound), (u32::MAX, u32::MAX), "{name}: {bound}");
+            }
+            assert!(journal::BOOTSTRAP_UNITS.contains(&entry.unit.as_str()), "{name}: nobody follows {}", entry.unit);
+            let in_some = (12..=22).any(|minor| stages(&format!("4.{minor}")).contains(&(&entry.unit, name)));
+            assert!(in_some, "{name} is in no release");
+        }
+        for minor in 12..=22 {
+            let stages = stages(&format!("4.{minor}"));
+            let names: std::collections::BTreeSet<_> = stages.iter().map(|(_, stage)| stage).collect();
+            assert_eq!(names.len(), stages.len(), "a stage occurs twice in 4.{minor}");
+        }
+    }
+}

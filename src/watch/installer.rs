@@ -282,3 +282,25 @@ pub async fn follow<E>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_entry_of_the_table_is_valid() {
+        let file: PhaseFile = toml::from_str(include_str!("../../assets/installer.toml")).unwrap();
+        assert_eq!(TABLE.len(), file.phase.len());
+        assert!(PASSWORD.is_some());
+    }
+
+    #[test]
+    fn a_wait_is_read_as_go_prints_it() {
+        let at = Timestamp::UNIX_EPOCH;
+        for (wait, seconds) in [("45m0s", 2700), ("1h2m3s", 3723), ("20m", 1200), ("1500ms", 1)] {
+            assert_eq!(deadline(at, wait).map(Timestamp::as_second), Some(seconds), "{wait}");
+        }
+        assert_eq!(deadline(at, "soon"), None);
+        assert_eq!(deadline(at, "999999999999999999999h"), None);
+    }
+}

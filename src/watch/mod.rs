@@ -6,6 +6,7 @@
 
 pub mod bootkube;
 pub mod cluster;
+pub mod entry;
 pub mod installer;
 pub mod journal;
 pub mod records;

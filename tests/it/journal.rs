@@ -1,5 +1,7 @@
 //! A real `journalctl` over journals that `systemd-journal-remote` writes, on a connection that keeps breaking.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on stops")]
+
 use std::io::Write;
 use std::path::Path;
 use std::process::Stdio;
@@ -127,7 +129,7 @@ fn export(number: u64, boot: &str) -> Vec<u8> {
         _ => entry.extend_from_slice(format!("MESSAGE=line {number}\n").as_bytes()),
     }
     entry.push(b'\n');
-    if number % 5 == 0 {
+    if number.is_multiple_of(5) {
         // What podman's log driver writes of the same line up to 4.20.
         entry.extend_from_slice(
             format!(
