@@ -6,10 +6,10 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use jiff::{SignedDuration, Timestamp};
-use regex::Regex;
-use regex::bytes::{RegexSet, RegexSetBuilder};
 
+use super::line::{CAPTURE_LIMIT, Captures, behind_mirrors, captures, cut, fill};
 use super::place::within;
+use super::prefilter::Owner;
 use super::recovery::Recovery;
 use super::signature::{Catalogue, Signature};
 use super::{observed, rank};
@@ -21,8 +21,7 @@ const WINDOW: usize = 5;
 const SAY_AGAIN: SignedDuration = SignedDuration::from_secs(30);
 /// Bytes of a line that are looked at.
 const LINE_LIMIT: usize = 16 * 1024;
-/// Bytes of a capture and of an evidence line that are kept.
-const CAPTURE_LIMIT: usize = 300;
+/// Bytes of an evidence line that are kept.
 const EVIDENCE_LIMIT: usize = 4000;
 /// Units that are remembered, and findings that can be open or waiting at once: what hostile input can cost.
 const UNIT_LIMIT: usize = 1000;
@@ -33,22 +32,10 @@ pub const STEP: &str = "step";
 /// Where observed states come from.
 pub const CLUSTER: &str = "cluster";
 
-type Captures = BTreeMap<String, String>;
-
-/// What a pattern of the prefilter belongs to.
-#[derive(Debug, Clone, Copy)]
-enum Owner {
-    Signature(usize),
-    Clears(usize),
-    Milestone(usize),
-}
-
 /// Holds lines against the catalogue and remembers what is open.
 #[derive(Debug)]
 pub struct Matcher {
     catalogue: Catalogue,
-    prefilter: Option<RegexSet>,
-    owners: Vec<Owner>,
     units: HashMap<String, HashMap<String, Unit>>,
     unit_count: usize,
     /// Seen, but within their grace.
@@ -97,25 +84,8 @@ struct Seen<'a> {
 
 impl Matcher {
     pub fn new(catalogue: &Catalogue) -> Self {
-        let mut owners = Vec::new();
-        let mut patterns = Vec::new();
-        for (place, signature) in catalogue.signatures.iter().enumerate() {
-            patterns.extend(signature.patterns.iter().map(Regex::as_str));
-            owners.resize(patterns.len(), Owner::Signature(place));
-            patterns.extend(signature.clears_by.iter().map(Regex::as_str));
-            owners.resize(patterns.len(), Owner::Clears(place));
-        }
-        for (place, milestone) in catalogue.milestones.iter().enumerate() {
-            patterns.push(milestone.pattern.as_str());
-            owners.push(Owner::Milestone(place));
-        }
-        // ASCII classes keep the automaton small. If it cannot be made, every pattern is tried by itself.
-        let prefilter =
-            RegexSetBuilder::new(&patterns).unicode(false).size_limit(1 << 26).dfa_size_limit(1 << 25).build().ok();
         Self {
             catalogue: catalogue.clone(),
-            prefilter,
-            owners,
             units: HashMap::new(),
             unit_count: 0,
             waiting: BTreeMap::new(),
@@ -267,16 +237,9 @@ impl Matcher {
     /// Signatures, clearings and milestones (by place in the catalogue) that look at this place and may match.
     fn touched(&self, seen: &Seen<'_>, text: &str) -> (Vec<usize>, Vec<usize>, Vec<usize>) {
         let (mut hits, mut clears, mut milestones) = (Vec::new(), Vec::new(), Vec::new());
-        let owners: Vec<Owner> = match &self.prefilter {
-            Some(set) => {
-                let touched = set.matches(text.as_bytes());
-                touched.iter().filter_map(|pattern| self.owners.get(pattern).copied()).collect()
-            }
-            None => self.owners.clone(),
-        };
         let looks =
             |place: usize| self.signature(place).filter(|signature| within(&signature.places, seen.source, seen.unit));
-        for owner in owners {
+        for owner in self.catalogue.prefilter.touched(text) {
             match owner {
                 Owner::Signature(place) if looks(place).is_some() && !hits.contains(&place) => hits.push(place),
                 Owner::Clears(place) => {
@@ -319,12 +282,10 @@ impl Matcher {
         captures.insert("source".into(), seen.source.to_owned());
         fill(&signature, seen.text, &mut captures);
         let mut cause = None;
-        if signature.carrier {
-            if let Some(unit) = self.unit(seen) {
-                let oldest = unit.lines.saturating_sub(WINDOW as u64);
-                cause = unit.causes.iter().rev().find(|(line, _)| *line >= oldest).map(|(_, id)| id.clone());
-                unit.window.iter().rev().for_each(|line| fill(&signature, line, &mut captures));
-            }
+        if let Some(unit) = self.unit(seen).filter(|_| signature.carrier) {
+            let oldest = unit.lines.saturating_sub(WINDOW as u64);
+            cause = unit.causes.iter().rev().find(|(line, _)| *line >= oldest).map(|(_, id)| id.clone());
+            unit.window.iter().rev().for_each(|line| fill(&signature, line, &mut captures));
         }
         let cause = cause.and_then(|id| self.open.get(&id)).map(|open| open.finding.clone());
         if let Some(cause) = &cause {
@@ -521,55 +482,9 @@ impl Matcher {
     }
 }
 
-/// The texts behind which a mirror hid its error: `(Mirrors also failed: [REF: ERROR]…): REF: ERROR`, as
-/// containers/image words it (docker_image_src.go). With several mirrors the parts are on lines of their own.
-fn behind_mirrors<'a>(text: &'a str, previous: Option<&str>) -> Vec<&'a str> {
-    const OPENS: &str = "Mirrors also failed: [";
-    const CLOSES: &str = "])";
-    let rest = match text.find(OPENS) {
-        Some(at) => text.get(at + OPENS.len()..),
-        None => text.strip_prefix('[').filter(|_| {
-            previous.is_some_and(|line| {
-                (line.contains(OPENS) || line.starts_with('[')) && !line.contains(CLOSES) && line.ends_with(']')
-            })
-        }),
-    };
-    let Some(rest) = rest else { return Vec::new() };
-    let inner = rest.rfind("]): ").or_else(|| rest.rfind(CLOSES)).and_then(|at| rest.get(..at));
-    let inner = inner.unwrap_or_else(|| rest.strip_suffix(']').unwrap_or(rest));
-    inner.split("]\n[").flat_map(|part| part.split("] [")).collect()
-}
-
-fn captures(pattern: &Regex, text: &str) -> Option<Captures> {
-    let found = pattern.captures(text)?;
-    let named = pattern.capture_names().flatten();
-    let kept = named.filter_map(|name| found.name(name).map(|value| (name, value.as_str().trim())));
-    Some(
-        kept.filter(|(_, value)| !value.is_empty())
-            .map(|(name, value)| (name.to_owned(), cut(value, CAPTURE_LIMIT).to_owned()))
-            .collect(),
-    )
-}
-
-/// Look for names that are still missing.
-fn fill(signature: &Signature, text: &str, into: &mut Captures) {
-    for pattern in &signature.fill {
-        if pattern.capture_names().flatten().any(|name| !into.contains_key(name)) {
-            for (name, value) in captures(pattern, text).unwrap_or_default() {
-                into.entry(name).or_insert(value);
-            }
-        }
-    }
-}
-
 /// At least `grace` lies between the two.
 fn over(first: Timestamp, at: Timestamp, grace: SignedDuration) -> bool {
     at.duration_since(first) >= grace
-}
-
-/// At most `limit` bytes, whole characters.
-fn cut(text: &str, limit: usize) -> &str {
-    text.get(..text.floor_char_boundary(limit)).unwrap_or(text)
 }
 
 fn shortened(text: &str) -> String {
