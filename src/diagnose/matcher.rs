@@ -13,7 +13,7 @@ use super::prefilter::Owner;
 use super::recovery::Recovery;
 use super::signature::{Catalogue, Signature};
 use super::{observed, rank};
-use crate::model::event::{Data, Finding, Level, LogLine, Observed};
+use crate::model::event::{Data, Finding, ImageState, Level, LogLine, Observed, SyncEvent};
 
 /// Lines of the same unit in which a carrier looks for its cause.
 const WINDOW: usize = 5;
@@ -29,6 +29,10 @@ const FINDING_LIMIT: usize = 2000;
 
 /// Where [`Matcher::feed_error`] says that its lines come from.
 pub const STEP: &str = "step";
+/// `.openshift_install.log`: what it says at level error, it says at the end.
+const INSTALLER: &str = "installer";
+/// The image sync.
+const SYNC: &str = "sync";
 /// Where observed states come from.
 pub const CLUSTER: &str = "cluster";
 
@@ -80,6 +84,8 @@ struct Seen<'a> {
     text: &'a str,
     at: Timestamp,
     number: Option<u64>,
+    /// Said of what has failed for good: there is nothing to wait for.
+    last_word: bool,
 }
 
 impl Matcher {
@@ -119,7 +125,8 @@ impl Matcher {
             told.extend(self.tick(line.at));
         }
         let unit = line.unit.strip_suffix(".service").unwrap_or(&line.unit);
-        let seen = Seen { source, unit, text: cut(&line.text, LINE_LIMIT), at: line.at, number };
+        let last_word = source == INSTALLER && line.level >= Level::Error;
+        let seen = Seen { source, unit, text: cut(&line.text, LINE_LIMIT), at: line.at, number, last_word };
         self.look(&seen, &mut told);
         self.remember(&seen);
         told
@@ -129,7 +136,8 @@ impl Matcher {
     pub fn feed_error(&mut self, step: &str, causes: &[String], at: Timestamp) -> Vec<Data> {
         let text = causes.join(": ");
         let mut told = Vec::new();
-        let seen = Seen { source: STEP, unit: step, text: cut(&text, LINE_LIMIT), at, number: None };
+        let text = cut(&text, LINE_LIMIT);
+        let seen = Seen { source: STEP, unit: step, text, at, number: None, last_word: true };
         self.look(&seen, &mut told);
         told
     }
@@ -144,6 +152,35 @@ impl Matcher {
     /// The state of something alive.
     pub fn feed_observed(&mut self, what: &Observed, at: Timestamp) -> Vec<Data> {
         observed::feed(self, what, at)
+    }
+
+    /// What the image sync says of an image.
+    pub fn feed_sync(&mut self, what: &SyncEvent, at: Timestamp) -> Vec<Data> {
+        let mut told = Vec::new();
+        match what {
+            SyncEvent::ImageState { image, state: ImageState::Failed { side, why, .. }, .. } => {
+                let text = format!("{side}: {why}");
+                let (unit, text) = (format!("image:{image}"), cut(&text, LINE_LIMIT));
+                self.look(&Seen { source: SYNC, unit: &unit, text, at, number: None, last_word: true }, &mut told);
+            }
+            SyncEvent::ImageState {
+                image,
+                state: ImageState::Done | ImageState::Present | ImageState::Mounted,
+                ..
+            } => {
+                let unit = format!("image:{image}");
+                let mine = |finding: &Finding| finding.source == SYNC && finding.unit == unit;
+                self.end(&mut told, &format!("{image} is in the mirror"), |finding, _| mine(finding));
+            }
+            SyncEvent::Proven { missing, .. } if missing.is_empty() => {
+                self.end(&mut told, "every digest answers in the mirror", |finding, _| finding.source == SYNC);
+            }
+            SyncEvent::ImageState { .. }
+            | SyncEvent::Planned { .. }
+            | SyncEvent::Progress { .. }
+            | SyncEvent::Proven { .. } => {}
+        }
+        told
     }
 
     /// Time passes. Call it once a second or so, with the time of the newest line when a log is read afterwards.
@@ -181,7 +218,8 @@ impl Matcher {
     /// A state that was observed, as a line. What this unit's earlier states meant and this one does not is over.
     pub(super) fn feed_state(&mut self, unit: &str, text: &str, at: Timestamp) -> Vec<Data> {
         let mut told = Vec::new();
-        let seen = Seen { source: CLUSTER, unit, text: cut(text, LINE_LIMIT), at, number: None };
+        let text = cut(text, LINE_LIMIT);
+        let seen = Seen { source: CLUSTER, unit, text, at, number: None, last_word: false };
         let ids = if text.is_empty() { Vec::new() } else { self.look(&seen, &mut told) };
         let mine = |finding: &Finding| finding.source == CLUSTER && finding.unit == unit && !ids.contains(&finding.id);
         self.end(&mut told, &format!("{unit} changed"), |finding, _| mine(finding));
@@ -320,7 +358,7 @@ impl Matcher {
         let milestone = self.unit(seen).and_then(|unit| unit.milestone.clone());
         if self.open.contains_key(&id) {
             self.again(&id, milestone, seen.at, told);
-        } else if signature.grace.is_zero() || seen.source == STEP {
+        } else if signature.grace.is_zero() || seen.last_word {
             self.waiting.remove(&id);
             self.raise(place, finding, milestone, seen.at, told);
         } else {

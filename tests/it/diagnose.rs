@@ -10,7 +10,9 @@ use bartizan::diagnose::recovery::{Danger, Fix, Resume};
 use bartizan::diagnose::signature::{Catalogue, Example};
 use bartizan::diagnose::{Checklists, Matcher, Recovery};
 use bartizan::host::Output;
-use bartizan::model::event::{BootStage, CheckState, CsrState, Data, Finding, Level, LogLine, Observed};
+use bartizan::model::event::{
+    BootStage, CheckState, CsrState, Data, Finding, ImageState, Level, LogLine, Observed, SyncEvent,
+};
 use jiff::Timestamp;
 use proptest::prelude::*;
 
@@ -315,6 +317,14 @@ fn the_mirrors_ca_is_put_right_only_where_nodes_miss_it() {
     assert_eq!(recovery.fixes, [Fix::FetchMirrorCa, Fix::DestroyCluster, Fix::NewInstallDir]);
     let disk = matcher.feed_error("06-image-sync/copy", &["HTTP 500: no space left on device".into()], at(2));
     assert_eq!(opened(&disk)[0].recovery.as_deref(), Some("make-room"));
+
+    let mut matcher = Matcher::new(&catalogue);
+    let image = |state| SyncEvent::ImageState { image: "etcd".into(), state, attempt: 1 };
+    let why = "PATCH https://mirror.c1.ex.com:5000/v2/x: HTTP 500 write /srv/x: no space left on device".into();
+    let failed = ImageState::Failed { side: "mirror".into(), class: "server".into(), why };
+    let full = opened(&matcher.feed_sync(&image(failed), at(3))).remove(0);
+    assert_eq!((full.signature.as_str(), full.recovery.as_deref()), ("REG-DISK", Some("make-room")));
+    assert_eq!(matcher.feed_sync(&image(ImageState::Done), at(4)).len(), 1);
 }
 
 #[test]
@@ -340,6 +350,15 @@ fn what_is_normal_for_a_while_is_raised_when_it_lasts() {
     assert!(matcher.feed_observed(&stage(BootStage::Running), at(200)).is_empty());
     assert_eq!(opened(&matcher.tick(at(501)))[0].signature, "ETCD-UNHEALTHY");
     assert_eq!(matcher.feed_observed(&stage(BootStage::Done), at(510)).len(), 1);
+    // What the installer says at level error it says at the end: nothing to wait for.
+    let mut end = line(
+        "installer",
+        600,
+        "Cluster operator authentication Degraded is True with OAuthServerRouteEndpointAccessibleController_SyncError: OAuthServerRouteEndpointAccessibleControllerDegraded: EOF",
+    );
+    assert!(matcher.feed("installer", &end, None).is_empty());
+    end.level = Level::Error;
+    assert_eq!(opened(&matcher.feed("installer", &end, None))[0].signature, "CO-AUTH-ROUTE");
     // Short refusals far apart are each normal.
     let refused = "dial tcp 10.0.0.8:22: connect: connection refused";
     for second in [1000, 1010, 3000, 3010] {
