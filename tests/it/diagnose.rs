@@ -3,16 +3,19 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::sync::Arc;
 
 use bartizan::diagnose::checklist::{Expect, judge};
 use bartizan::diagnose::offline::{self, Limits};
 use bartizan::diagnose::recovery::{Danger, Fix, Resume};
 use bartizan::diagnose::signature::{Catalogue, Example};
 use bartizan::diagnose::{Checklists, Matcher, Recovery};
-use bartizan::host::Output;
+use bartizan::host::{Cmd, Host, HostError, Output, Stdin, StreamItem, Tunnel};
 use bartizan::model::event::{
     BootStage, CheckState, CsrState, Data, Finding, ImageState, Level, LogLine, Observed, SyncEvent,
 };
+use bartizan::record::sink::{Entry, Sink};
+use futures::stream::BoxStream;
 use jiff::Timestamp;
 use proptest::prelude::*;
 
@@ -503,4 +506,58 @@ fn a_hostile_file_is_only_text() {
         })
         .expect("written");
     assert!(offline::diagnose(&path).expect("a report").lines >= 1000);
+}
+
+/// A machine that answers every command with the same words.
+struct Parrot(&'static str);
+
+#[async_trait::async_trait]
+impl Host for Parrot {
+    fn name(&self) -> &str {
+        "bastion"
+    }
+    async fn exec(&self, _: &Cmd) -> Result<Output, HostError> {
+        Ok(Output { status: 0, stdout: self.0.into(), stderr: Vec::new() })
+    }
+    async fn stream(&self, _: &Cmd) -> Result<BoxStream<'static, Result<StreamItem, HostError>>, HostError> {
+        Ok(Box::pin(futures::stream::empty()))
+    }
+    async fn put(&self, _: &str, _: Stdin, _: u32) -> Result<(), HostError> {
+        Ok(())
+    }
+    async fn get(&self, _: &str) -> Result<Option<Vec<u8>>, HostError> {
+        Ok(None)
+    }
+    async fn tunnel(&self, host: &str, _: u16) -> Result<Box<dyn Tunnel>, HostError> {
+        Err(HostError::Link { host: host.into(), why: "no way".into() })
+    }
+}
+
+#[tokio::test]
+async fn a_checklist_runs_where_it_can() {
+    let checklists = Checklists::builtin().expect("the built-in checklists are valid");
+    let mut matcher = Matcher::new(&catalogue());
+    let text = "csr-8vnps 15m kubernetes.io/kube-apiserver-client-kubelet system:node:x <none> Pending";
+    let finding = opened(&matcher.feed_error("08-install/csr", &[text.into()], at(0))).remove(0);
+    let facts = BTreeMap::from([("install_dir".to_owned(), "/home/ec2-user/bartizan/c1".to_owned())]);
+    let (sink, mut told) = Sink::channel(100);
+    let bastion: Arc<dyn Host> = Arc::new(Parrot(text));
+    checklists.run(&finding, &facts, &|name| (name == "bastion").then(|| bastion.clone()), &sink).await;
+    drop(sink);
+    let mut results = Vec::new();
+    while let Some(entry) = told.recv().await {
+        if let Entry::Event(data, _) = entry
+            && let Data::CheckResult { check, state, action, .. } = *data
+        {
+            results.push((check, state, action.is_some()));
+        }
+    }
+    let wanted = [
+        ("pending", CheckState::Running, true),
+        ("pending", CheckState::Failed, true),
+        ("approver", CheckState::Unknown, true),
+        ("machine-approver", CheckState::Running, true),
+        ("machine-approver", CheckState::Passed, true),
+    ];
+    assert_eq!(results, wanted.map(|(check, state, action)| (check.to_owned(), state, action)));
 }
