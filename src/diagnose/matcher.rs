@@ -6,14 +6,14 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use jiff::{SignedDuration, Timestamp};
-use regex::Regex;
-use regex::bytes::{RegexSet, RegexSetBuilder};
 
+use super::line::{CAPTURE_LIMIT, Captures, behind_mirrors, captures, cut, fill};
 use super::place::within;
+use super::prefilter::Owner;
 use super::recovery::Recovery;
 use super::signature::{Catalogue, Signature};
 use super::{observed, rank};
-use crate::model::event::{Data, Finding, Level, LogLine, Observed};
+use crate::model::event::{Data, Finding, ImageState, Level, LogLine, Observed, SyncEvent};
 
 /// Lines of the same unit in which a carrier looks for its cause.
 const WINDOW: usize = 5;
@@ -21,8 +21,7 @@ const WINDOW: usize = 5;
 const SAY_AGAIN: SignedDuration = SignedDuration::from_secs(30);
 /// Bytes of a line that are looked at.
 const LINE_LIMIT: usize = 16 * 1024;
-/// Bytes of a capture and of an evidence line that are kept.
-const CAPTURE_LIMIT: usize = 300;
+/// Bytes of an evidence line that are kept.
 const EVIDENCE_LIMIT: usize = 4000;
 /// Units that are remembered, and findings that can be open or waiting at once: what hostile input can cost.
 const UNIT_LIMIT: usize = 1000;
@@ -30,25 +29,17 @@ const FINDING_LIMIT: usize = 2000;
 
 /// Where [`Matcher::feed_error`] says that its lines come from.
 pub const STEP: &str = "step";
+/// `.openshift_install.log`: what it says at level error, it says at the end.
+const INSTALLER: &str = "installer";
+/// The image sync.
+const SYNC: &str = "sync";
 /// Where observed states come from.
 pub const CLUSTER: &str = "cluster";
-
-type Captures = BTreeMap<String, String>;
-
-/// What a pattern of the prefilter belongs to.
-#[derive(Debug, Clone, Copy)]
-enum Owner {
-    Signature(usize),
-    Clears(usize),
-    Milestone(usize),
-}
 
 /// Holds lines against the catalogue and remembers what is open.
 #[derive(Debug)]
 pub struct Matcher {
     catalogue: Catalogue,
-    prefilter: Option<RegexSet>,
-    owners: Vec<Owner>,
     units: HashMap<String, HashMap<String, Unit>>,
     unit_count: usize,
     /// Seen, but within their grace.
@@ -93,29 +84,14 @@ struct Seen<'a> {
     text: &'a str,
     at: Timestamp,
     number: Option<u64>,
+    /// Said of what has failed for good: there is nothing to wait for.
+    last_word: bool,
 }
 
 impl Matcher {
     pub fn new(catalogue: &Catalogue) -> Self {
-        let mut owners = Vec::new();
-        let mut patterns = Vec::new();
-        for (place, signature) in catalogue.signatures.iter().enumerate() {
-            patterns.extend(signature.patterns.iter().map(Regex::as_str));
-            owners.resize(patterns.len(), Owner::Signature(place));
-            patterns.extend(signature.clears_by.iter().map(Regex::as_str));
-            owners.resize(patterns.len(), Owner::Clears(place));
-        }
-        for (place, milestone) in catalogue.milestones.iter().enumerate() {
-            patterns.push(milestone.pattern.as_str());
-            owners.push(Owner::Milestone(place));
-        }
-        // ASCII classes keep the automaton small. If it cannot be made, every pattern is tried by itself.
-        let prefilter =
-            RegexSetBuilder::new(&patterns).unicode(false).size_limit(1 << 26).dfa_size_limit(1 << 25).build().ok();
         Self {
             catalogue: catalogue.clone(),
-            prefilter,
-            owners,
             units: HashMap::new(),
             unit_count: 0,
             waiting: BTreeMap::new(),
@@ -154,7 +130,8 @@ impl Matcher {
             told.extend(self.tick(line.at));
         }
         let unit = line.unit.strip_suffix(".service").unwrap_or(&line.unit);
-        let seen = Seen { source, unit, text: cut(&line.text, LINE_LIMIT), at: line.at, number };
+        let last_word = source == INSTALLER && line.level >= Level::Error;
+        let seen = Seen { source, unit, text: cut(&line.text, LINE_LIMIT), at: line.at, number, last_word };
         self.look(&seen, &mut told);
         self.remember(&seen);
         told
@@ -164,7 +141,8 @@ impl Matcher {
     pub fn feed_error(&mut self, step: &str, causes: &[String], at: Timestamp) -> Vec<Data> {
         let text = causes.join(": ");
         let mut told = Vec::new();
-        let seen = Seen { source: STEP, unit: step, text: cut(&text, LINE_LIMIT), at, number: None };
+        let text = cut(&text, LINE_LIMIT);
+        let seen = Seen { source: STEP, unit: step, text, at, number: None, last_word: true };
         self.look(&seen, &mut told);
         told
     }
@@ -179,6 +157,35 @@ impl Matcher {
     /// The state of something alive.
     pub fn feed_observed(&mut self, what: &Observed, at: Timestamp) -> Vec<Data> {
         observed::feed(self, what, at)
+    }
+
+    /// What the image sync says of an image.
+    pub fn feed_sync(&mut self, what: &SyncEvent, at: Timestamp) -> Vec<Data> {
+        let mut told = Vec::new();
+        match what {
+            SyncEvent::ImageState { image, state: ImageState::Failed { side, why, .. }, .. } => {
+                let text = format!("{side}: {why}");
+                let (unit, text) = (format!("image:{image}"), cut(&text, LINE_LIMIT));
+                self.look(&Seen { source: SYNC, unit: &unit, text, at, number: None, last_word: true }, &mut told);
+            }
+            SyncEvent::ImageState {
+                image,
+                state: ImageState::Done | ImageState::Present | ImageState::Mounted,
+                ..
+            } => {
+                let unit = format!("image:{image}");
+                let mine = |finding: &Finding| finding.source == SYNC && finding.unit == unit;
+                self.end(&mut told, &format!("{image} is in the mirror"), |finding, _| mine(finding));
+            }
+            SyncEvent::Proven { missing, .. } if missing.is_empty() => {
+                self.end(&mut told, "every digest answers in the mirror", |finding, _| finding.source == SYNC);
+            }
+            SyncEvent::ImageState { .. }
+            | SyncEvent::Planned { .. }
+            | SyncEvent::Progress { .. }
+            | SyncEvent::Proven { .. } => {}
+        }
+        told
     }
 
     /// Time passes. Call it once a second or so, with the time of the newest line when a log is read afterwards.
@@ -216,7 +223,8 @@ impl Matcher {
     /// A state that was observed, as a line. What this unit's earlier states meant and this one does not is over.
     pub(super) fn feed_state(&mut self, unit: &str, text: &str, at: Timestamp) -> Vec<Data> {
         let mut told = Vec::new();
-        let seen = Seen { source: CLUSTER, unit, text: cut(text, LINE_LIMIT), at, number: None };
+        let text = cut(text, LINE_LIMIT);
+        let seen = Seen { source: CLUSTER, unit, text, at, number: None, last_word: false };
         let ids = if text.is_empty() { Vec::new() } else { self.look(&seen, &mut told) };
         let mine = |finding: &Finding| finding.source == CLUSTER && finding.unit == unit && !ids.contains(&finding.id);
         self.end(&mut told, &format!("{unit} changed"), |finding, _| mine(finding));
@@ -272,16 +280,9 @@ impl Matcher {
     /// Signatures, clearings and milestones (by place in the catalogue) that look at this place and may match.
     fn touched(&self, seen: &Seen<'_>, text: &str) -> (Vec<usize>, Vec<usize>, Vec<usize>) {
         let (mut hits, mut clears, mut milestones) = (Vec::new(), Vec::new(), Vec::new());
-        let owners: Vec<Owner> = match &self.prefilter {
-            Some(set) => {
-                let touched = set.matches(text.as_bytes());
-                touched.iter().filter_map(|pattern| self.owners.get(pattern).copied()).collect()
-            }
-            None => self.owners.clone(),
-        };
         let looks =
             |place: usize| self.signature(place).filter(|signature| within(&signature.places, seen.source, seen.unit));
-        for owner in owners {
+        for owner in self.catalogue.prefilter.touched(text) {
             match owner {
                 Owner::Signature(place) if looks(place).is_some() && !hits.contains(&place) => hits.push(place),
                 Owner::Clears(place) => {
@@ -324,12 +325,10 @@ impl Matcher {
         captures.insert("source".into(), seen.source.to_owned());
         fill(&signature, seen.text, &mut captures);
         let mut cause = None;
-        if signature.carrier {
-            if let Some(unit) = self.unit(seen) {
-                let oldest = unit.lines.saturating_sub(WINDOW as u64);
-                cause = unit.causes.iter().rev().find(|(line, _)| *line >= oldest).map(|(_, id)| id.clone());
-                unit.window.iter().rev().for_each(|line| fill(&signature, line, &mut captures));
-            }
+        if let Some(unit) = self.unit(seen).filter(|_| signature.carrier) {
+            let oldest = unit.lines.saturating_sub(WINDOW as u64);
+            cause = unit.causes.iter().rev().find(|(line, _)| *line >= oldest).map(|(_, id)| id.clone());
+            unit.window.iter().rev().for_each(|line| fill(&signature, line, &mut captures));
         }
         let cause = cause.and_then(|id| self.open.get(&id)).map(|open| open.finding.clone());
         if let Some(cause) = &cause {
@@ -364,7 +363,7 @@ impl Matcher {
         let milestone = self.unit(seen).and_then(|unit| unit.milestone.clone());
         if self.open.contains_key(&id) {
             self.again(&id, milestone, seen.at, told);
-        } else if signature.grace.is_zero() || seen.source == STEP {
+        } else if signature.grace.is_zero() || seen.last_word {
             self.waiting.remove(&id);
             self.raise(place, finding, milestone, seen.at, told);
         } else {
@@ -526,55 +525,9 @@ impl Matcher {
     }
 }
 
-/// The texts behind which a mirror hid its error: `(Mirrors also failed: [REF: ERROR]…): REF: ERROR`, as
-/// containers/image words it (docker_image_src.go). With several mirrors the parts are on lines of their own.
-fn behind_mirrors<'a>(text: &'a str, previous: Option<&str>) -> Vec<&'a str> {
-    const OPENS: &str = "Mirrors also failed: [";
-    const CLOSES: &str = "])";
-    let rest = match text.find(OPENS) {
-        Some(at) => text.get(at + OPENS.len()..),
-        None => text.strip_prefix('[').filter(|_| {
-            previous.is_some_and(|line| {
-                (line.contains(OPENS) || line.starts_with('[')) && !line.contains(CLOSES) && line.ends_with(']')
-            })
-        }),
-    };
-    let Some(rest) = rest else { return Vec::new() };
-    let inner = rest.rfind("]): ").or_else(|| rest.rfind(CLOSES)).and_then(|at| rest.get(..at));
-    let inner = inner.unwrap_or_else(|| rest.strip_suffix(']').unwrap_or(rest));
-    inner.split("]\n[").flat_map(|part| part.split("] [")).collect()
-}
-
-fn captures(pattern: &Regex, text: &str) -> Option<Captures> {
-    let found = pattern.captures(text)?;
-    let named = pattern.capture_names().flatten();
-    let kept = named.filter_map(|name| found.name(name).map(|value| (name, value.as_str().trim())));
-    Some(
-        kept.filter(|(_, value)| !value.is_empty())
-            .map(|(name, value)| (name.to_owned(), cut(value, CAPTURE_LIMIT).to_owned()))
-            .collect(),
-    )
-}
-
-/// Look for names that are still missing.
-fn fill(signature: &Signature, text: &str, into: &mut Captures) {
-    for pattern in &signature.fill {
-        if pattern.capture_names().flatten().any(|name| !into.contains_key(name)) {
-            for (name, value) in captures(pattern, text).unwrap_or_default() {
-                into.entry(name).or_insert(value);
-            }
-        }
-    }
-}
-
 /// At least `grace` lies between the two.
 fn over(first: Timestamp, at: Timestamp, grace: SignedDuration) -> bool {
     at.duration_since(first) >= grace
-}
-
-/// At most `limit` bytes, whole characters.
-fn cut(text: &str, limit: usize) -> &str {
-    text.get(..text.floor_char_boundary(limit)).unwrap_or(text)
 }
 
 fn shortened(text: &str) -> String {

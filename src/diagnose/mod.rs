@@ -7,10 +7,12 @@
 //! ([`offline`]). It may use hosts to run probes; it starts nothing that changes anything.
 
 pub mod checklist;
+mod line;
 pub mod matcher;
 mod observed;
 pub mod offline;
 mod place;
+mod prefilter;
 pub mod rank;
 pub mod recovery;
 pub mod signature;

@@ -138,10 +138,11 @@ impl<'a> Reader<'a> {
             };
             if kind.is_dir() && depth < self.limits.depth {
                 self.directory(&path, depth + 1)?;
-            } else if kind.is_file() && (is_archive(&path) || is_log(&path.to_string_lossy())) {
-                if let Err(error) = self.file(&path) {
-                    self.skip(&path.display().to_string(), &error.to_string());
-                }
+            } else if kind.is_file()
+                && (is_archive(&path) || is_log(&path.to_string_lossy()))
+                && let Err(error) = self.file(&path)
+            {
+                self.skip(&path.display().to_string(), &error.to_string());
             }
         }
         Ok(())

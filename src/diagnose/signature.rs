@@ -10,6 +10,7 @@ use regex::Regex;
 use serde::Deserialize;
 
 use super::place::Place;
+use super::prefilter::Prefilter;
 use crate::model::event::Level;
 
 /// Name and text of every signature file. A test holds this against the folder.
@@ -38,6 +39,7 @@ pub enum CatalogueError {
 pub struct Catalogue {
     pub(super) signatures: Vec<Signature>,
     pub(super) milestones: Vec<Milestone>,
+    pub(super) prefilter: Prefilter,
 }
 
 /// A shape of line that means something, and what it means.
@@ -170,22 +172,26 @@ impl Catalogue {
 
     /// Read signature files, `(name, text)`.
     pub fn parse(files: &[(&str, &str)]) -> Result<Self, CatalogueError> {
-        let mut catalogue = Self { signatures: Vec::new(), milestones: Vec::new() };
+        let mut signatures = Vec::new();
+        let mut milestones = Vec::new();
         for (name, text) in files {
             let file: File = toml::from_str(text)
                 .map_err(|error| CatalogueError::File { file: (*name).to_owned(), why: error.to_string() })?;
             for raw in file.signature {
                 let id = raw.id.clone();
                 let signature = raw.check(name).map_err(|why| entry(name, &id, why))?;
-                catalogue.signatures.push(signature);
+                signatures.push(signature);
             }
             for raw in file.milestone {
                 let pattern = compile(&raw.pattern).map_err(|why| entry(name, "milestone", why))?;
                 let places = raw.scope.iter().map(|place| Place::parse(place)).collect();
                 let ends = raw.ends.iter().map(|place| Place::parse(place)).collect();
-                catalogue.milestones.push(Milestone { pattern, places, ends });
+                milestones.push(Milestone { pattern, places, ends });
             }
         }
+        let prefilter = Prefilter::new(&signatures, &milestones)
+            .map_err(|error| CatalogueError::File { file: "all patterns together".into(), why: error.to_string() })?;
+        let catalogue = Self { signatures, milestones, prefilter };
         catalogue.check_relations()?;
         Ok(catalogue)
     }

@@ -1,15 +1,21 @@
 //! Known failures are recognised, clean runs are not accused, and hostile text changes nothing.
+#![allow(clippy::expect_used, reason = "a test that cannot be set up has failed")]
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::sync::Arc;
 
 use bartizan::diagnose::checklist::{Expect, judge};
 use bartizan::diagnose::offline::{self, Limits};
 use bartizan::diagnose::recovery::{Danger, Fix, Resume};
 use bartizan::diagnose::signature::{Catalogue, Example};
 use bartizan::diagnose::{Checklists, Matcher, Recovery};
-use bartizan::host::Output;
-use bartizan::model::event::{BootStage, CheckState, CsrState, Data, Finding, Level, LogLine, Observed};
+use bartizan::host::{Cmd, Host, HostError, Output, Stdin, StreamItem, Tunnel};
+use bartizan::model::event::{
+    BootStage, CheckState, CsrState, Data, Finding, ImageState, Level, LogLine, Observed, SyncEvent,
+};
+use bartizan::record::sink::{Entry, Sink};
+use futures::stream::BoxStream;
 use jiff::Timestamp;
 use proptest::prelude::*;
 
@@ -30,7 +36,8 @@ fn opened(told: &[Data]) -> Vec<Finding> {
 }
 
 fn catalogue() -> Catalogue {
-    Catalogue::builtin().expect("the built-in signatures are valid")
+    static BUILTIN: std::sync::OnceLock<Catalogue> = std::sync::OnceLock::new();
+    BUILTIN.get_or_init(|| Catalogue::builtin().expect("the built-in signatures are valid")).clone()
 }
 
 /// What a line is first taken for: said again after every grace, lasting states waited for.
@@ -313,6 +320,14 @@ fn the_mirrors_ca_is_put_right_only_where_nodes_miss_it() {
     assert_eq!(recovery.fixes, [Fix::FetchMirrorCa, Fix::DestroyCluster, Fix::NewInstallDir]);
     let disk = matcher.feed_error("06-image-sync/copy", &["HTTP 500: no space left on device".into()], at(2));
     assert_eq!(opened(&disk)[0].recovery.as_deref(), Some("make-room"));
+
+    let mut matcher = Matcher::new(&catalogue);
+    let image = |state| SyncEvent::ImageState { image: "etcd".into(), state, attempt: 1 };
+    let why = "PATCH https://mirror.c1.ex.com:5000/v2/x: HTTP 500 write /srv/x: no space left on device".into();
+    let failed = ImageState::Failed { side: "mirror".into(), class: "server".into(), why };
+    let full = opened(&matcher.feed_sync(&image(failed), at(3))).remove(0);
+    assert_eq!((full.signature.as_str(), full.recovery.as_deref()), ("REG-DISK", Some("make-room")));
+    assert_eq!(matcher.feed_sync(&image(ImageState::Done), at(4)).len(), 1);
 }
 
 #[test]
@@ -338,6 +353,15 @@ fn what_is_normal_for_a_while_is_raised_when_it_lasts() {
     assert!(matcher.feed_observed(&stage(BootStage::Running), at(200)).is_empty());
     assert_eq!(opened(&matcher.tick(at(501)))[0].signature, "ETCD-UNHEALTHY");
     assert_eq!(matcher.feed_observed(&stage(BootStage::Done), at(510)).len(), 1);
+    // What the installer says at level error it says at the end: nothing to wait for.
+    let mut end = line(
+        "installer",
+        600,
+        "Cluster operator authentication Degraded is True with OAuthServerRouteEndpointAccessibleController_SyncError: OAuthServerRouteEndpointAccessibleControllerDegraded: EOF",
+    );
+    assert!(matcher.feed("installer", &end, None).is_empty());
+    end.level = Level::Error;
+    assert_eq!(opened(&matcher.feed("installer", &end, None))[0].signature, "CO-AUTH-ROUTE");
     // Short refusals far apart are each normal.
     let refused = "dial tcp 10.0.0.8:22: connect: connection refused";
     for second in [1000, 1010, 3000, 3010] {
@@ -482,4 +506,58 @@ fn a_hostile_file_is_only_text() {
         })
         .expect("written");
     assert!(offline::diagnose(&path).expect("a report").lines >= 1000);
+}
+
+/// A machine that answers every command with the same words.
+struct Parrot(&'static str);
+
+#[async_trait::async_trait]
+impl Host for Parrot {
+    fn name(&self) -> &str {
+        "bastion"
+    }
+    async fn exec(&self, _: &Cmd) -> Result<Output, HostError> {
+        Ok(Output { status: 0, stdout: self.0.into(), stderr: Vec::new() })
+    }
+    async fn stream(&self, _: &Cmd) -> Result<BoxStream<'static, Result<StreamItem, HostError>>, HostError> {
+        Ok(Box::pin(futures::stream::empty()))
+    }
+    async fn put(&self, _: &str, _: Stdin, _: u32) -> Result<(), HostError> {
+        Ok(())
+    }
+    async fn get(&self, _: &str) -> Result<Option<Vec<u8>>, HostError> {
+        Ok(None)
+    }
+    async fn tunnel(&self, host: &str, _: u16) -> Result<Box<dyn Tunnel>, HostError> {
+        Err(HostError::Link { host: host.into(), why: "no way".into() })
+    }
+}
+
+#[tokio::test]
+async fn a_checklist_runs_where_it_can() {
+    let checklists = Checklists::builtin().expect("the built-in checklists are valid");
+    let mut matcher = Matcher::new(&catalogue());
+    let text = "csr-8vnps 15m kubernetes.io/kube-apiserver-client-kubelet system:node:x <none> Pending";
+    let finding = opened(&matcher.feed_error("08-install/csr", &[text.into()], at(0))).remove(0);
+    let facts = BTreeMap::from([("install_dir".to_owned(), "/home/ec2-user/bartizan/c1".to_owned())]);
+    let (sink, mut told) = Sink::channel(100);
+    let bastion: Arc<dyn Host> = Arc::new(Parrot(text));
+    checklists.run(&finding, &facts, &|name| (name == "bastion").then(|| bastion.clone()), &sink).await;
+    drop(sink);
+    let mut results = Vec::new();
+    while let Some(entry) = told.recv().await {
+        if let Entry::Event(data, _) = entry
+            && let Data::CheckResult { check, state, action, .. } = *data
+        {
+            results.push((check, state, action.is_some()));
+        }
+    }
+    let wanted = [
+        ("pending", CheckState::Running, true),
+        ("pending", CheckState::Failed, true),
+        ("approver", CheckState::Unknown, true),
+        ("machine-approver", CheckState::Running, true),
+        ("machine-approver", CheckState::Passed, true),
+    ];
+    assert_eq!(results, wanted.map(|(check, state, action)| (check.to_owned(), state, action)));
 }
