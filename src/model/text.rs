@@ -79,7 +79,8 @@ fn skip_string(chars: &mut std::str::Chars<'_>) {
     }
 }
 
-fn is_invisible(c: char) -> bool {
+/// Not ink, and yet it changes what is read: marks of direction, zero-width characters, tags. Joiners are not meant.
+pub fn is_invisible(c: char) -> bool {
     matches!(c,
         '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}'
         | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')

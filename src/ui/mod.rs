@@ -16,6 +16,7 @@ pub mod logs;
 pub mod notify;
 pub mod overlays;
 pub mod panes;
+pub mod recovery;
 mod run;
 pub mod screen;
 pub mod screenshot;
@@ -31,7 +32,7 @@ use std::path::PathBuf;
 
 pub use draw::{draw, render};
 pub use run::run;
-pub use screen::{Access, Effect, Input, RecoveryText, Screen, Texts};
+pub use screen::{Access, Effect, Input, Screen, Texts};
 pub use update::update;
 
 use crate::model::event::LogLine;

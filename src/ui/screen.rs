@@ -136,20 +136,9 @@ pub struct Toast {
     pub until: Timestamp,
 }
 
-/// What a recovery does, for the row that offers it and the question before it.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct RecoveryText {
-    pub title: String,
-    /// One line per fix: the command, the file, the object.
-    pub plan: Vec<String>,
-    /// It takes something away that it cannot bring back.
-    pub destroys: bool,
-}
-
 /// Names that the model knows only by id.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Texts {
-    pub recoveries: BTreeMap<String, RecoveryText>,
     pub checks: BTreeMap<String, String>,
 }
 

@@ -9,46 +9,15 @@ use jiff::Timestamp;
 use ratatui::buffer::CellWidth;
 use unicode_segmentation::UnicodeSegmentation;
 
-/// Characters that move the cursor, change the direction of text or are otherwise not ink.
-fn is_hostile(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-}
+use crate::model::text::{is_invisible, strip_control};
 
-/// `text` without escape sequences, control characters and direction overrides; a tab becomes four blanks.
+/// `text` on one line, without escape sequences, control characters and direction overrides.
 pub fn printable(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(is_hostile) {
+    let clean = |c: char| !(c.is_control() || is_invisible(c) || matches!(c, '\u{2028}' | '\u{2029}'));
+    if text.chars().all(clean) {
         return Cow::Borrowed(text);
     }
-    let mut out = String::with_capacity(text.len());
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        match c {
-            '\u{1b}' => match chars.next() {
-                // CSI: parameters and intermediates up to a final byte.
-                Some('[') => while chars.next().is_some_and(|c| !('\u{40}'..='\u{7e}').contains(&c)) {},
-                // OSC, DCS, SOS, PM and APC: up to BEL or ST.
-                Some(']' | 'P' | 'X' | '^' | '_') => {
-                    while let Some(c) = chars.next() {
-                        if c == '\u{7}' || c == '\u{9c}' {
-                            break;
-                        }
-                        if c == '\u{1b}' {
-                            chars.next_if_eq(&'\\');
-                            break;
-                        }
-                    }
-                }
-                _ => {}
-            },
-            '\u{9b}' => while chars.next().is_some_and(|c| !('\u{40}'..='\u{7e}').contains(&c)) {},
-            '\t' => out.push_str("    "),
-            '\n' | '\r' => out.push(' '),
-            c if is_hostile(c) => {}
-            c => out.push(c),
-        }
-    }
-    Cow::Owned(out)
+    Cow::Owned(strip_control(text).replace('\n', " "))
 }
 
 /// Cells that a grapheme takes.
@@ -239,7 +208,7 @@ mod tests {
         assert_eq!(printable("\u{1b}[31mred\u{1b}[0m"), "red");
         assert_eq!(printable("\u{1b}]0;owned\u{7}title"), "title");
         assert_eq!(printable("\u{1b}]52;c;AAAA\u{1b}\\copy"), "copy");
-        assert_eq!(printable("a\u{9b}2Jb\u{202e}c\rd\te\u{0}"), "abc d    e");
+        assert_eq!(printable("a\u{9b}2Jb\u{202e}c\rd\te\u{0}"), "abcd e");
         assert_eq!(printable("half \u{1b}["), "half ");
     }
 

@@ -9,6 +9,7 @@ use super::command::{Danger, Verb};
 use super::layout::PaneId;
 use super::logs::LogView;
 use super::panes;
+use super::recovery::RecoveryText;
 use super::screen::{Access, Screen, Target};
 use super::update::chosen;
 
@@ -208,15 +209,13 @@ pub fn order(verb: Verb, screen: &Screen, model: &RunModel) -> Option<Order> {
         }
         Command::Recover { finding } => {
             let record = model.open_findings().into_iter().find(|record| record.finding.id == *finding)?;
-            let recovery = record.finding.recovery.as_deref().unwrap_or_default();
-            let text = screen.texts.recoveries.get(recovery);
-            if text.is_some_and(|text| text.destroys) {
+            let text = RecoveryText::of(&record.finding)?;
+            if text.destroys {
                 danger = Danger::Destroy;
             }
-            let what = text.map_or_else(|| recovery.to_owned(), |text| text.title.clone());
-            let mut body = vec![format!("for: {}", record.finding.title)];
-            body.extend(text.into_iter().flat_map(|text| text.plan.iter().cloned()));
-            (format!("Apply {what}?"), body)
+            let mut body = vec![text.title, format!("for: {}", record.finding.title)];
+            body.extend(text.plan);
+            ("Apply this recovery?".to_owned(), body)
         }
         Command::ApproveCsr { name } => {
             let csr = model.cluster_state.csrs.get(name)?;

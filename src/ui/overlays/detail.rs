@@ -9,6 +9,7 @@ use crate::model::event::{Action, ImageState, Outcome, Tri};
 use crate::model::plan::StepId;
 use crate::model::run::RunModel;
 use crate::ui::panes::{Cx, checks, sync, typed};
+use crate::ui::recovery::RecoveryText;
 use crate::ui::screen::{Screen, Target};
 use crate::ui::text as words;
 use crate::ui::theme::Token;
@@ -283,11 +284,10 @@ fn finding(model: &RunModel, screen: &Screen, id: &str) -> Vec<String> {
             out.push(format!("    {}", check.evidence));
         }
     }
-    if let Some(recovery) = &finding.recovery {
+    if let Some(recovery) = RecoveryText::of(finding) {
         out.push("Recovery:".into());
-        let text = screen.texts.recoveries.get(recovery);
-        out.push(format!("  {}", text.map_or(recovery.as_str(), |text| text.title.as_str())));
-        out.extend(text.into_iter().flat_map(|text| text.plan.iter().map(|line| format!("    {line}"))));
+        out.push(format!("  {}", recovery.title));
+        out.extend(recovery.plan.iter().map(|line| format!("    {line}")));
     }
     out
 }

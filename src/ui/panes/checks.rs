@@ -6,6 +6,7 @@ use crate::model::event::Level;
 use crate::model::run::{FindingRecord, RunModel};
 use crate::ui::command::Verb;
 use crate::ui::glyph::Mark;
+use crate::ui::recovery::RecoveryText;
 use crate::ui::screen::Target;
 use crate::ui::text;
 use crate::ui::theme::Token;
@@ -94,11 +95,9 @@ pub fn line(cx: &Cx, target: &Target, width: usize) -> Line<'static> {
             row.cell(title, room, style).text(&known.evidence, muted).line()
         }
         Target::Recovery(id) => {
-            let Some(recovery) = record(cx.model, id).and_then(|record| record.finding.recovery.clone()) else {
+            let Some(recovery) = record(cx.model, id).and_then(|record| RecoveryText::of(&record.finding)) else {
                 return Line::default();
             };
-            let text = cx.screen.texts.recoveries.get(&recovery);
-            let title = text.map_or_else(|| recovery.clone(), |text| text.title.clone());
             let keys = cx.screen.keymap.keys_of(&cx.screen.contexts(cx.model), Verb::Recover);
             let possible = verbs::enabled(Verb::Recover, cx.screen, cx.model);
             let apply = match (&possible, keys.first()) {
@@ -106,9 +105,10 @@ pub fn line(cx: &Cx, target: &Target, width: usize) -> Line<'static> {
                 (Ok(()), None) => "[apply]".to_owned(),
                 (Err(why), _) => format!("({why})"),
             };
-            cx.mark(cx.row(width).text("  ", muted), Mark::Run)
-                .text("fix ", cx.style(Token::Run))
-                .text(&title, cx.style(Token::Text))
+            let row = cx.mark(cx.row(width).text("  ", muted), Mark::Run).text("fix ", cx.style(Token::Run));
+            // How to apply it must stay in sight.
+            let room = row.left().saturating_sub(text::width(&apply) + 2);
+            row.text(&text::cut(&recovery.title, room, cx.glyphs.ellipsis), cx.style(Token::Text))
                 .text("  ", muted)
                 .text(&apply, cx.style(if possible.is_ok() { Token::Key } else { Token::Muted }))
                 .line()

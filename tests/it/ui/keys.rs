@@ -8,7 +8,7 @@ use bartizan::ui::command::{Context, TABLE, Verb};
 use bartizan::ui::history::{History, Seek};
 use bartizan::ui::layout::PaneId;
 use bartizan::ui::logs::Mode;
-use bartizan::ui::{Access, Effect, Input, RecoveryText};
+use bartizan::ui::{Access, Effect, Input};
 
 use super::Cockpit;
 use super::fixture::{self, Builder};
@@ -139,16 +139,11 @@ fn a_change_is_asked_for_and_no_is_the_default() {
 #[test]
 fn what_destroys_needs_the_name_of_the_cluster() {
     let mut cockpit = Cockpit::new(fixture::install_failed(), 120, 40);
-    let text = RecoveryText {
-        title: "put the serving CA into additionalTrustBundle, resume from 07".into(),
-        plan: vec!["openshift-install destroy bootstrap".into()],
-        destroys: true,
-    };
-    cockpit.screen.texts.recoveries.insert("mirror-ca".into(), text);
-    cockpit.shows("put the serving CA");
+    cockpit.shows("Put the mirror's own CA into the trust bundle");
     cockpit.keys("6 a");
     cockpit.shows("Type edge-lab");
-    cockpit.shows("openshift-install destroy bootstrap");
+    cockpit.shows("destroy what the installer made, by infraID");
+    cockpit.shows("then the run goes on from 07-install-config");
     assert_eq!(cockpit.keys("y enter"), []);
     cockpit.keys("ctrl-u");
     cockpit.tell(Input::Paste("edge-lab".into()));
@@ -238,7 +233,7 @@ fn a_row_opens_to_all_that_is_known_of_it() {
     cockpit.shows("OAuthServerRouteEndpointAccessibleControllerDegraded: no such host");
     let mut cockpit = Cockpit::new(fixture::install_failed(), 120, 40);
     cockpit.keys("6 enter");
-    cockpit.shows("host = registry.edge-lab.example.com:5000");
+    cockpit.shows("registry = registry.edge-lab.example.com:5000");
     cockpit.shows("bastion: bartizan-check certificate-chains");
     cockpit.keys("esc j enter");
     cockpit.shows("paused");
