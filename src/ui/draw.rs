@@ -217,7 +217,8 @@ fn footer(cx: &Cx, width: usize) -> Line<'static> {
         if order == 60 && contexts.contains(&Context::Global) && row.left() > needed + panes.len() {
             row = row.text(&panes, cx.style(Token::Muted));
         }
-        let title = if cx.model.closed.is_some() && order == 60 { "quit" } else { title };
+        let detaches = screen.access == Access::Full && cx.model.closed.is_none();
+        let title = if order == 60 && !detaches { "quit" } else { title };
         row = row
             .text(&key, cx.style(if possible { Token::Key } else { Token::Muted }))
             .text(&format!(" {title}  "), cx.style(if possible { Token::Text } else { Token::Muted }));
