@@ -1,1 +1,3 @@
 //! The embedded world for the demo and for tests.
+
+pub mod machines;
