@@ -12,7 +12,7 @@ use crate::model::RunModel;
 use crate::model::event::{Data, LogLine, Outcome};
 use crate::record::{Follower, Sink};
 
-const TICK: Duration = Duration::from_secs(2);
+const TICK: Duration = Duration::from_secs(1);
 
 /// Starts the task. It ends when the run is no longer written.
 pub fn start(
@@ -40,6 +40,7 @@ pub fn start(
                 event = events.next() => match event {
                     None => return,
                     Some(event) => match &event.data {
+                        Data::Sync(sync) => matcher.feed_sync(sync, event.at),
                         Data::Observed(observed) => matcher.feed_observed(observed, event.at),
                         Data::StepEnded { step, outcome: Outcome::Failed { causes }, .. } => {
                             matcher.feed_error(step.as_str(), causes, event.at)

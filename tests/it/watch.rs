@@ -357,7 +357,7 @@ async fn the_installer_s_log_gives_phases_with_deadlines_and_no_password() {
         })
         .collect();
     let out = Out::new(sink, CancellationToken::new());
-    installer::follow(futures::stream::iter(lines), installer::Phases::new(), &out).await.unwrap();
+    installer::follow(futures::stream::iter(lines), installer::Phases::new(), "/home/core/install-1", &out).await.unwrap();
     drop(out);
     let (mut phases, mut texts, mut last) = (Vec::new(), Vec::new(), None);
     while let Some(record) = records.recv().await {

@@ -355,6 +355,14 @@ impl Machine {
         Cx { machine: self.clone(), proc, args: Vec::new(), env: all, cwd: home, user, umask: 0o022, fds, depth: 0 }
     }
 
+    /// The address of a machine of the lab by name.
+    fn address_of(&self, name: &str) -> Option<String> {
+        if name == self.name || name == "localhost" {
+            return Some(if name == "localhost" { "127.0.0.1".to_owned() } else { self.address.clone() });
+        }
+        lock(&self.world.machines).get(name).map(|machine| machine.address.clone())
+    }
+
     fn tool(&self, name: &str) -> Option<Arc<dyn Tool>> {
         lock(&self.world.tools).get(name).cloned()
     }
@@ -399,7 +407,7 @@ fn furnish(fs: &Fs, journal: &Journal, spec: &MachineSpec) -> std::io::Result<()
     // A machine whose disk is full still boots.
     fs.set_limit(u64::MAX);
     let home = home_of(&spec.user);
-    let dirs = ["/tmp", "/var/tmp", "/var/log", "/var/lib", "/opt", "/root", "/run", "/dev", "/mnt", "/srv", "/usr/bin"];
+    let dirs = ["/tmp", "/var/tmp", "/var/log", "/var/lib", "/opt", "/root", "/run/systemd/system", "/dev", "/mnt", "/srv", "/usr/bin"];
     let more = ["/usr/local/bin", "/etc/systemd/system", "/etc/pki/ca-trust/source/anchors", "/proc/sys/kernel/random"];
     for dir in dirs.iter().chain(&more).copied().chain([home.as_str(), &format!("{home}/.ssh")]) {
         fs.mkdir_p(dir)?;

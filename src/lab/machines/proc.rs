@@ -53,6 +53,8 @@ struct State {
     pending: VecDeque<i32>,
     /// The signal that ends this process.
     fatal: Option<i32>,
+    /// A tool of the lab runs in it, which may end by itself when told.
+    graceful: bool,
 }
 
 /// One process.
@@ -79,6 +81,13 @@ impl Proc {
         let mut state = lock(&self.state);
         state.group = self.pid;
         state.session = self.pid;
+    }
+    /// Whether the program in it is told before it is ended.
+    pub fn graceful(&self) -> bool {
+        lock(&self.state).graceful
+    }
+    pub fn set_graceful(&self) {
+        lock(&self.state).graceful = true;
     }
     pub fn set_trap(&self, signal: i32, trapped: bool, ignored: bool) {
         let mut state = lock(&self.state);
@@ -192,6 +201,11 @@ impl Procs {
         let _ = std::fs::write(place.join("stat"), stat);
         let _ = std::fs::write(place.join("comm"), format!("{name}\n"));
         let _ = std::fs::write(place.join("cmdline"), command.replace(' ', "\0"));
+    }
+    /// A process becomes another program.
+    pub fn becomes(&self, proc: &Proc, command: &str) {
+        command.clone_into(&mut lock(&proc.state).command);
+        self.show(proc.pid, proc.parent, proc.group(), command);
     }
     pub fn get(&self, pid: u32) -> Option<Arc<Proc>> {
         lock(&self.table).get(&pid).cloned()

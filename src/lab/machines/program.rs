@@ -65,7 +65,7 @@ impl Cx {
     }
     /// The usual message about a file, and status 1.
     pub async fn fail(&self, path: &str, error: &io::Error) -> i32 {
-        self.complain(format_args!("{path}: {}", reason(error))).await;
+        self.complain(format!("{path}: {}", reason(error))).await;
         1
     }
     /// A file to read; `-` is standard input.
@@ -88,6 +88,7 @@ impl Cx {
     }
     /// Run another program in this process: `exec`, and what `sudo`, `env`, `nohup` and `timeout` do.
     pub fn exec(mut self, args: Vec<String>) -> BoxFuture<'static, i32> {
+        self.machine.procs().becomes(&self.proc, &args.join(" "));
         self.args = args;
         self.depth += 1;
         Box::pin(run(self))
@@ -111,12 +112,18 @@ impl Cx {
 }
 
 /// Run until the end or until a signal that nobody handles.
-pub(super) async fn supervise(guard: Guard, run: BoxFuture<'_, i32>) -> i32 {
+pub(super) async fn supervise(guard: Guard, mut run: BoxFuture<'_, i32>) -> i32 {
     let proc = guard.proc.clone();
     let status = tokio::select! {
         biased;
-        signal = proc.fatal() => 128 + signal,
-        status = run => status,
+        signal = proc.fatal() => {
+            let limit = if proc.graceful() && signal != KILL { GRACE } else { Duration::ZERO };
+            match limit {
+                Duration::ZERO => 128 + signal,
+                limit => tokio::time::timeout(limit, &mut run).await.unwrap_or(128 + signal),
+            }
+        }
+        status = &mut run => status,
     };
     guard.end(status)
 }
@@ -216,7 +223,7 @@ async fn run(mut cx: Cx) -> i32 {
             Ok(status) => status,
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => 141,
             Err(error) => {
-                cx.complain(format_args!("write error: {}", reason(&error))).await;
+                cx.complain(format!("write error: {}", reason(&error))).await;
                 1
             }
         },
@@ -233,6 +240,7 @@ async fn run(mut cx: Cx) -> i32 {
 }
 
 async fn run_tool(cx: Cx, tool: Arc<dyn super::Tool>) -> i32 {
+    cx.proc.set_graceful();
     let cancel = CancellationToken::new();
     let tool_cx = ToolCx {
         machine: cx.machine.clone(),

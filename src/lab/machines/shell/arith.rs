@@ -17,7 +17,7 @@ impl Shell {
     pub(super) async fn arithmetic(&mut self, text: &str) -> Result<i64, Stop> {
         match self.evaluate(text, 0) {
             Ok(value) => Ok(value),
-            Err(why) => Err(self.fatal(format_args!("{}: {why}", text.trim()), 2).await),
+            Err(why) => Err(self.fatal(format!("{}: {why}", text.trim()), 2).await),
         }
     }
 

@@ -121,7 +121,7 @@ impl Shell {
     }
 
     async fn wrong(&mut self, name: &str, why: &str) -> Run {
-        self.say(format_args!("{name}: {why}")).await;
+        self.say(format!("{name}: {why}")).await;
         Ok(if matches!(name, "[" | "test") { 2 } else { 1 })
     }
 
@@ -255,7 +255,7 @@ impl Shell {
                 Err(Stop::Return(status)) => Ok(status),
                 result => result,
             },
-            Err(error) => Err(self.fatal(format_args!("{path}: {}", reason(&error)), 1).await),
+            Err(error) => Err(self.fatal(format!("{path}: {}", reason(&error)), 1).await),
         }
     }
 
@@ -291,7 +291,7 @@ impl Shell {
                 Some(found) => self.print(format!("{found}\n")).await?,
                 None => {
                     if verbose {
-                        self.say(format_args!("{kind}: {name}: not found")).await;
+                        self.say(format!("{kind}: {name}: not found")).await;
                     }
                     status = if kind == "type" || verbose { 1 } else { 127 };
                     continue;

@@ -105,7 +105,7 @@ impl Shell {
         self.check(text).await?;
         let pieces = match word::parse(text, &options()) {
             Ok(pieces) => pieces,
-            Err(_) => return Err(self.fatal(format_args!("{text}: bad substitution"), 2).await),
+            Err(_) => return Err(self.fatal(format!("{text}: bad substitution"), 2).await),
         };
         let mut parts = Vec::new();
         self.pieces(&pieces, quoted, &mut parts).await?;
@@ -287,7 +287,7 @@ impl Shell {
                 if matches!(value, Value::Unset) && self.options.nounset {
                     let name = parameter.to_string();
                     let name = name.trim_matches(['$', '{', '}']);
-                    return Err(self.fatal(format_args!("{name}: unbound variable"), 1).await);
+                    return Err(self.fatal(format!("{name}: unbound variable"), 1).await);
                 }
                 self.emit(value, quoted, out);
             }
@@ -304,7 +304,7 @@ impl Shell {
                 if self.null(&value, test_type) {
                     let text = self.text(default_value.as_ref().map_or("", String::as_str)).await?;
                     let Parameter::Named(name) = parameter else {
-                        return Err(self.fatal(format_args!("{parameter}: cannot assign in this way"), 2).await);
+                        return Err(self.fatal(format!("{parameter}: cannot assign in this way"), 2).await);
                     };
                     self.assign(name, text.clone()).await?;
                     value = Value::One(text);
@@ -320,7 +320,7 @@ impl Shell {
                         Some(message) => self.text(message).await?,
                         None => "parameter null or not set".to_owned(),
                     };
-                    return Err(self.fatal(format_args!("{name}: {message}"), 2).await);
+                    return Err(self.fatal(format!("{name}: {message}"), 2).await);
                 }
                 self.emit(value, quoted, out);
             }

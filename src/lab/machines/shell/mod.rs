@@ -209,7 +209,7 @@ impl Shell {
         }
     }
 
-    pub fn set_option(&mut self, letter: char, on: bool) -> bool {
+    fn set_option(&mut self, letter: char, on: bool) -> bool {
         match letter {
             'e' => self.options.errexit = on,
             'u' => self.options.nounset = on,
@@ -219,6 +219,18 @@ impl Shell {
             _ => return false,
         }
         true
+    }
+
+    /// An option of `sh` by its letter or name.
+    pub fn set_named(&mut self, name: &str) {
+        match name {
+            "pipefail" => self.options.pipefail = true,
+            name => {
+                for letter in name.chars() {
+                    self.set_option(letter, true);
+                }
+            }
+        }
     }
 
     async fn refuse(&mut self, why: &str) -> i32 {
@@ -240,7 +252,7 @@ impl Shell {
     }
 
     async fn unsupported(&mut self, what: &str) -> Stop {
-        self.fatal(format_args!("{what}: not supported by the lab's shell"), 2).await
+        self.fatal(format!("{what}: not supported by the lab's shell"), 2).await
     }
 
     async fn program(&mut self, program: &Program) -> i32 {
