@@ -86,7 +86,8 @@ impl Journal {
         let ids = match kept {
             Some(ids) => ids,
             None => {
-                let ids = Ids { machine: random_id(), boot: random_id(), seqnum: random_id(), booted: micros() - 20_000_000 };
+                let ids =
+                    Ids { machine: random_id(), boot: random_id(), seqnum: random_id(), booted: micros() - 20_000_000 };
                 std::fs::write(&ids_path, serde_json::to_vec(&ids)?)?;
                 ids
             }
@@ -244,7 +245,8 @@ fn query(words: Vec<String>, boot_id: &str) -> Result<Query, String> {
         // Short flags may stand together (`-qfb`), the last one with its value attached (`-n5`).
         let mut options: Vec<(String, Option<String>)> = Vec::new();
         if let Some(long) = word.strip_prefix("--") {
-            let (name, value) = long.split_once('=').map_or((long, None), |(name, value)| (name, Some(value.to_owned())));
+            let (name, value) =
+                long.split_once('=').map_or((long, None), |(name, value)| (name, Some(value.to_owned())));
             options.push((name.to_owned(), value));
         } else if let Some(short) = word.strip_prefix('-') {
             for (at, letter) in short.char_indices() {
@@ -260,10 +262,14 @@ fn query(words: Vec<String>, boot_id: &str) -> Result<Query, String> {
         }
         for (name, value) in options {
             let mut need = || {
-                value.clone().or_else(|| words.next()).ok_or_else(|| format!("journalctl: option requires an argument -- '{name}'"))
+                value
+                    .clone()
+                    .or_else(|| words.next())
+                    .ok_or_else(|| format!("journalctl: option requires an argument -- '{name}'"))
             };
             match name.as_str() {
-                "no-pager" | "utc" | "no-hostname" | "x" | "catalog" | "m" | "merge" | "system" | "full" | "l" | "no-full" => {}
+                "no-pager" | "utc" | "no-hostname" | "x" | "catalog" | "m" | "merge" | "system" | "full" | "l"
+                | "no-full" => {}
                 "q" | "quiet" => query.quiet = true,
                 "a" | "all" => query.all = true,
                 "f" | "follow" => query.follow = true,
@@ -273,7 +279,8 @@ fn query(words: Vec<String>, boot_id: &str) -> Result<Query, String> {
                 "show-cursor" => query.show_cursor = true,
                 "k" | "dmesg" => query.units.push("kernel".to_owned()),
                 "b" | "boot" => {
-                    let number = |word: &String| word.parse::<i64>().is_ok() || word.len() == 32 && !word.starts_with('-');
+                    let number =
+                        |word: &String| word.parse::<i64>().is_ok() || word.len() == 32 && !word.starts_with('-');
                     let boot = value.clone().or_else(|| if name == "b" { words.next_if(number) } else { None });
                     query.boot = boot.is_none_or(|boot| boot == "0" || boot.replace('-', "") == boot_id || boot == "1");
                 }
@@ -292,7 +299,9 @@ fn query(words: Vec<String>, boot_id: &str) -> Result<Query, String> {
                         _ => return Err(format!("Unknown log level {text}")),
                     };
                 }
-                "g" | "grep" => query.grep = Some(regex::bytes::Regex::new(&need()?).map_err(|_| "Bad pattern".to_owned())?),
+                "g" | "grep" => {
+                    query.grep = Some(regex::bytes::Regex::new(&need()?).map_err(|_| "Bad pattern".to_owned())?)
+                }
                 "n" | "lines" => {
                     let number = |word: &String| word == "all" || word.parse::<usize>().is_ok();
                     let count = value.clone().or_else(|| if name == "n" { words.next_if(number) } else { None });
@@ -387,7 +396,8 @@ impl Query {
     fn fields_of(&self, journal: &Journal, host: &str, record: &Record) -> Map<String, Value> {
         let entry = &record.entry;
         let mut fields = Map::new();
-        let mut values: Vec<Value> = entry.message.split(|byte| *byte == SEVERAL).map(|text| self.message(text)).collect();
+        let mut values: Vec<Value> =
+            entry.message.split(|byte| *byte == SEVERAL).map(|text| self.message(text)).collect();
         let message = if values.len() > 1 { Value::Array(values) } else { values.pop().unwrap_or(Value::Null) };
         fields.insert("MESSAGE".to_owned(), message);
         let unit = if entry.about_unit.is_some() { "init.scope" } else { &entry.unit };

@@ -99,13 +99,7 @@ impl Machines {
             .enable_all()
             .build()
             .map_err(io_error("start its threads"))?;
-        let world = World {
-            dir,
-            clock,
-            tools: Mutex::default(),
-            routes: Mutex::default(),
-            machines: Mutex::default(),
-        };
+        let world = World { dir, clock, tools: Mutex::default(), routes: Mutex::default(), machines: Mutex::default() };
         Ok(Arc::new(Self { world: Arc::new(world), runtime: Mutex::new(Some(runtime)) }))
     }
 
@@ -407,7 +401,19 @@ fn furnish(fs: &Fs, journal: &Journal, spec: &MachineSpec) -> std::io::Result<()
     // A machine whose disk is full still boots.
     fs.set_limit(u64::MAX);
     let home = home_of(&spec.user);
-    let dirs = ["/tmp", "/var/tmp", "/var/log", "/var/lib", "/opt", "/root", "/run/systemd/system", "/dev", "/mnt", "/srv", "/usr/bin"];
+    let dirs = [
+        "/tmp",
+        "/var/tmp",
+        "/var/log",
+        "/var/lib",
+        "/opt",
+        "/root",
+        "/run/systemd/system",
+        "/dev",
+        "/mnt",
+        "/srv",
+        "/usr/bin",
+    ];
     let more = ["/usr/local/bin", "/etc/systemd/system", "/etc/pki/ca-trust/source/anchors", "/proc/sys/kernel/random"];
     for dir in dirs.iter().chain(&more).copied().chain([home.as_str(), &format!("{home}/.ssh")]) {
         fs.mkdir_p(dir)?;
@@ -440,7 +446,10 @@ fn furnish(fs: &Fs, journal: &Journal, spec: &MachineSpec) -> std::io::Result<()
         ("/etc/redhat-release", "Red Hat Enterprise Linux release 9.6 (Plow)\n".to_owned()),
         ("/etc/machine-id", format!("{}\n", journal.machine_id())),
         ("/proc/sys/kernel/random/boot_id", format!("{}\n", journal.boot_uuid())),
-        ("/proc/meminfo", "MemTotal:       16207396 kB\nMemFree:        12010240 kB\nMemAvailable:   14100000 kB\n".into()),
+        (
+            "/proc/meminfo",
+            "MemTotal:       16207396 kB\nMemFree:        12010240 kB\nMemAvailable:   14100000 kB\n".into(),
+        ),
         ("/proc/loadavg", "0.10 0.08 0.05 1/120 4242\n".to_owned()),
         ("/proc/mounts", "/dev/nvme0n1p4 / xfs rw,seclabel,relatime 0 0\n".to_owned()),
     ];

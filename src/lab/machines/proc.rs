@@ -197,7 +197,8 @@ impl Procs {
         let Ok(place) = self.fs.real(&dir) else { return };
         let _ = std::fs::create_dir_all(&place);
         let start = u64::from(pid) * 7 + 1000;
-        let stat = format!("{pid} ({name}) S {parent} {group} {group} 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 1 0 {start} 0 0\n");
+        let stat =
+            format!("{pid} ({name}) S {parent} {group} {group} 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 1 0 {start} 0 0\n");
         let _ = std::fs::write(place.join("stat"), stat);
         let _ = std::fs::write(place.join("comm"), format!("{name}\n"));
         let _ = std::fs::write(place.join("cmdline"), command.replace(' ', "\0"));

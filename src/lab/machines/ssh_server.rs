@@ -10,8 +10,12 @@ use std::time::Duration;
 
 use russh::keys::ssh_key::private::{Ed25519Keypair, KeypairData};
 use russh::keys::ssh_key::{LineEnding, PrivateKey, PublicKey};
-use russh::server::{Auth, ChannelOpenHandle, Config, Handle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey};
-use russh::{Channel, ChannelMsg, ChannelOpenFailure, ChannelReadHalf, ChannelWriteHalf, MethodKind, MethodSet, Sig, SshId};
+use russh::server::{
+    Auth, ChannelOpenHandle, Config, Handle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey,
+};
+use russh::{
+    Channel, ChannelMsg, ChannelOpenFailure, ChannelReadHalf, ChannelWriteHalf, MethodKind, MethodSet, Sig, SshId,
+};
 use tokio::io::{AsyncWriteExt, copy_bidirectional};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
@@ -120,7 +124,9 @@ pub(super) async fn serve(
         };
         // A machine without a network: the connection ends before anything was said.
         let Some(cut) = machine.link.connect() else { continue };
-        let Ok((socket, handle)) = socket.into_std().and_then(|socket| Ok((socket.try_clone()?, socket))) else { continue };
+        let Ok((socket, handle)) = socket.into_std().and_then(|socket| Ok((socket.try_clone()?, socket))) else {
+            continue;
+        };
         let Ok(socket) = TcpStream::from_std(socket) else { continue };
         let connection = Connection {
             machine: machine.clone(),
@@ -259,7 +265,9 @@ async fn talk(machine: Arc<Machine>, handle: Handle, mut read: ChannelReadHalf, 
                 let _ = handle.channel_success(id).await;
             }
             Some(ChannelMsg::RequestPty { .. }) => drop(handle.channel_success(id).await),
-            Some(ChannelMsg::RequestSubsystem { .. } | ChannelMsg::AgentForward { .. } | ChannelMsg::RequestX11 { .. }) => {
+            Some(
+                ChannelMsg::RequestSubsystem { .. } | ChannelMsg::AgentForward { .. } | ChannelMsg::RequestX11 { .. },
+            ) => {
                 let _ = handle.channel_failure(id).await;
             }
             Some(ChannelMsg::Exec { command, .. }) => break String::from_utf8_lossy(&command).into_owned(),

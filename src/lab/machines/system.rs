@@ -23,7 +23,8 @@ const MAX_RESTARTS: u32 = 5;
 /// How long a unit may take to stop before it is killed.
 const STOP: Duration = Duration::from_secs(10);
 /// Units that run on every machine and have no file.
-const BASIC: &[&str] = &["sshd.service", "chronyd.service", "NetworkManager.service", "systemd-journald.service", "firewalld.service"];
+const BASIC: &[&str] =
+    &["sshd.service", "chronyd.service", "NetworkManager.service", "systemd-journald.service", "firewalld.service"];
 
 pub(super) async fn nothing(_: &mut Cx) -> io::Result<i32> {
     Ok(0)
@@ -78,7 +79,9 @@ pub(super) async fn lsblk(cx: &mut Cx) -> io::Result<i32> {
     let fs = cx.machine.fs();
     let gib = |bytes: u64| format!("{}G", bytes >> 30);
     let (disk, part) = (gib(fs.device_bytes()), gib(fs.limit()));
-    cx.out(format!("NAME        SIZE TYPE MOUNTPOINTS\nnvme0n1     {disk} disk\n└─nvme0n1p4 {part} part /\n")).await.map(|()| 0)
+    cx.out(format!("NAME        SIZE TYPE MOUNTPOINTS\nnvme0n1     {disk} disk\n└─nvme0n1p4 {part} part /\n"))
+        .await
+        .map(|()| 0)
 }
 
 pub(super) async fn growpart(cx: &mut Cx) -> io::Result<i32> {
@@ -404,7 +407,9 @@ fn start(machine: &Arc<Machine>, service: Service) -> tokio::sync::oneshot::Rece
         };
         loop {
             note(&here, &name, 6, format!("Started {}.", service.description));
-            if !service.oneshot && let Some(up) = up.take() {
+            if !service.oneshot
+                && let Some(up) = up.take()
+            {
                 // The one who asked may be gone.
                 let _ = up.send(0);
             }
@@ -570,7 +575,8 @@ pub(super) async fn systemctl(cx: &mut Cx) -> io::Result<i32> {
             None => Active::Inactive,
         };
         let known = service.is_some() || state.is_some() || basic;
-        let missing = !known && !matches!(verb.as_str(), "is-active" | "is-enabled" | "is-failed" | "show" | "status" | "cat");
+        let missing =
+            !known && !matches!(verb.as_str(), "is-active" | "is-enabled" | "is-failed" | "show" | "status" | "cat");
         if missing {
             cx.complain(format!("Failed to {verb} {name}: Unit {name} not found.")).await;
             status = 5;
@@ -593,12 +599,18 @@ pub(super) async fn systemctl(cx: &mut Cx) -> io::Result<i32> {
                     }
                 }
                 let now = args.has("now");
-                if matches!(verb.as_str(), "stop" | "restart" | "try-restart" | "reload-or-restart") || verb == "disable" && now {
+                if matches!(verb.as_str(), "stop" | "restart" | "try-restart" | "reload-or-restart")
+                    || verb == "disable" && now
+                {
                     stop(&machine, &name).await;
                 }
-                let starts = matches!(verb.as_str(), "start" | "restart" | "reload-or-restart") || verb == "enable" && now;
+                let starts =
+                    matches!(verb.as_str(), "start" | "restart" | "reload-or-restart") || verb == "enable" && now;
                 let idle = !verb.starts_with("re") && matches!(active, Active::Active | Active::Activating);
-                if starts && !idle && let Some(service) = service {
+                if starts
+                    && !idle
+                    && let Some(service) = service
+                {
                     let ready = start(&machine, service);
                     if !args.has("no-block") && ready.await.unwrap_or(1) != 0 {
                         cx.complain(format!(
@@ -614,7 +626,13 @@ pub(super) async fn systemctl(cx: &mut Cx) -> io::Result<i32> {
                     cx.out(format!("{}\n", active.text().0)).await?;
                 }
                 let good = if verb == "is-active" { active == Active::Active } else { active == Active::Failed };
-                status = if good { 0 } else if verb == "is-active" { 3 } else { 1 };
+                status = if good {
+                    0
+                } else if verb == "is-active" {
+                    3
+                } else {
+                    1
+                };
             }
             "is-enabled" => {
                 let enabled = basic || is_enabled(&machine, &name, user);
@@ -659,14 +677,20 @@ pub(super) async fn systemctl(cx: &mut Cx) -> io::Result<i32> {
                     continue;
                 }
                 let (text, sub) = active.text();
-                let pid = state.as_ref().and_then(|unit| unit.proc.as_ref()).map_or(String::new(), |proc| format!("\n   Main PID: {}", proc.pid));
+                let pid = state
+                    .as_ref()
+                    .and_then(|unit| unit.proc.as_ref())
+                    .map_or(String::new(), |proc| format!("\n   Main PID: {}", proc.pid));
                 cx.out(format!("● {name}\n     Loaded: loaded\n     Active: {text} ({sub}){pid}\n")).await?;
                 status = if active == Active::Active { 0 } else { 3 };
             }
             "cat" => {
-                let path = dirs(user).into_iter().map(|dir| format!("{dir}/{name}")).find(|path| machine.fs().exists(path));
+                let path =
+                    dirs(user).into_iter().map(|dir| format!("{dir}/{name}")).find(|path| machine.fs().exists(path));
                 match path {
-                    Some(path) => cx.out([format!("# {path}\n").into_bytes(), machine.fs().read(&path)?].concat()).await?,
+                    Some(path) => {
+                        cx.out([format!("# {path}\n").into_bytes(), machine.fs().read(&path)?].concat()).await?
+                    }
                     None => {
                         cx.complain(format!("No files found for {name}.")).await;
                         status = 1;
@@ -688,8 +712,10 @@ pub(super) async fn systemctl(cx: &mut Cx) -> io::Result<i32> {
 }
 
 pub(super) async fn systemd_run(cx: &mut Cx) -> io::Result<i32> {
-    let flags = "user system collect G quiet q wait pipe P no-block scope same-dir d remain-after-exit r no-ask-password t pty";
-    let args = command_options!(cx, flags, "unit u p property setenv E working-directory uid gid description service-type");
+    let flags =
+        "user system collect G quiet q wait pipe P no-block scope same-dir d remain-after-exit r no-ask-password t pty";
+    let args =
+        command_options!(cx, flags, "unit u p property setenv E working-directory uid gid description service-type");
     if args.rest.is_empty() {
         cx.complain("Command line to execute required.").await;
         return Ok(1);
@@ -703,8 +729,12 @@ pub(super) async fn systemd_run(cx: &mut Cx) -> io::Result<i32> {
     if args.has("scope") {
         return Ok(cx.spawn(args.rest).await);
     }
-    if lock(&machine.units.0).get(&name).is_some_and(|unit| matches!(unit.active, Active::Active | Active::Activating)) {
-        cx.complain(format!("Failed to start transient service unit: Unit {name} was already loaded or has a fragment file.")).await;
+    if lock(&machine.units.0).get(&name).is_some_and(|unit| matches!(unit.active, Active::Active | Active::Activating))
+    {
+        cx.complain(format!(
+            "Failed to start transient service unit: Unit {name} was already loaded or has a fragment file."
+        ))
+        .await;
         return Ok(1);
     }
     let mut service = Service {
@@ -723,9 +753,10 @@ pub(super) async fn systemd_run(cx: &mut Cx) -> io::Result<i32> {
         }
     }
     for assignment in args.all("setenv E") {
-        let (key, value) = assignment
-            .split_once('=')
-            .map_or_else(|| (assignment, cx.env.get(assignment).cloned().unwrap_or_default()), |(key, value)| (key, value.to_owned()));
+        let (key, value) = assignment.split_once('=').map_or_else(
+            || (assignment, cx.env.get(assignment).cloned().unwrap_or_default()),
+            |(key, value)| (key, value.to_owned()),
+        );
         service.env.insert(key.to_owned(), value);
     }
     service.dir = args.value("working-directory").map(str::to_owned).or(service.dir);

@@ -76,7 +76,11 @@ fn pack(fs: &Fs, base: &str, args: &Args) -> io::Result<Vec<u8>> {
     let mut builder = Builder::new(Vec::new());
     let mut todo: Vec<String> = args.rest.iter().rev().cloned().collect();
     while let Some(name) = todo.pop() {
-        if args.all("exclude").iter().any(|pattern| crate::lab::machines::shell::pattern::Pattern::new(pattern).matches(&name)) {
+        if args
+            .all("exclude")
+            .iter()
+            .any(|pattern| crate::lab::machines::shell::pattern::Pattern::new(pattern).matches(&name))
+        {
             continue;
         }
         let path = join(base, &name);
@@ -91,7 +95,9 @@ fn pack(fs: &Fs, base: &str, args: &Args) -> io::Result<Vec<u8>> {
                 header.set_entry_type(EntryType::Directory);
                 header.set_size(0);
                 builder.append_data(&mut header, format!("{}/", stored.trim_end_matches('/')), io::empty())?;
-                todo.extend(fs.list(&path)?.iter().rev().map(|child| format!("{}/{child}", name.trim_end_matches('/'))));
+                todo.extend(
+                    fs.list(&path)?.iter().rev().map(|child| format!("{}/{child}", name.trim_end_matches('/'))),
+                );
             }
             Kind::Link(target) => {
                 header.set_entry_type(EntryType::Symlink);

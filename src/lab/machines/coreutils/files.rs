@@ -157,7 +157,11 @@ pub(super) async fn cp(cx: &mut Cx) -> io::Result<i32> {
             continue;
         }
         let base = fs.canonical(&from).unwrap_or_default();
-        if deep && fs.canonical(&to).is_ok_and(|to| to == base || to.starts_with(&format!("{}/", base.trim_end_matches('/')))) {
+        if deep
+            && fs
+                .canonical(&to)
+                .is_ok_and(|to| to == base || to.starts_with(&format!("{}/", base.trim_end_matches('/'))))
+        {
             cx.complain(format!("cannot copy a directory, '{name}', into itself, '{to}'")).await;
             status = 1;
             continue;
@@ -411,11 +415,8 @@ pub(super) async fn mktemp(cx: &mut Cx) -> io::Result<i32> {
     };
     let name = dir.map_or(name.clone(), |dir| format!("{}/{name}", dir.trim_end_matches('/')));
     let path = cx.path(&name);
-    let made = if args.has("d directory") {
-        fs.mkdir(&path, 0o700)
-    } else {
-        fs.open(&path, Open::Write, 0o600).map(drop)
-    };
+    let made =
+        if args.has("d directory") { fs.mkdir(&path, 0o700) } else { fs.open(&path, Open::Write, 0o600).map(drop) };
     match made {
         Ok(()) => cx.out(format!("{name}\n")).await.map(|()| 0),
         Err(error) => Ok(cx.fail(&format!("failed to create file via template '{template}'"), &error).await),

@@ -59,7 +59,8 @@ pub(super) async fn find(cx: &mut Cx) -> io::Result<i32> {
             "-type" => value().map(|text| text.chars().next().map(Test::Type)),
             "-empty" => Ok(Some(Test::Empty)),
             "-newer" => value().and_then(|name| {
-                let meta = fs.meta(&cx.path(&name), true).map_err(|_| format!("'{name}': No such file or directory"))?;
+                let meta =
+                    fs.meta(&cx.path(&name), true).map_err(|_| format!("'{name}': No such file or directory"))?;
                 Ok(Some(Test::Newer(meta.modified)))
             }),
             "-mmin" | "-mtime" => {

@@ -351,7 +351,9 @@ pub(super) async fn getenforce(cx: &mut Cx) -> io::Result<i32> {
 pub(super) async fn getent(cx: &mut Cx) -> io::Result<i32> {
     let words = cx.words();
     let text = match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["hosts" | "ahosts" | "ahostsv4", name] => cx.machine.address_of(name).map(|address| format!("{address} {name}\n")),
+        ["hosts" | "ahosts" | "ahostsv4", name] => {
+            cx.machine.address_of(name).map(|address| format!("{address} {name}\n"))
+        }
         ["passwd", user] => {
             let passwd = cx.machine.fs().read("/etc/passwd")?;
             let passwd = String::from_utf8_lossy(&passwd).into_owned();

@@ -9,8 +9,8 @@ mod find;
 pub(super) mod info;
 mod sed;
 mod stat;
-mod text_files;
 pub(super) mod text;
+mod text_files;
 mod wrap;
 
 use std::io;
@@ -247,7 +247,6 @@ macro_rules! command_options {
     };
 }
 pub(super) use {command_options, options};
-
 
 /// `10`, `10K`, `2M`, `1G`.
 pub(super) fn size(text: &str) -> Option<u64> {

@@ -37,7 +37,9 @@ pub(super) async fn sed(cx: &mut Cx) -> io::Result<i32> {
     // `-i.bak` keeps its suffix in the same word.
     let words: Vec<String> = cx.words();
     let in_place = words.iter().find_map(|word| {
-        word.strip_prefix("--in-place").or_else(|| word.strip_prefix("-i")).map(|suffix| suffix.trim_start_matches('=').to_owned())
+        word.strip_prefix("--in-place")
+            .or_else(|| word.strip_prefix("-i"))
+            .map(|suffix| suffix.trim_start_matches('=').to_owned())
     });
     let words: Vec<String> =
         words.into_iter().filter(|word| !word.starts_with("-i") && !word.starts_with("--in-place")).collect();
@@ -79,7 +81,8 @@ pub(super) async fn sed(cx: &mut Cx) -> io::Result<i32> {
                 } else {
                     cx.machine.fs().write(&format!("{path}{suffix}"), text.as_bytes())
                 };
-                let done = done.and_then(|()| cx.machine.fs().write(&path, run(&mut commands, &text, quiet).as_bytes()));
+                let done =
+                    done.and_then(|()| cx.machine.fs().write(&path, run(&mut commands, &text, quiet).as_bytes()));
                 if let Err(error) = done {
                     return Ok(cx.fail(name, &error).await);
                 }

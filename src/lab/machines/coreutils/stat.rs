@@ -97,8 +97,10 @@ pub(super) async fn ls(cx: &mut Cx) -> io::Result<i32> {
         } else if !args.has("A almost-all") {
             names.retain(|name| !name.starts_with('.'));
         }
-        let entries: Vec<_> =
-            names.into_iter().filter_map(|name| Some((name.clone(), fs.meta(&join(&path, &name), false).ok()?))).collect();
+        let entries: Vec<_> = names
+            .into_iter()
+            .filter_map(|name| Some((name.clone(), fs.meta(&join(&path, &name), false).ok()?)))
+            .collect();
         if args.has("l") {
             let total: u64 = entries.iter().map(|(_, meta)| meta.len.div_ceil(1024)).sum();
             cx.out(format!("total {total}\n")).await?;
@@ -123,7 +125,8 @@ pub(super) async fn stat(cx: &mut Cx) -> io::Result<i32> {
                 continue;
             }
         };
-        let format = args.value("c format printf").unwrap_or("  File: %n\n  Size: %s\tInode: %i\tMode: %a\tUid: %U\nModify: %y");
+        let format =
+            args.value("c format printf").unwrap_or("  File: %n\n  Size: %s\tInode: %i\tMode: %a\tUid: %U\nModify: %y");
         let mut out = String::new();
         let mut chars = format.chars();
         while let Some(c) = chars.next() {
@@ -158,7 +161,8 @@ pub(super) async fn stat(cx: &mut Cx) -> io::Result<i32> {
                 Some(c) => out.extend(['%', c]),
             }
         }
-        cx.out(if args.value("printf").is_some() { crate::lab::machines::shell::ansi_c(&out) } else { out + "\n" }).await?;
+        cx.out(if args.value("printf").is_some() { crate::lab::machines::shell::ansi_c(&out) } else { out + "\n" })
+            .await?;
     }
     Ok(status)
 }
@@ -248,7 +252,8 @@ pub(super) async fn df(cx: &mut Cx) -> io::Result<i32> {
         return Ok(1);
     };
     let (head, row): (Vec<&str>, Vec<String>) = columns.into_iter().unzip();
-    let head = if args.value("output").is_none() { head.join(" ").replace("Avail", "Available") } else { head.join(" ") };
+    let head =
+        if args.value("output").is_none() { head.join(" ").replace("Avail", "Available") } else { head.join(" ") };
     cx.out(format!("{head}\n{}\n", row.join(" "))).await.map(|()| 0)
 }
 

@@ -11,7 +11,8 @@ use crate::lab::machines::shell::ansi_c;
 
 /// `echo` as bash does it: backslashes only with `-e`.
 pub(crate) fn echo(words: &[&str]) -> String {
-    let flag = |word: &&&str| word.len() > 1 && word.starts_with('-') && word.chars().skip(1).all(|c| "neE".contains(c));
+    let flag =
+        |word: &&&str| word.len() > 1 && word.starts_with('-') && word.chars().skip(1).all(|c| "neE".contains(c));
     let flags: String = words.iter().take_while(flag).flat_map(|word| word.chars()).collect();
     let rest: Vec<&str> = words.iter().skip_while(flag).copied().collect();
     let text = rest.join(" ");
@@ -49,7 +50,8 @@ fn one_format(format: &str, args: &mut std::slice::Iter<'_, &str>, out: &mut Str
             spec = spec.replacen('*', args.next().copied().unwrap_or("0"), 1);
         }
         let (flags, spec) = spec.split_at(spec.find(|c: char| !"-+ #0".contains(c)).unwrap_or(spec.len()));
-        let (width, precision) = spec.split_once('.').map_or((spec, None), |(width, precision)| (width, Some(precision)));
+        let (width, precision) =
+            spec.split_once('.').map_or((spec, None), |(width, precision)| (width, Some(precision)));
         // Nobody lines up columns wider than this.
         let width = width.parse::<usize>().unwrap_or(0).min(10_000);
         let precision = precision.map(|text| text.parse::<usize>().unwrap_or(0).min(10_000));
@@ -77,7 +79,13 @@ fn one_format(format: &str, args: &mut std::slice::Iter<'_, &str>, out: &mut Str
             'd' | 'i' | 'u' => {
                 let value = number()?;
                 let digits = format!("{:0>1$}", value.unsigned_abs(), precision.unwrap_or(1));
-                let sign = if value < 0 { "-" } else if flags.contains('+') { "+" } else { "" };
+                let sign = if value < 0 {
+                    "-"
+                } else if flags.contains('+') {
+                    "+"
+                } else {
+                    ""
+                };
                 format!("{sign}{digits}")
             }
             'x' => format!("{:x}", number()?),
@@ -187,7 +195,8 @@ pub(super) async fn grep(cx: &mut Cx) -> io::Result<i32> {
     if args.has("x line-regexp") {
         pattern = format!("^{pattern}$");
     }
-    let Ok(regex) = RegexBuilder::new(&pattern).case_insensitive(args.has("i ignore-case")).unicode(false).build() else {
+    let Ok(regex) = RegexBuilder::new(&pattern).case_insensitive(args.has("i ignore-case")).unicode(false).build()
+    else {
         cx.complain("Invalid regular expression").await;
         return Ok(2);
     };

@@ -67,7 +67,8 @@ pub(super) async fn tee(cx: &mut Cx) -> io::Result<i32> {
 
 /// `-5` for `-n 5`.
 fn old_style(words: Vec<String>) -> Vec<String> {
-    let number = |word: &String| word.strip_prefix('-').is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+    let number =
+        |word: &String| word.strip_prefix('-').is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
     words.into_iter().map(|word| if number(&word) { word.replacen('-', "-n", 1) } else { word }).collect()
 }
 

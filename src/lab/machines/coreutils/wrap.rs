@@ -7,10 +7,10 @@ use tokio::io::AsyncReadExt;
 
 use super::command_options;
 use crate::lab::machines::fs::Open;
+use crate::lab::machines::home_of;
 use crate::lab::machines::proc::{HUP, KILL, TERM, signal_number};
 use crate::lab::machines::program::{Cx, PATH};
 use crate::lab::machines::shell::Shell;
-use crate::lab::machines::home_of;
 
 /// `sh` and `bash`: `-c script name args…`, a file, or standard input.
 pub(super) async fn shell(cx: &mut Cx) -> io::Result<i32> {
@@ -104,7 +104,9 @@ pub(super) async fn sudo(cx: &mut Cx) -> io::Result<i32> {
     for (name, value) in [("HOME", home.as_str()), ("USER", &user), ("LOGNAME", &user), ("SHELL", "/bin/bash")] {
         cx.env.insert(name.to_owned(), value.to_owned());
     }
-    cx.env.extend(env.iter().filter_map(|word| word.split_once('=')).map(|(name, value)| (name.to_owned(), value.to_owned())));
+    cx.env.extend(
+        env.iter().filter_map(|word| word.split_once('=')).map(|(name, value)| (name.to_owned(), value.to_owned())),
+    );
     cx.user = user;
     if args.has("i") {
         cx.cwd = home;
@@ -112,14 +114,20 @@ pub(super) async fn sudo(cx: &mut Cx) -> io::Result<i32> {
     let mut command = command.to_vec();
     if args.has("i s") {
         let line: Vec<String> = command.iter().map(|word| quoted(word)).collect();
-        command = if line.is_empty() { vec!["bash".to_owned()] } else { vec!["bash".to_owned(), "-c".to_owned(), line.join(" ")] };
+        command = if line.is_empty() {
+            vec!["bash".to_owned()]
+        } else {
+            vec!["bash".to_owned(), "-c".to_owned(), line.join(" ")]
+        };
     }
     if command.is_empty() {
         return Ok(i32::from(!args.has("v k K")));
     }
-    if command.first().is_some_and(|name| cx.env.get("PATH").is_some_and(|path| {
-        crate::lab::machines::program::which(&cx.machine, name, &cx.cwd, path).is_none()
-    })) {
+    if command.first().is_some_and(|name| {
+        cx.env
+            .get("PATH")
+            .is_some_and(|path| crate::lab::machines::program::which(&cx.machine, name, &cx.cwd, path).is_none())
+    }) {
         cx.complain(format!("{}: command not found", command.first().map_or("", String::as_str))).await;
         return Ok(1);
     }
@@ -138,7 +146,8 @@ pub(super) async fn env(cx: &mut Cx) -> io::Result<i32> {
             let text: String = cx.env.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
             return cx.out(text).await.map(|()| 0);
         }
-        let found: Vec<String> = words.iter().filter_map(|name| cx.env.get(name)).map(|value| format!("{value}\n")).collect();
+        let found: Vec<String> =
+            words.iter().filter_map(|name| cx.env.get(name)).map(|value| format!("{value}\n")).collect();
         cx.out(found.concat()).await?;
         return Ok(i32::from(found.len() < words.len()));
     }
@@ -208,7 +217,11 @@ pub(super) async fn timeout(cx: &mut Cx) -> io::Result<i32> {
             Some("d") => 86_400.0,
             _ => 1.0,
         };
-        number.parse::<f64>().ok().filter(|n| n.is_finite() && *n >= 0.0).map(|n| Duration::from_secs_f64((n * unit).min(1e8)))
+        number
+            .parse::<f64>()
+            .ok()
+            .filter(|n| n.is_finite() && *n >= 0.0)
+            .map(|n| Duration::from_secs_f64((n * unit).min(1e8)))
     };
     let Some(limit) = seconds(limit) else {
         cx.complain(format!("invalid time interval '{limit}'")).await;
@@ -250,7 +263,9 @@ pub(super) async fn xargs(cx: &mut Cx) -> io::Result<i32> {
     cx.fd(0).read_to_string(&mut input).await?;
     let items: Vec<String> = match (args.has("0 null"), args.value("I"), args.value("d")) {
         (true, _, _) => input.split('\0').filter(|item| !item.is_empty()).map(str::to_owned).collect(),
-        (_, Some(_), _) => input.lines().map(|line| line.trim_start().to_owned()).filter(|line| !line.is_empty()).collect(),
+        (_, Some(_), _) => {
+            input.lines().map(|line| line.trim_start().to_owned()).filter(|line| !line.is_empty()).collect()
+        }
         (_, _, Some(delimiter)) => {
             let delimiter = crate::lab::machines::shell::ansi_c(delimiter);
             input.split(delimiter.as_str()).map(|item| item.trim_end_matches('\n').to_owned()).collect()

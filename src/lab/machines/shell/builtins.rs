@@ -14,9 +14,9 @@ use crate::lab::machines::program::{PATH, which};
 
 const NAMES: &[&str] = &[
     ":", ".", "[", "alias", "bg", "break", "builtin", "cd", "command", "continue", "declare", "disown", "echo", "eval",
-    "exec", "exit", "export", "false", "fg", "getopts", "hash", "jobs", "kill", "let", "local", "printf", "pwd", "read",
-    "readonly", "return", "set", "shift", "shopt", "source", "test", "times", "trap", "true", "type", "typeset", "ulimit",
-    "umask", "unalias", "unset", "wait",
+    "exec", "exit", "export", "false", "fg", "getopts", "hash", "jobs", "kill", "let", "local", "printf", "pwd",
+    "read", "readonly", "return", "set", "shift", "shopt", "source", "test", "times", "trap", "true", "type",
+    "typeset", "ulimit", "umask", "unalias", "unset", "wait",
 ];
 
 pub(super) fn is_builtin(name: &str) -> bool {
@@ -79,7 +79,8 @@ impl Shell {
             "eval" => self.eval(&words.join(" ")).await,
             "." | "source" => self.source(&words).await,
             "exec" => {
-                let args: Vec<String> = words.iter().skip_while(|word| **word == "--").map(|w| (*w).to_owned()).collect();
+                let args: Vec<String> =
+                    words.iter().skip_while(|word| **word == "--").map(|w| (*w).to_owned()).collect();
                 if args.is_empty() {
                     return Ok(0);
                 }
@@ -450,4 +451,3 @@ impl Shell {
         Ok(status)
     }
 }
-

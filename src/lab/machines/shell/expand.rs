@@ -138,12 +138,15 @@ impl Shell {
                         let before = out.len();
                         self.pieces(inner, true, out).await?;
                         let arguments_only = inner.iter().any(|piece| {
-                            matches!(&piece.piece, WordPiece::ParameterExpansion(Expr::Parameter {
-                                parameter: Parameter::Special(SpecialParameter::AllPositionalParameters {
-                                    concatenate: false,
-                                }),
-                                ..
-                            }))
+                            matches!(
+                                &piece.piece,
+                                WordPiece::ParameterExpansion(Expr::Parameter {
+                                    parameter: Parameter::Special(SpecialParameter::AllPositionalParameters {
+                                        concatenate: false,
+                                    }),
+                                    ..
+                                })
+                            )
                         });
                         if out.len() == before && !arguments_only {
                             out.push(literal(String::new()));
@@ -185,7 +188,10 @@ impl Shell {
             Ok(program) => program,
             Err(why) => return Err(self.fatal(why, 2).await),
         };
-        let (mut reader, writer) = { let (reader, writer) = pipe(); (Fd::In(reader), Fd::Out(writer)) };
+        let (mut reader, writer) = {
+            let (reader, writer) = pipe();
+            (Fd::In(reader), Fd::Out(writer))
+        };
         let (mut sub, guard) = self.subshell("sh");
         sub.cx.fds.insert(1, writer);
         let run = supervise(guard, Box::pin(async move { sub.program(&program).await }));
@@ -422,7 +428,9 @@ impl Shell {
             let mut cuts: Box<dyn Iterator<Item = usize>> =
                 if largest { Box::new((0..=count).rev()) } else { Box::new(0..=count) };
             let keep = cuts.find_map(|cut| {
-                let (gone, kept) = if prefix { chars.split_at(cut) } else {
+                let (gone, kept) = if prefix {
+                    chars.split_at(cut)
+                } else {
                     let (kept, gone) = chars.split_at(count - cut);
                     (gone, kept)
                 };

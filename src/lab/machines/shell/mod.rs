@@ -15,9 +15,9 @@ use std::future::Future;
 use std::sync::Arc;
 
 use brush_parser::ast::{
-    AndOr, AndOrList, Assignment, AssignmentName, AssignmentValue, CaseItemPostAction, Command, CommandPrefixOrSuffixItem,
-    CompoundCommand, CompoundList, FunctionBody, IoFileRedirectKind, IoFileRedirectTarget, IoRedirect, Pipeline, Program,
-    RedirectList, SeparatorOperator, SimpleCommand, Word,
+    AndOr, AndOrList, Assignment, AssignmentName, AssignmentValue, CaseItemPostAction, Command,
+    CommandPrefixOrSuffixItem, CompoundCommand, CompoundList, FunctionBody, IoFileRedirectKind, IoFileRedirectTarget,
+    IoRedirect, Pipeline, Program, RedirectList, SeparatorOperator, SimpleCommand, Word,
 };
 use brush_parser::{Parser, ParserOptions};
 use futures::future::{BoxFuture, join_all};
@@ -157,9 +157,10 @@ impl Shell {
     pub fn new(cx: Cx, args: Vec<String>) -> Self {
         let mut args = args.into_iter();
         let name = args.next().unwrap_or_else(|| "sh".to_owned());
-        let vars = cx.env.iter().map(|(name, value)| {
-            (name.clone(), Var { value: value.clone(), exported: true, readonly: false })
-        });
+        let vars = cx
+            .env
+            .iter()
+            .map(|(name, value)| (name.clone(), Var { value: value.clone(), exported: true, readonly: false }));
         let mut shell = Self {
             name,
             args: args.collect(),
@@ -668,9 +669,9 @@ impl Shell {
         if let Some(word) = &command.word_or_name {
             args.extend(self.fields(&[word]).await?);
         }
-        let declares = args.first().is_some_and(|name| {
-            matches!(name.as_str(), "export" | "readonly" | "local" | "declare" | "typeset")
-        });
+        let declares = args
+            .first()
+            .is_some_and(|name| matches!(name.as_str(), "export" | "readonly" | "local" | "declare" | "typeset"));
         for item in command.suffix.iter().flat_map(|suffix| &suffix.0) {
             match item {
                 CommandPrefixOrSuffixItem::IoRedirect(redirect) => redirects.push(redirect),
