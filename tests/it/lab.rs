@@ -256,9 +256,8 @@ async fn hostile_commands_alone() {
         "ln -s / x; cat x/etc/hostname".to_owned(),
         format!("cat {up}{place}/secret"),
         format!("ln -sf {up}{place} up; cat up/secret; echo owned > up/secret; rm -rf up/"),
-        format!(
-            "cat planted/secret; echo owned > planted/secret; ls planted; rm -rf planted/secret; cp /etc/passwd planted/"
-        ),
+        "cat planted/secret; echo owned > planted/secret; ls planted; rm -rf planted/secret; cp /etc/passwd planted/"
+            .to_owned(),
         format!("cat {place}/secret; echo owned > {place}/secret"),
         format!("sudo sh -c 'echo owned > {place}/secret; rm -rf {place}'"),
         "sudo sh -c 'echo x > /etc/bartizan-escape'".to_owned(),
