@@ -1,1 +1,171 @@
-//! A cloud in a file, for the lab and for tests.
+//! A cloud in a file, for the lab and for tests: several processes may open the same file. It keeps what matters of EC2:
+//! states take their time, what is in use cannot be deleted, client tokens work only where the real API has them.
+
+mod rules;
+mod state;
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::{Cloud, CloudError, Create, Kind, Resource, Tags, describe};
+pub use state::{Fault, Settings, State, Stored};
+
+/// A handle on the file; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct MemoryCloud {
+    path: Arc<PathBuf>,
+}
+
+impl MemoryCloud {
+    /// Open the file, or make a new one (0600) with an empty account in it.
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self, CloudError> {
+        let cloud = Self { path: Arc::new(path.into()) };
+        cloud.with_state(|_| ())?;
+        Ok(cloud)
+    }
+
+    /// Read and change the whole account at once. Objects whose time has come are in their next state already.
+    pub fn with_state<R>(&self, change: impl FnOnce(&mut State) -> R) -> Result<R, CloudError> {
+        let broken = |why: String| CloudError::Other { call: format!("memory cloud {}", self.path.display()), why };
+        let io = |error: std::io::Error| broken(error.to_string());
+        let private = |path: &Path| OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
+        let lock: File = private(&self.beside("lock")).map_err(io)?;
+        lock.lock().map_err(io)?;
+        let mut state = match std::fs::read(self.path.as_ref()) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => State::default(),
+            Err(error) => return Err(io(error)),
+        };
+        state.settle(jiff::Timestamp::now().as_millisecond());
+        let result = change(&mut state);
+        let bytes = serde_json::to_vec_pretty(&state).map_err(|error| broken(error.to_string()))?;
+        let next = self.beside("next");
+        let mut file = private(&next).map_err(io)?;
+        file.set_len(0).and_then(|()| file.write_all(&bytes)).map_err(io)?;
+        std::fs::rename(&next, self.path.as_ref()).map_err(io)?;
+        Ok(result)
+    }
+
+    /// What the serial console of an instance shows from now on.
+    pub fn set_console_output(&self, instance: &str, text: &str) -> Result<(), CloudError> {
+        self.with_object(instance, |stored| text.clone_into(&mut stored.console))
+    }
+
+    /// Change a property behind the API's back.
+    pub fn set_property(&self, id: &str, name: &str, value: &str) -> Result<(), CloudError> {
+        self.with_object(id, |stored| {
+            stored.resource.properties.insert(name.to_owned(), value.to_owned());
+        })
+    }
+
+    fn with_object(&self, id: &str, change: impl FnOnce(&mut Stored)) -> Result<(), CloudError> {
+        self.with_state(|state| state.objects.get_mut(id).map(change))?
+            .ok_or_else(|| CloudError::NotFound { call: "memory cloud".into(), why: format!("there is no {id}") })
+    }
+
+    fn beside(&self, extension: &str) -> PathBuf {
+        let mut name = self.path.as_os_str().to_owned();
+        name.push(".");
+        name.push(extension);
+        name.into()
+    }
+
+    /// The file may be locked by another process for a moment: not on the async threads.
+    async fn off<R: Send + 'static>(
+        &self,
+        call: impl FnOnce(&mut State) -> Result<R, CloudError> + Send + 'static,
+    ) -> Result<R, CloudError> {
+        let cloud = self.clone();
+        let ended = tokio::task::spawn_blocking(move || cloud.with_state(call)).await;
+        ended.map_err(|error| CloudError::Other { call: "memory cloud".into(), why: error.to_string() })??
+    }
+}
+
+#[async_trait]
+impl Cloud for MemoryCloud {
+    async fn whoami(&self) -> Result<String, CloudError> {
+        self.off(|state| Ok(format!("arn:aws:iam::{}:user/bartizan", state.settings.account))).await
+    }
+
+    async fn zones(&self) -> Result<Vec<String>, CloudError> {
+        self.off(|state| Ok(["a", "b", "c"].map(|zone| format!("{}{zone}", state.settings.region)).to_vec())).await
+    }
+
+    async fn endpoint_services(&self) -> Result<Vec<String>, CloudError> {
+        const SERVICES: [&str; 9] =
+            ["ec2", "elasticfilesystem", "elasticloadbalancing", "kms", "logs", "s3", "ssm", "ssmmessages", "sts"];
+        self.off(|state| {
+            Ok(SERVICES.map(|service| format!("com.amazonaws.{}.{service}", state.settings.region)).to_vec())
+        })
+        .await
+    }
+
+    async fn create(&self, create: &Create) -> Result<Resource, CloudError> {
+        let create = create.clone();
+        self.off(move |state| {
+            let fault = state.next_call(describe::create_name(create.kind))?;
+            let made = state.create(&create)?;
+            fault.map(|()| made)
+        })
+        .await
+    }
+
+    async fn get(&self, kind: Kind, id: &str) -> Result<Resource, CloudError> {
+        let id = id.to_owned();
+        self.off(move |state| state.get(kind, &id).map(|stored| stored.resource.clone())).await
+    }
+
+    async fn find(&self, kind: Kind, tags: &Tags) -> Result<Vec<Resource>, CloudError> {
+        let tags = tags.clone();
+        self.off(move |state| {
+            let mut found: Vec<&Stored> = state
+                .objects
+                .values()
+                .filter(|stored| stored.resource.kind == kind && !stored.resource.is_gone() && state.is_visible(stored))
+                .filter(|stored| tags.iter().all(|(name, value)| stored.resource.tags.get(name) == Some(value)))
+                .collect();
+            found.sort_by_key(|stored| (stored.born_ms, stored.number));
+            Ok(found.into_iter().map(|stored| stored.resource.clone()).collect())
+        })
+        .await
+    }
+
+    async fn modify(&self, kind: Kind, id: &str, properties: &BTreeMap<String, String>) -> Result<(), CloudError> {
+        let (id, properties) = (id.to_owned(), properties.clone());
+        self.off(move |state| {
+            for (name, value) in &properties {
+                let call = describe::modify_name(kind, name, value.is_empty());
+                let fault = state.next_call(call)?;
+                state.modify(kind, &id, name, value, call)?;
+                fault?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn delete(&self, kind: Kind, id: &str) -> Result<(), CloudError> {
+        let id = id.to_owned();
+        self.off(move |state| {
+            let fault = state.next_call(describe::delete_name(kind))?;
+            state.delete(kind, &id)?;
+            fault
+        })
+        .await
+    }
+
+    async fn console_output(&self, instance: &str) -> Result<String, CloudError> {
+        let id = instance.to_owned();
+        self.off(move |state| state.get(Kind::Instance, &id).map(|stored| stored.console.clone())).await
+    }
+
+    fn describe(&self, create: &Create) -> String {
+        describe::create(create)
+    }
+}

@@ -1,5 +1,13 @@
-//! Running a plan: probe → run → verify, with attempts, back-off, cancel, skip and resume. It knows nothing of what a
-//! stage does.
+//! Running a plan: probe → run → verify, with attempts, back-off, cancel, skip, recovery and resume. It knows nothing
+//! of what a stage does.
 
 pub mod command;
+pub mod hands;
+pub mod retry;
+pub mod runner;
 pub mod step;
+
+pub use command::Command;
+pub use hands::{Hands, Recovery, Resume};
+pub use runner::{Ending, Options, Runner};
+pub use step::{Probe, Ran, Step, StepCx, StepError};

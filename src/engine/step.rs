@@ -93,6 +93,18 @@ pub struct StepCx<W> {
 }
 
 impl<W> StepCx<W> {
+    /// The same for the next phase: the run as it stands now.
+    pub async fn fresh(&self, attempt: u32) -> Self {
+        Self {
+            world: self.world.clone(),
+            step: self.step.clone(),
+            attempt,
+            sink: self.sink.clone(),
+            cancel: self.cancel.clone(),
+            model: self.sink.model().await,
+        }
+    }
+
     /// A fact that an earlier step recorded.
     pub fn fact(&self, key: &str) -> Option<String> {
         self.model.fact(key).map(str::to_owned)
@@ -114,5 +126,12 @@ impl<W> StepCx<W> {
     }
     pub async fn note(&self, level: Level, text: impl Into<String>) {
         self.sink.emit(Data::Note { level, text: text.into() }).await;
+    }
+    /// Say how something that the operator asked for went.
+    pub async fn tell(&self, what: &str, result: Result<(), StepError>) {
+        match result {
+            Ok(()) => self.note(Level::Info, format!("{what}: done")).await,
+            Err(error) => self.note(Level::Error, format!("{what}: {}", error.causes.join(": "))).await,
+        }
     }
 }

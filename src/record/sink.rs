@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::model::RunModel;
 use crate::model::event::{Data, Event, LogLine};
 
 /// What reaches the recorder.
@@ -15,6 +16,10 @@ pub enum Entry {
         source: String,
         lines: Vec<LogLine>,
     },
+    /// Asks for the fold of everything handed over before.
+    Model(oneshot::Sender<Arc<RunModel>>),
+    /// Nothing more is to be recorded.
+    Finish,
 }
 
 /// A recorded event, shared by all who follow the run.
@@ -50,5 +55,18 @@ impl Sink {
         if !lines.is_empty() {
             let _closed = self.sender.send(Entry::Lines { source: source.to_owned(), lines }).await;
         }
+    }
+
+    /// The run as it is after everything that this sink was given before.
+    pub async fn model(&self) -> Arc<RunModel> {
+        let (answer, wait) = oneshot::channel();
+        match self.sender.send(Entry::Model(answer)).await {
+            Ok(()) => wait.await.unwrap_or_default(),
+            Err(_) => Arc::default(),
+        }
+    }
+
+    pub(super) async fn finish(&self) {
+        let _closed = self.sender.send(Entry::Finish).await;
     }
 }

@@ -1,1 +1,35 @@
 //! OCI registries: planning, copying and proving a release.
+//!
+//! What is mirrored is what the release payload itself lists, by digest. Manifests travel as the bytes that they are:
+//! they are read with `oci-spec` and never written by it, because a mirror that changes a byte changes the digest.
+//!
+//! | room | what for |
+//! |---|---|
+//! | [`client`] | one HTTP client for the distribution API: what can be asked |
+//! | `send` | how it is asked: tokens, redirects, time limits |
+//! | [`auth`] | `auth.json` by the rules of containers, and what registries answer to it |
+//! | [`blob`] | reading a blob that may break in the middle, and uploading one |
+//! | [`manifest`] | reading manifests and lists |
+//! | [`release`] | a pull spec, the payload behind it, and its components |
+//! | [`plan`] | images → manifests → blobs, less what the mirror has |
+//! | [`copy`] | doing the plan |
+//! | [`prove`] | asking the mirror for every digest |
+//! | [`outputs`] | mapping file, `imageDigestSources`, IDMS |
+//! | [`agent`] | all of it as a job on the bastion that tells of itself in JSON lines |
+
+pub mod agent;
+pub mod auth;
+pub mod blob;
+pub mod client;
+pub mod copy;
+pub mod digest;
+pub mod error;
+pub mod manifest;
+pub mod outputs;
+pub mod plan;
+pub mod prove;
+pub mod release;
+mod send;
+
+pub use client::{Client, Net};
+pub use error::{Class, RegistryError, Side};

@@ -1,12 +1,25 @@
-//! What the operator asked for: `cluster.toml`, typed and checked before anything is touched.
+//! What the operator asked for: `cluster.toml`, typed and checked before anything is touched. It may read the files that
+//! the operator named, and nothing else.
 
+pub mod cidr;
+pub mod files;
+pub mod install_check;
+pub mod install_config;
+pub mod keys;
+pub mod load;
+pub mod problem;
 pub mod secret;
+pub mod secrets;
+pub mod validate;
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use load::{digest, example, load, parse};
+pub use problem::{Problem, SpecErrors};
 pub use secret::Secret;
+pub use secrets::Secrets;
 
 /// The whole of `cluster.toml`. Every field has a default unless its doc says "required".
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -342,6 +355,19 @@ impl Default for InstallSpec {
 }
 
 impl Spec {
+    /// 18 of `4.18.12` or `4.18.0-rc.2`; `None` when the text is no whole version of OpenShift 4.
+    pub fn minor_of(version: &str) -> Option<u32> {
+        let digits = |text: &str| (1..=3).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+        let (minor, patch) = version.strip_prefix("4.")?.split_once('.')?;
+        let (patch, label) = patch.split_once('-').unwrap_or((patch, "0"));
+        let good = |byte: u8| byte.is_ascii_alphanumeric() || b".-".contains(&byte);
+        let labelled = !label.is_empty() && label.bytes().all(good);
+        (digits(minor) && digits(patch) && labelled).then(|| minor.parse().ok()).flatten()
+    }
+    /// The minor version of the release; 0 only for a spec that was never validated.
+    pub fn minor(&self) -> u32 {
+        Self::minor_of(&self.release.version).unwrap_or(0)
+    }
     /// `<name>.<base_domain>`
     pub fn domain(&self) -> String {
         format!("{}.{}", self.cluster.name, self.cluster.base_domain)

@@ -17,6 +17,12 @@ impl Secret {
         Self(Arc::from(text))
     }
 
+    /// A larger text that holds secrets which are known already (an install-config, a script's input). Its own lines are
+    /// ordinary words and are not redacted.
+    pub fn holding(text: impl Into<String>) -> Self {
+        Self(Arc::from(text.into()))
+    }
+
     /// The value itself. Every use is a place to review.
     pub fn reveal(&self) -> &str {
         &self.0

@@ -7,6 +7,8 @@ mod engine;
 mod host;
 mod journal;
 #[cfg(feature = "lab")]
+mod ocp;
+#[cfg(feature = "lab")]
 mod lab;
 mod record;
 mod registry;

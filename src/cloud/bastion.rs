@@ -1,0 +1,117 @@
+//! The bastion: made from its blueprint, with its host keys read from the console so that nobody has to trust the first
+//! answer on port 22.
+
+pub use super::blueprint::BastionInputs;
+use super::blueprint::{self, Made, bastion_name, public_subnet_name, vpc_name};
+use super::ledger::{Ledger, LedgerError};
+use super::survey::Survey;
+use super::vpc::Network;
+use crate::model::event::Action;
+use crate::spec::Spec;
+
+/// A bastion that runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bastion {
+    pub instance: String,
+    pub private_ip: String,
+    pub public_ip: Option<String>,
+    /// Of the private zone that holds the mirror's name, for a managed mirror.
+    pub hosted_zone: Option<String>,
+}
+
+impl BastionInputs {
+    /// In the first public subnet, or in the first private one where there is none.
+    pub fn new(network: &Network, operator_cidr: &str, public_key: &str) -> Result<Self, LedgerError> {
+        let public = network.public_subnets.first();
+        let (subnet, _) = public
+            .or(network.private_subnets.first())
+            .ok_or_else(|| LedgerError::Unfit(format!("{} has no subnet for the bastion", network.vpc)))?;
+        Ok(Self {
+            operator_cidr: operator_cidr.to_owned(),
+            public_key: public_key.trim().to_owned(),
+            vpc: network.vpc.clone(),
+            vpc_cidr: network.vpc_cidr.clone(),
+            subnet: subnet.clone(),
+            public: public.is_some(),
+        })
+    }
+}
+
+/// The calls that [`ensure_bastion`] would make; nothing for a bastion that is there.
+pub fn preview(spec: &Spec) -> Vec<Action> {
+    if spec.bastion.host.is_some() {
+        return Vec::new();
+    }
+    let zone = blueprint::assumed_zones(spec).into_iter().next().unwrap_or_default();
+    let existing = spec.network.existing.as_ref();
+    let inputs = BastionInputs {
+        operator_cidr: spec.bastion.operator_cidr.clone().unwrap_or_else(|| "<this machine>/32".into()),
+        public_key: format!("<{}>", spec.credentials.ssh_public_key.display()),
+        vpc: existing.map_or_else(|| format!("<{}>", vpc_name(spec)), |existing| existing.vpc_id.clone()),
+        vpc_cidr: spec.network.vpc_cidr.clone(),
+        subnet: existing.map_or_else(
+            || format!("<{}>", public_subnet_name(spec, &zone)),
+            |existing| {
+                existing.public_subnets.iter().chain(&existing.private_subnets).next().cloned().unwrap_or_default()
+            },
+        ),
+        public: existing.is_none_or(|existing| !existing.public_subnets.is_empty()),
+    };
+    blueprint::preview(&blueprint::bastion(spec, &inputs))
+}
+
+/// Make what is missing of the bastion and wait until it runs. That it answers on port 22 is not known yet.
+pub async fn ensure_bastion(ledger: &Ledger, spec: &Spec, inputs: &BastionInputs) -> Result<Bastion, LedgerError> {
+    let mut made = Made::new();
+    ledger.apply(&blueprint::bastion(spec, inputs), &mut made).await?;
+    let name = bastion_name(spec);
+    bastion_of(spec, &made).ok_or_else(|| LedgerError::Unfit(format!("{name} is not there")))
+}
+
+/// What is there of the bastion; the bastion itself when that is all of it. Changes nothing.
+pub async fn survey_bastion(
+    ledger: &Ledger,
+    spec: &Spec,
+    inputs: &BastionInputs,
+) -> Result<(Option<Bastion>, Survey), LedgerError> {
+    let survey = ledger.survey(&blueprint::bastion(spec, inputs)).await?;
+    let bastion = if survey.is_complete() { bastion_of(spec, &survey.made) } else { None };
+    Ok((bastion, survey))
+}
+
+fn bastion_of(spec: &Spec, made: &Made) -> Option<Bastion> {
+    let name = bastion_name(spec);
+    let instance = made.get(&name)?;
+    Some(Bastion {
+        instance: instance.id.clone(),
+        private_ip: instance.property("PrivateIpAddress").unwrap_or_default().to_owned(),
+        public_ip: instance.property("PublicIpAddress").map(str::to_owned),
+        hosted_zone: made.get(&format!("{name}-zone")).map(|zone| zone.id.clone()),
+    })
+}
+
+/// The host keys that cloud-init prints on the console, as `ssh-ed25519 AAAA…`, the newest boot's last. Empty until they are
+/// there.
+///
+/// They stand between `-----BEGIN SSH HOST KEY KEYS-----` and `-----END SSH HOST KEY KEYS-----`
+/// (cloud-init, `cloudinit/config/cc_ssh_authkey_fingerprints.py` and `tools/write-ssh-key-fingerprints`), with what the
+/// console puts before each line.
+pub fn host_keys_from_console(console: &str) -> Vec<String> {
+    let mut keys: Vec<String> = Vec::new();
+    let mut inside = false;
+    for line in console.lines() {
+        if line.contains("-----BEGIN SSH HOST KEY KEYS-----") {
+            // Another boot: the keys of the one before may be out of date.
+            keys.clear();
+            inside = true;
+        } else if line.contains("-----END SSH HOST KEY KEYS-----") {
+            inside = false;
+        } else if inside {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let key =
+                words.windows(2).map(|pair| pair.join(" ")).find(|key| ssh_key::PublicKey::from_openssh(key).is_ok());
+            keys.extend(key);
+        }
+    }
+    keys
+}

@@ -1,0 +1,268 @@
+//! One HTTP client for the distribution API (opencontainers/distribution-spec, `spec.md`).
+//!
+//! What can be asked of a registry; how it is asked is in [`super::send`]. A [`Client`] talks to any number of registries of one side (source or
+//! mirror) with one set of credentials. It may touch the network and nothing else.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, Once};
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use reqwest::header::{self, HeaderValue};
+use reqwest::{Method, StatusCode};
+
+use super::auth::{Challenge, Credentials, Token};
+use super::digest;
+use super::error::{Class, RegistryError, Side};
+use super::manifest::{ACCEPT, Manifest};
+use super::send::{Payload, host_of, text};
+
+/// How registries are reached. System roots are always trusted, and `HTTPS_PROXY`/`NO_PROXY` are honoured.
+#[derive(Debug, Clone, Default)]
+pub struct Net {
+    /// PEM texts, each with one or more certificates, trusted besides the system's.
+    pub roots: Vec<String>,
+    /// Where a `host` or `host:port` really is, as `curl --connect-to`: names, TLS and `Host` stay as they are.
+    pub resolve: Vec<(String, SocketAddr)>,
+    pub retry: Retry,
+}
+
+/// Patience with errors that may pass.
+#[derive(Debug, Clone, Copy)]
+pub struct Retry {
+    /// Attempts after the first.
+    pub times: usize,
+    /// Doubles with every attempt, with jitter.
+    pub first: Duration,
+    pub longest: Duration,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { times: 5, first: Duration::from_secs(1), longest: Duration::from_secs(30) }
+    }
+}
+
+impl Retry {
+    pub(super) fn backoff(self) -> ExponentialBuilder {
+        ExponentialBuilder::default()
+            .with_min_delay(self.first)
+            .with_max_delay(self.longest)
+            .with_max_times(self.times)
+            .with_jitter()
+    }
+
+    /// The pause before attempt `n` (from 1) after `error`, or none when it is not worth one.
+    pub(super) fn pause(self, n: usize, error: &RegistryError) -> Option<Duration> {
+        let pause = self.backoff().build().nth(n.saturating_sub(1)).filter(|_| error.is_retryable())?;
+        Some(error.retry_after.map_or(pause, |asked| pause.max(asked)))
+    }
+}
+
+/// A repository of a registry.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Repo {
+    /// `host[:port]`
+    pub registry: String,
+    /// `namespace/name`
+    pub name: String,
+}
+
+impl Repo {
+    pub fn new(registry: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { registry: registry.into(), name: name.into() }
+    }
+}
+
+impl std::fmt::Display for Repo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.registry, self.name)
+    }
+}
+
+/// Cheap to clone; all clones share connections and tokens.
+#[derive(Clone)]
+pub struct Client {
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    pub(super) side: Side,
+    /// Small requests, HTTP/2 where it is offered: Quay gives it ten times the request budget.
+    pub(super) api: reqwest::Client,
+    /// Bodies: a connection each, so that one TCP window does not carry them all.
+    pub(super) bulk: reqwest::Client,
+    pub(super) resolve: Vec<(String, SocketAddr)>,
+    pub(super) retry: Retry,
+    pub(super) credentials: Credentials,
+    pub(super) challenges: Mutex<HashMap<String, Challenge>>,
+    /// By registry and scopes. Held while a token is fetched, so that it is fetched once.
+    pub(super) tokens: tokio::sync::Mutex<HashMap<(String, String), Token>>,
+}
+
+impl Client {
+    pub fn new(net: &Net, credentials: Credentials, side: Side) -> Result<Self, RegistryError> {
+        static PROVIDER: Once = Once::new();
+        PROVIDER.call_once(|| {
+            // Another part of the program may have chosen it already; it is the same one.
+            let _chosen = rustls::crypto::ring::default_provider().install_default();
+        });
+        let wrong = |what: &str, error: &reqwest::Error| {
+            let error = RegistryError::transport(side, what, error);
+            RegistryError::new(side, Class::Ca, what, error.why)
+        };
+        let mut roots = Vec::new();
+        for pem in &net.roots {
+            let certificates = reqwest::Certificate::from_pem_bundle(pem.as_bytes())
+                .map_err(|error| wrong("reading a CA certificate (PEM)", &error))?;
+            if certificates.is_empty() {
+                let why = "it holds no certificate; expected -----BEGIN CERTIFICATE-----";
+                return Err(RegistryError::new(side, Class::Ca, "reading a CA certificate (PEM)", why));
+            }
+            roots.extend(certificates);
+        }
+        let build = |http1: bool| {
+            let mut builder = reqwest::Client::builder()
+                .user_agent(concat!("bartizan/", env!("CARGO_PKG_VERSION")))
+                .redirect(reqwest::redirect::Policy::none())
+                .tls_certs_merge(roots.clone())
+                .connect_timeout(Duration::from_secs(15))
+                .pool_idle_timeout(Duration::from_secs(30));
+            if http1 {
+                builder = builder.http1_only();
+            }
+            for (name, address) in &net.resolve {
+                builder = builder.resolve(host_of(name), *address);
+            }
+            builder.build().map_err(|error| wrong("setting up TLS", &error))
+        };
+        Ok(Self {
+            inner: Arc::new(Inner {
+                side,
+                api: build(false)?,
+                bulk: build(true)?,
+                resolve: net.resolve.clone(),
+                retry: net.retry,
+                credentials,
+                challenges: Mutex::default(),
+                tokens: tokio::sync::Mutex::default(),
+            }),
+        })
+    }
+
+    pub fn side(&self) -> Side {
+        self.inner.side
+    }
+
+    pub(super) fn retry(&self) -> Retry {
+        self.inner.retry
+    }
+
+    /// The registry answers and accepts our credentials.
+    pub async fn ping(&self, registry: &str) -> Result<(), RegistryError> {
+        let ask = self.ask(Method::GET, &Repo::new(registry, ""), "", false)?;
+        self.patiently(|| async {
+            let response = self.send(&ask).await?;
+            self.expect(&ask, response, &[StatusCode::OK]).await.map(drop)
+        })
+        .await
+    }
+
+    /// A manifest or list as the bytes that it is; by digest they are checked.
+    pub async fn manifest(&self, repo: &Repo, reference: &str) -> Result<Manifest, RegistryError> {
+        let mut ask = self.ask(Method::GET, repo, &format!("manifests/{reference}"), false)?;
+        ask.headers.insert(header::ACCEPT, HeaderValue::from_static(ACCEPT));
+        self.patiently(|| async {
+            let response = self.send(&ask).await?;
+            let response = self.expect(&ask, response, &[StatusCode::OK]).await?;
+            let content_type = text(response.headers(), header::CONTENT_TYPE.as_str());
+            let named = text(response.headers(), "docker-content-digest");
+            let bytes = self.document(&ask, response).await?;
+            let found = digest::of(&bytes);
+            let wanted = if digest::is_valid(reference) { Some(reference.to_owned()) } else { named };
+            if let Some(wanted) = wanted.filter(|wanted| *wanted != found) {
+                let why = format!("the content has digest {found}, expected {wanted}");
+                return Err(RegistryError::new(self.side(), Class::Digest, ask.name(), why));
+            }
+            Ok(Manifest::new(bytes, content_type.as_deref(), found))
+        })
+        .await
+    }
+
+    /// The digest behind a tag or digest, or `None` when the registry has it not.
+    pub async fn head_manifest(&self, repo: &Repo, reference: &str) -> Result<Option<String>, RegistryError> {
+        let mut ask = self.ask(Method::HEAD, repo, &format!("manifests/{reference}"), false)?;
+        ask.headers.insert(header::ACCEPT, HeaderValue::from_static(ACCEPT));
+        let answer = self
+            .patiently(|| async {
+                let response = self.send(&ask).await?;
+                if response.status() == StatusCode::NOT_FOUND {
+                    return Ok(None);
+                }
+                let response = self.expect(&ask, response, &[StatusCode::OK]).await?;
+                Ok(Some(text(response.headers(), "docker-content-digest")))
+            })
+            .await?;
+        match answer {
+            None => Ok(None),
+            Some(Some(digest)) => Ok(Some(digest)),
+            // The header is optional in the specification; the content is not.
+            Some(None) => self.manifest(repo, reference).await.map(|manifest| Some(manifest.digest)),
+        }
+    }
+
+    /// Store exactly these bytes under a tag or digest.
+    pub async fn put_manifest(&self, repo: &Repo, reference: &str, manifest: &Manifest) -> Result<(), RegistryError> {
+        let mut ask = self.ask(Method::PUT, repo, &format!("manifests/{reference}"), true)?;
+        let content_type = HeaderValue::from_str(&manifest.content_type).map_err(|_| {
+            RegistryError::new(self.side(), Class::Other, ask.name(), "the content type is no header value")
+        })?;
+        ask.headers.insert(header::CONTENT_TYPE, content_type);
+        ask.body = Payload::Whole(manifest.bytes.clone());
+        self.patiently(|| async {
+            let response = self.send(&ask).await?;
+            let response = self.expect(&ask, response, &[StatusCode::CREATED, StatusCode::OK]).await?;
+            let stored = text(response.headers(), "docker-content-digest");
+            match stored.filter(|stored| *stored != manifest.digest) {
+                None => Ok(()),
+                Some(stored) => {
+                    let why = format!("it was stored as {stored}, expected {}", manifest.digest);
+                    Err(RegistryError::new(self.side(), Class::Digest, ask.name(), why))
+                }
+            }
+        })
+        .await
+    }
+
+    /// Whether this repository has the blob.
+    pub async fn has_blob(&self, repo: &Repo, digest: &str) -> Result<bool, RegistryError> {
+        let ask = self.ask(Method::HEAD, repo, &format!("blobs/{digest}"), false)?;
+        self.patiently(|| async {
+            let response = self.send(&ask).await?;
+            if response.status() == StatusCode::NOT_FOUND {
+                return Ok(false);
+            }
+            self.expect(&ask, response, &[StatusCode::OK]).await.map(|_| true)
+        })
+        .await
+    }
+
+    /// Tags of a repository, at most the first page.
+    pub async fn tags(&self, repo: &Repo) -> Result<Vec<String>, RegistryError> {
+        #[derive(serde::Deserialize)]
+        struct Answer {
+            tags: Option<Vec<String>>,
+        }
+        let ask = self.ask(Method::GET, repo, "tags/list", false)?;
+        self.patiently(|| async {
+            let response = self.send(&ask).await?;
+            let response = self.expect(&ask, response, &[StatusCode::OK]).await?;
+            let body = self.document(&ask, response).await?;
+            let answer: Answer = serde_json::from_slice(&body)
+                .map_err(|error| RegistryError::new(self.side(), Class::Other, ask.name(), error.to_string()))?;
+            Ok(answer.tags.unwrap_or_default())
+        })
+        .await
+    }
+}

@@ -1,0 +1,451 @@
+//! The copier: from a plan to a full mirror.
+//!
+//! Each digest is moved once and mounted wherever else it is needed; the largest go first, with a lane of their own for
+//! the small ones; manifests follow their blobs, children before lists, and the release's tag comes last, so that a
+//! mirror that has the tag is complete. Nothing is kept: a second run finds by HEAD what the first one did.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::blob::{BlobReader, Mount};
+use super::client::{Client, Repo};
+use super::error::{Class, RegistryError, Side};
+use super::plan::{Plan, PlannedBlob, RELEASE};
+use crate::model::event::{ImageState, SyncEvent};
+
+/// MiB of blobs in memory at once.
+const MEMORY: usize = 256;
+/// Blobs below this many bytes have a lane of their own.
+const SMALL: u64 = 1 << 20;
+const SMALL_LANES: usize = 2;
+/// Between two reports on one image.
+const TICK: Duration = Duration::from_millis(250);
+
+/// How it went.
+#[derive(Debug, Default)]
+pub struct Copied {
+    /// Bytes that went from the source to the mirror.
+    pub moved: u64,
+    /// How often the mirror took a blob over from another of its repositories.
+    pub mounted: u64,
+    /// Images that are not complete, with the reason.
+    pub failed: Vec<(String, RegistryError)>,
+    /// What made everything stop.
+    pub stopped: Option<RegistryError>,
+    pub cancelled: bool,
+}
+
+impl Copied {
+    pub fn is_complete(&self) -> bool {
+        self.failed.is_empty() && self.stopped.is_none() && !self.cancelled
+    }
+}
+
+/// Do what the plan says, with `jobs` blobs in flight. Progress may be dropped when nobody reads `events`; states are not.
+pub async fn copy(
+    source: &Client,
+    mirror: &Client,
+    plan: Arc<Plan>,
+    jobs: usize,
+    events: mpsc::Sender<SyncEvent>,
+    cancel: &CancellationToken,
+) -> Copied {
+    let work = Arc::new(Work::new(source.clone(), mirror.clone(), plan, events, cancel.child_token()));
+    work.announce().await;
+    let mut workers = JoinSet::new();
+    for lane in std::iter::repeat_n(Lane::Any, jobs.max(1)).chain(std::iter::repeat_n(Lane::Small, SMALL_LANES)) {
+        let work = Arc::clone(&work);
+        workers.spawn(async move { work.run(lane).await });
+    }
+    let reporter = tokio::spawn({
+        let work = Arc::clone(&work);
+        async move { work.report().await }
+    });
+    // Dropping this future ends the workers: they belong to the set.
+    while workers.join_next().await.is_some() {}
+    if !work.stop.is_cancelled() {
+        work.write_release().await;
+    }
+    reporter.abort();
+    work.settle().await;
+    let mut state = work.lock();
+    let failed = std::mem::take(&mut state.images)
+        .into_iter()
+        .zip(&work.plan.images)
+        .filter_map(|(progress, image)| progress.error.map(|error| (image.wanted.name.clone(), error)));
+    Copied {
+        failed: failed.collect(),
+        stopped: state.fault.take(),
+        moved: state.moved,
+        mounted: state.mounted,
+        cancelled: cancel.is_cancelled(),
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Lane {
+    Any,
+    Small,
+}
+
+enum Job {
+    Blob(usize),
+    Write(usize),
+}
+
+struct Work {
+    source: Client,
+    mirror: Client,
+    plan: Arc<Plan>,
+    events: mpsc::Sender<SyncEvent>,
+    stop: CancellationToken,
+    memory: Semaphore,
+    /// Bytes of each blob that came from the source.
+    arrived: Vec<AtomicU64>,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// Blobs still to be taken, largest first.
+    blobs: VecDeque<usize>,
+    /// Images whose blobs are all there.
+    ready: VecDeque<usize>,
+    images: Vec<Progress>,
+    moved: u64,
+    mounted: u64,
+    fault: Option<RegistryError>,
+}
+
+#[derive(Default)]
+struct Progress {
+    /// Blobs that are not in their place yet.
+    open: usize,
+    started: bool,
+    /// Some of it had to be moved, not only mounted.
+    moved: bool,
+    mounted: bool,
+    done: bool,
+    error: Option<RegistryError>,
+    reported: u64,
+}
+
+impl Work {
+    fn new(
+        source: Client,
+        mirror: Client,
+        plan: Arc<Plan>,
+        events: mpsc::Sender<SyncEvent>,
+        stop: CancellationToken,
+    ) -> Self {
+        let mut images: Vec<Progress> = plan.images.iter().map(|_| Progress::default()).collect();
+        let open: Vec<usize> =
+            (0..plan.blobs.len()).filter(|at| plan.blobs.get(*at).is_some_and(|blob| !blob.is_placed())).collect();
+        for at in &open {
+            for image in plan.blobs.get(*at).map(|blob| blob.images.as_slice()).unwrap_or_default() {
+                if let Some(progress) = images.get_mut(*image) {
+                    progress.open += 1;
+                }
+            }
+        }
+        for (progress, image) in images.iter_mut().zip(&plan.images) {
+            progress.done = image.is_present();
+            progress.error = image.broken.clone();
+        }
+        let mut blobs = open;
+        blobs.sort_by_key(|at| std::cmp::Reverse(plan.blobs.get(*at).map(|blob| blob.blob.size)));
+        let arrived = plan.blobs.iter().map(|blob| AtomicU64::new(if blob.is_stored() { blob.blob.size } else { 0 }));
+        let arrived = arrived.collect();
+        let ready = (0..plan.images.len())
+            .filter(|at| images.get(*at).is_some_and(|image| image.open == 0 && !image.done && image.error.is_none()))
+            .filter(|at| !is_release(&plan, *at))
+            .collect();
+        let state = State { blobs: blobs.into(), ready, images, moved: 0, mounted: 0, fault: None };
+        Self { source, mirror, plan, events, stop, memory: Semaphore::new(MEMORY), arrived, state: Mutex::new(state) }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn name(&self, image: usize) -> String {
+        self.plan.images.get(image).map(|image| image.wanted.name.clone()).unwrap_or_default()
+    }
+
+    async fn tell(&self, image: usize, state: ImageState, attempt: u32) {
+        let _nobody_listens = self.events.send(SyncEvent::ImageState { image: self.name(image), state, attempt }).await;
+    }
+
+    /// What is known before the first byte: images that are there, and images that cannot be had.
+    async fn announce(&self) {
+        for (at, image) in self.plan.images.iter().enumerate() {
+            if let Some(error) = &image.broken {
+                self.tell(at, failed(error), 1).await;
+            } else if image.is_present() {
+                self.tell(at, ImageState::Present, 1).await;
+            }
+        }
+    }
+
+    async fn run(&self, lane: Lane) {
+        while let Some(job) = self.take(lane) {
+            let work = async {
+                match job {
+                    Job::Blob(at) => self.blob(at).await,
+                    Job::Write(at) => self.write(at, false).await,
+                }
+            };
+            tokio::select! {
+                () = work => {}
+                () = self.stop.cancelled() => return,
+            }
+        }
+    }
+
+    fn take(&self, lane: Lane) -> Option<Job> {
+        let mut state = self.lock();
+        if self.stop.is_cancelled() {
+            return None;
+        }
+        if let Some(image) = state.ready.pop_front() {
+            return Some(Job::Write(image));
+        }
+        loop {
+            let at = match lane {
+                Lane::Any => state.blobs.pop_front()?,
+                Lane::Small => {
+                    let last = *state.blobs.back()?;
+                    self.plan.blobs.get(last).filter(|blob| blob.blob.size < SMALL)?;
+                    state.blobs.pop_back()?
+                }
+            };
+            let needed = |image: &usize| state.images.get(*image).is_some_and(|image| image.error.is_none());
+            if self.plan.blobs.get(at).is_some_and(|blob| blob.images.iter().any(needed)) {
+                return Some(Job::Blob(at));
+            }
+        }
+    }
+
+    async fn blob(&self, at: usize) {
+        let Some(planned) = self.plan.blobs.get(at) else { return };
+        // Base layers belong to everybody; only the first image is said to be copied by them.
+        let owner = planned.images.iter().copied().find(|image| {
+            let mut state = self.lock();
+            let progress = state.images.get_mut(*image).filter(|progress| progress.error.is_none());
+            progress.map(|progress| progress.started = true).is_some()
+        });
+        if let Some(owner) = owner {
+            self.tell(owner, ImageState::Copying, 1).await;
+        }
+        let mut attempt = 1;
+        let result = loop {
+            match self.place(at, planned, attempt > 1).await {
+                Ok(moved) => break Ok(moved),
+                // The reader was patient with the source already; only wrong content is worth reading again.
+                Err(error) if error.side == Side::Source && error.kind() != Class::Digest => break Err(error),
+                Err(error) => match self.mirror.retry().pause(attempt, &error) {
+                    Some(pause) => tokio::time::sleep(pause).await,
+                    None => break Err(error),
+                },
+            }
+            attempt += 1;
+            if let Some(owner) = owner {
+                self.tell(owner, ImageState::Copying, u32::try_from(attempt).unwrap_or(u32::MAX)).await;
+            }
+        };
+        match result {
+            Ok(moved) => self.placed(planned, moved),
+            Err(error) => {
+                for image in &planned.images {
+                    self.fail(*image, &error).await;
+                }
+            }
+        }
+    }
+
+    /// Bring a blob to every repository that needs it; `true` when its bytes had to be moved.
+    async fn place(&self, at: usize, planned: &PlannedBlob, again: bool) -> Result<bool, RegistryError> {
+        let digest = &planned.blob.digest;
+        let mut have: Option<&Repo> = planned.places.iter().find(|(_, present)| **present).map(|(repo, _)| repo);
+        let mut moved = false;
+        for repo in planned.places.iter().filter(|(_, present)| !**present).map(|(repo, _)| repo) {
+            // An earlier attempt may have got through without our hearing of it.
+            if again && self.mirror.has_blob(repo, digest).await? {
+                have = Some(repo);
+                continue;
+            }
+            let mut session = None;
+            if let Some(from) = have {
+                match self.mirror.mount(repo, &from.name, digest).await? {
+                    Mount::Mounted => {
+                        self.lock().mounted += 1;
+                        continue;
+                    }
+                    Mount::Session(open) => session = Some(open),
+                }
+            }
+            let arrived = self.arrived.get(at);
+            if let Some(arrived) = arrived {
+                arrived.store(0, Ordering::Relaxed);
+            }
+            let count = |bytes| {
+                if let Some(arrived) = arrived {
+                    arrived.fetch_add(bytes, Ordering::Relaxed);
+                }
+            };
+            let mut reader = BlobReader::new(&self.source, &planned.source, &planned.blob);
+            self.mirror.upload(repo, &planned.blob, &mut reader, session, &self.memory, &count).await?;
+            self.lock().moved += planned.blob.size;
+            (have, moved) = (Some(repo), true);
+        }
+        Ok(moved)
+    }
+
+    fn placed(&self, planned: &PlannedBlob, moved: bool) {
+        let mut state = self.lock();
+        let state = &mut *state;
+        for image in &planned.images {
+            if let Some(progress) = state.images.get_mut(*image) {
+                progress.open = progress.open.saturating_sub(1);
+                progress.moved |= moved;
+                progress.mounted |= !moved;
+                if progress.open == 0 && progress.error.is_none() && !progress.done && !is_release(&self.plan, *image) {
+                    state.ready.push_back(*image);
+                }
+            }
+        }
+    }
+
+    /// Write the manifests of an image whose blobs are all there.
+    async fn write(&self, at: usize, untagged: bool) {
+        let Some(image) = self.plan.images.get(at) else { return };
+        let first = self.lock().images.get_mut(at).is_some_and(|image| !std::mem::replace(&mut image.started, true));
+        if first {
+            self.tell(at, ImageState::Copying, 1).await;
+        }
+        for write in &image.writes {
+            let tags = write.reference == image.wanted.tag;
+            let reference = if tags && untagged { &write.manifest.digest } else { &write.reference };
+            if let Err(error) = self.mirror.put_manifest(&image.wanted.target, reference, &write.manifest).await {
+                return self.fail(at, &error).await;
+            }
+        }
+        let state = {
+            let mut state = self.lock();
+            let Some(progress) = state.images.get_mut(at) else { return };
+            progress.done = true;
+            if progress.mounted && !progress.moved { ImageState::Mounted } else { ImageState::Done }
+        };
+        let progress = SyncEvent::Progress { image: self.name(at), bytes: image.bytes, rate: None };
+        let _nobody_listens = self.events.send(progress).await;
+        self.tell(at, state, 1).await;
+    }
+
+    /// The release image, when all else is done. While something is missing it gets no tag.
+    async fn write_release(&self) {
+        for at in (0..self.plan.images.len()).filter(|at| is_release(&self.plan, *at)) {
+            let (due, incomplete) = {
+                let state = self.lock();
+                let due = state.images.get(at).is_some_and(|it| it.open == 0 && !it.done && it.error.is_none());
+                (due, state.images.iter().any(|image| image.error.is_some()))
+            };
+            if due {
+                self.write(at, incomplete).await;
+            }
+        }
+    }
+
+    /// What was begun and will not be ended now waits again.
+    async fn settle(&self) {
+        let begun: Vec<usize> = {
+            let state = self.lock();
+            let begun = |progress: &Progress| progress.started && !progress.done && progress.error.is_none();
+            state.images.iter().enumerate().filter(|(_, progress)| begun(progress)).map(|(at, _)| at).collect()
+        };
+        for image in begun {
+            self.tell(image, ImageState::Waiting, 1).await;
+        }
+    }
+
+    async fn fail(&self, image: usize, error: &RegistryError) {
+        let news = {
+            let mut state = self.lock();
+            let news = match state.images.get_mut(image) {
+                Some(progress) if progress.error.is_none() && !progress.done => {
+                    progress.error = Some(error.clone());
+                    true
+                }
+                _ => false,
+            };
+            if error.side == Side::Mirror && error.is_fatal_for_registry() {
+                state.fault.get_or_insert_with(|| error.clone());
+            }
+            news
+        };
+        if news {
+            self.tell(image, failed(error), 1).await;
+        }
+        if error.side == Side::Mirror && error.is_fatal_for_registry() {
+            self.stop.cancel();
+        }
+    }
+
+    /// Tell of every image that grew, four times a second.
+    async fn report(&self) {
+        let mut owners: Vec<Vec<usize>> = self.plan.images.iter().map(|_| Vec::new()).collect();
+        for (at, blob) in self.plan.blobs.iter().enumerate() {
+            for image in &blob.images {
+                if let Some(blobs) = owners.get_mut(*image) {
+                    blobs.push(at);
+                }
+            }
+        }
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut before = Instant::now();
+        loop {
+            ticks.tick().await;
+            let elapsed = before.elapsed().as_secs_f64();
+            before = Instant::now();
+            let mut grown = Vec::new();
+            {
+                let mut state = self.lock();
+                for (at, progress) in state.images.iter_mut().enumerate() {
+                    if progress.done || progress.error.is_some() || !progress.started {
+                        continue;
+                    }
+                    let blobs = owners.get(at).map(Vec::as_slice).unwrap_or_default();
+                    let bytes = blobs.iter().filter_map(|blob| self.arrived.get(*blob));
+                    let bytes: u64 = bytes.map(|arrived| arrived.load(Ordering::Relaxed)).sum();
+                    if bytes > progress.reported {
+                        let rate = (bytes - progress.reported) as f64 / elapsed.max(0.05);
+                        grown.push((at, bytes, rate as u64));
+                        progress.reported = bytes;
+                    }
+                }
+            }
+            for (at, bytes, rate) in grown {
+                // Dropped when the reader is behind; the next report holds more.
+                let _behind =
+                    self.events.try_send(SyncEvent::Progress { image: self.name(at), bytes, rate: Some(rate) });
+            }
+        }
+    }
+}
+
+fn is_release(plan: &Plan, image: usize) -> bool {
+    plan.images.get(image).is_some_and(|image| image.wanted.name == RELEASE)
+}
+
+fn failed(error: &RegistryError) -> ImageState {
+    ImageState::Failed {
+        side: error.side.as_str().to_owned(),
+        class: error.class().to_owned(),
+        why: format!("{}: {}", error.what, error.why),
+    }
+}

@@ -1,0 +1,366 @@
+//! From a release to the exact work: images → manifests → blobs, less what the mirror has.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
+use tokio_util::sync::CancellationToken;
+
+use super::client::{Client, Repo};
+use super::digest;
+use super::error::{Class, Malformed, RegistryError, Side};
+use super::manifest::{Blob, Content, Manifest, signature_tag};
+use super::release::{PullSpec, Release};
+use crate::model::event::{PlannedImage, SyncEvent};
+use crate::spec::Subset;
+
+/// Requests in flight while planning and proving. Quay allows 50/s to one client.
+pub(super) const PARALLEL: usize = 12;
+
+/// Name of the release image itself among the images.
+pub const RELEASE: &str = "release";
+
+/// Component names of the subset `core-21`.
+pub fn core_21() -> impl Iterator<Item = &'static str> {
+    let text = include_str!("../../assets/core-21.txt");
+    text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
+}
+
+/// Where things go, and which.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// `host:port` of the mirror.
+    pub registry: String,
+    pub release_repository: String,
+    pub component_repository: String,
+    /// Tag of the release image in the mirror, `4.18.12-x86_64`; also the beginning of the components' tags.
+    pub release_tag: String,
+    pub subset: Subset,
+    pub additional: Vec<PullSpec>,
+    /// Only images with these names or digests.
+    pub only: Option<Vec<String>>,
+}
+
+/// One image to have in the mirror.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    pub name: String,
+    pub source: PullSpec,
+    pub target: Repo,
+    /// Tag in the mirror: keeps the image from garbage collection.
+    pub tag: String,
+}
+
+impl Wanted {
+    /// Where it will be: `mirror:5000/openshift/release@sha256:…`
+    pub fn mirrored(&self) -> String {
+        match &self.source.digest {
+            Some(digest) => format!("{}@{digest}", self.target),
+            None => format!("{}:{}", self.target, self.tag),
+        }
+    }
+}
+
+/// Everything that a mirror of this release holds, and what the operator should know about that. The release image is
+/// the first. Names of `only` that are not there are an error.
+pub fn wanted(release: &Release, target: &Target) -> Result<(Vec<Wanted>, Option<String>), Malformed> {
+    let mut images = vec![Wanted {
+        name: RELEASE.to_owned(),
+        source: PullSpec { tag: None, digest: Some(release.digest.clone()), ..release.pull_spec.clone() },
+        target: Repo::new(&target.registry, &target.release_repository),
+        tag: target.release_tag.clone(),
+    }];
+    let core: BTreeSet<&str> = core_21().collect();
+    let mut left_out = 0;
+    for component in &release.components {
+        if target.subset == Subset::Core21 && !core.contains(component.name.as_str()) {
+            left_out += 1;
+            continue;
+        }
+        images.push(Wanted {
+            name: component.name.clone(),
+            source: component.pull_spec.clone(),
+            target: Repo::new(&target.registry, &target.component_repository),
+            tag: format!("{}-{}", target.release_tag, component.name),
+        });
+    }
+    for image in &target.additional {
+        let by_digest = image.digest.as_deref().and_then(digest::hex).map(|hex| format!("sha256-{hex}"));
+        images.push(Wanted {
+            name: image.to_string(),
+            source: image.clone(),
+            target: Repo::new(&target.registry, &image.repo.name),
+            tag: image.tag.clone().or(by_digest).unwrap_or_else(|| "latest".into()),
+        });
+    }
+    if let Some(only) = &target.only {
+        let is = |image: &Wanted, name: &String| {
+            image.name == *name || image.source.digest.as_ref().is_some_and(|digest| digest == name)
+        };
+        if let Some(stranger) = only.iter().find(|name| !images.iter().any(|image| is(image, name))) {
+            let why =
+                format!("release {} has no image \"{stranger}\"; expected a component name or digest", release.version);
+            return Err(Malformed::new("only", why));
+        }
+        images.retain(|image| only.iter().any(|name| is(image, name)));
+    }
+    let warning = (left_out > 0).then(|| {
+        format!(
+            "subset core-21 leaves out {left_out} images of release {}: such a mirror cannot boot a cluster",
+            release.version
+        )
+    });
+    Ok((images, warning))
+}
+
+/// The work.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub images: Vec<Image>,
+    /// Each digest once, in no particular order.
+    pub blobs: Vec<PlannedBlob>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Image {
+    pub wanted: Wanted,
+    /// Of its manifest or list.
+    pub digest: String,
+    pub layers: u32,
+    /// Of all its blobs.
+    pub bytes: u64,
+    /// What is still to be written, in this order: children, the image, signatures.
+    pub writes: Vec<Write>,
+    /// Why it cannot be copied.
+    pub broken: Option<RegistryError>,
+}
+
+impl Image {
+    /// What was wanted, by the digest that was found.
+    pub fn pinned(&self) -> Wanted {
+        let mut wanted = self.wanted.clone();
+        if !self.digest.is_empty() {
+            wanted.source.digest = Some(self.digest.clone());
+        }
+        wanted
+    }
+
+    /// The mirror has it with all that belongs to it.
+    pub fn is_present(&self) -> bool {
+        self.broken.is_none() && self.writes.is_empty()
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Write {
+    pub manifest: Manifest,
+    /// Tag or digest.
+    pub reference: String,
+}
+
+#[derive(Debug, Clone)]
+pub struct PlannedBlob {
+    pub blob: Blob,
+    pub source: Repo,
+    /// Repositories of the mirror that need it, and whether they have it.
+    pub places: BTreeMap<Repo, bool>,
+    /// Positions in [`Plan::images`].
+    pub images: Vec<usize>,
+}
+
+impl PlannedBlob {
+    /// Its bytes are somewhere in the mirror.
+    pub fn is_stored(&self) -> bool {
+        self.places.values().any(|present| *present)
+    }
+    /// Nothing is left to be done for it.
+    pub fn is_placed(&self) -> bool {
+        self.places.values().all(|present| *present)
+    }
+}
+
+impl Plan {
+    /// What the screen needs before the first byte moves.
+    pub fn event(&self) -> SyncEvent {
+        let sum = |filter: fn(&&PlannedBlob) -> bool| self.blobs.iter().filter(filter).map(|blob| blob.blob.size).sum();
+        SyncEvent::Planned {
+            images: self
+                .images
+                .iter()
+                .map(|image| PlannedImage {
+                    name: image.wanted.name.clone(),
+                    digest: image.digest.clone(),
+                    repository: image.wanted.target.name.clone(),
+                    layers: image.layers,
+                    bytes: image.bytes,
+                })
+                .collect(),
+            blobs: self.blobs.len() as u64,
+            bytes: sum(|_| true),
+            present_bytes: sum(|blob| blob.is_stored()),
+        }
+    }
+}
+
+/// What was learnt of one image.
+struct Described {
+    image: Image,
+    blobs: Vec<Blob>,
+    /// The mirror has the manifest, and so (it checks) every blob.
+    stored: bool,
+}
+
+/// Fetch all manifests and ask the mirror what it has. An image that the source lacks becomes a broken one; a failure
+/// that would meet every image is an error.
+pub async fn plan(
+    source: &Client,
+    mirror: &Client,
+    images: Vec<Wanted>,
+    cancel: &CancellationToken,
+) -> Result<Plan, RegistryError> {
+    let work = async {
+        let described: Vec<Described> = futures::stream::iter(images)
+            .map(|wanted| describe(source, mirror, wanted).boxed())
+            .buffered(PARALLEL)
+            .try_collect()
+            .await?;
+        let (images, mut blobs) = assemble(described);
+        let asked: Vec<(usize, Repo)> = blobs
+            .iter()
+            .enumerate()
+            .flat_map(|(at, blob)| {
+                blob.places.iter().filter(|(_, present)| !**present).map(move |(repo, _)| (at, repo.clone()))
+            })
+            .collect();
+        let questions: Vec<(usize, Repo, String)> = asked
+            .into_iter()
+            .filter_map(|(at, repo)| blobs.get(at).map(|blob| (at, repo, blob.blob.digest.clone())))
+            .collect();
+        let answers: Vec<(usize, Repo, bool)> = futures::stream::iter(questions)
+            .map(|(at, repo, digest)| {
+                let question = async move {
+                    let has = mirror.has_blob(&repo, &digest).await?;
+                    Ok::<_, RegistryError>((at, repo, has))
+                };
+                question.boxed()
+            })
+            .buffer_unordered(PARALLEL)
+            .try_collect()
+            .await?;
+        for (at, repo, has) in answers {
+            if let Some(blob) = blobs.get_mut(at) {
+                blob.places.insert(repo, has);
+            }
+        }
+        Ok(Plan { images, blobs })
+    };
+    tokio::select! {
+        plan = work => plan,
+        () = cancel.cancelled() => Err(RegistryError::new(source.side(), Class::Other, "planning", "cancelled")),
+    }
+}
+
+async fn describe(source: &Client, mirror: &Client, wanted: Wanted) -> Result<Described, RegistryError> {
+    match look(source, mirror, &wanted).await {
+        Ok(described) => Ok(described),
+        Err(error) if error.side == Side::Mirror => Err(error),
+        Err(error) => {
+            // The mirror may have it already, and then it does not matter that the source has lost it.
+            if let Some(digest) = &wanted.source.digest
+                && let Ok(Some(_)) = mirror.head_manifest(&wanted.target, digest).await
+            {
+                let there = PullSpec { repo: wanted.target.clone(), tag: None, digest: Some(digest.clone()) };
+                let copy = Wanted { source: there, ..wanted.clone() };
+                let mut described = look(mirror, mirror, &copy).await?;
+                described.image.wanted = wanted;
+                return Ok(described);
+            }
+            let digest = wanted.source.digest.clone().unwrap_or_default();
+            let image = Image { wanted, digest, layers: 0, bytes: 0, writes: Vec::new(), broken: Some(error) };
+            Ok(Described { image, blobs: Vec::new(), stored: false })
+        }
+    }
+}
+
+async fn look(source: &Client, mirror: &Client, wanted: &Wanted) -> Result<Described, RegistryError> {
+    let repo = &wanted.source.repo;
+    let malformed = |error: Malformed| RegistryError::malformed(source.side(), error.within(&repo.to_string()));
+    let top = source.manifest(repo, wanted.source.reference()).await?;
+    let mut blobs: Vec<Blob> = Vec::new();
+    let mut layers = 0_u32;
+    let mut manifests = Vec::new();
+    let mut take = |content: Content| match content {
+        Content::Image { config, layers: list } => {
+            layers = layers.saturating_add(u32::try_from(list.len()).unwrap_or(u32::MAX));
+            blobs.extend(list);
+            blobs.push(config);
+            Vec::new()
+        }
+        Content::List { children } => children,
+    };
+    for child in take(top.read().map_err(malformed)?) {
+        let child = source.manifest(repo, &child.digest).await?;
+        if !take(child.read().map_err(malformed)?).is_empty() {
+            let why = "is a list inside a list; expected an image";
+            return Err(malformed(Malformed::new(format!("manifest {}", child.digest), why)));
+        }
+        manifests.push(child);
+    }
+    let tagged = mirror.head_manifest(&wanted.target, &wanted.tag).await?.as_ref() == Some(&top.digest);
+    let stored = tagged || mirror.head_manifest(&wanted.target, &top.digest).await?.is_some();
+    let mut writes = Vec::new();
+    if !stored {
+        let write = |manifest: &Manifest| Write { manifest: manifest.clone(), reference: manifest.digest.clone() };
+        writes.extend(manifests.iter().map(write));
+    }
+    if !tagged {
+        writes.push(Write { manifest: top.clone(), reference: wanted.tag.clone() });
+    }
+    manifests.push(top.clone());
+    let mut signed = Vec::new();
+    for manifest in &manifests {
+        let Some(tag) = signature_tag(&manifest.digest) else { continue };
+        let Some(signature) = source.head_manifest(repo, &tag).await? else { continue };
+        if mirror.head_manifest(&wanted.target, &tag).await?.as_ref() == Some(&signature) {
+            continue;
+        }
+        let signature = source.manifest(repo, &tag).await?;
+        if let Content::Image { config, layers } = signature.read().map_err(malformed)? {
+            signed.extend(layers);
+            signed.push(config);
+            writes.push(Write { manifest: signature, reference: tag });
+        }
+    }
+    // A signature can be new on an image that is not; its blobs are then asked for one by one.
+    let stored = stored && signed.is_empty();
+    blobs.extend(signed);
+    let mut seen = BTreeSet::new();
+    blobs.retain(|blob| seen.insert(blob.digest.clone()));
+    let bytes = blobs.iter().map(|blob| blob.size).sum();
+    let image = Image { wanted: wanted.clone(), digest: top.digest, layers, bytes, writes, broken: None };
+    Ok(Described { image, blobs, stored })
+}
+
+fn assemble(described: Vec<Described>) -> (Vec<Image>, Vec<PlannedBlob>) {
+    let mut images = Vec::new();
+    let mut blobs: Vec<PlannedBlob> = Vec::new();
+    let mut known: HashMap<String, usize> = HashMap::new();
+    for (at, described) in described.into_iter().enumerate() {
+        for blob in described.blobs {
+            let place = *known.entry(blob.digest.clone()).or_insert_with(|| {
+                blobs.push(PlannedBlob {
+                    blob,
+                    source: described.image.wanted.source.repo.clone(),
+                    places: BTreeMap::new(),
+                    images: Vec::new(),
+                });
+                blobs.len() - 1
+            });
+            if let Some(blob) = blobs.get_mut(place) {
+                *blob.places.entry(described.image.wanted.target.clone()).or_default() |= described.stored;
+                blob.images.push(at);
+            }
+        }
+        images.push(described.image);
+    }
+    (images, blobs)
+}

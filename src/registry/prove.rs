@@ -1,0 +1,106 @@
+//! The end check of a mirror, whoever filled it: every digest answers.
+
+use futures::{FutureExt as _, StreamExt as _};
+
+use super::client::{Client, Repo};
+use super::error::RegistryError;
+use super::manifest::signature_tag;
+use super::plan::{PARALLEL, Wanted};
+use crate::model::event::SyncEvent;
+
+/// One question to the mirror.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// Name of the image, for the answer.
+    pub name: String,
+    pub repo: Repo,
+    /// Tag or digest.
+    pub reference: String,
+    /// What must answer; `None`: anything.
+    pub digest: Option<String>,
+}
+
+/// What the mirror answered.
+#[derive(Debug, Clone, Default)]
+pub struct Proof {
+    pub proven: u64,
+    /// `name: mirror/repository@sha256:…`, in the order of the claims.
+    pub missing: Vec<String>,
+}
+
+impl Proof {
+    pub fn event(&self) -> SyncEvent {
+        SyncEvent::Proven { images: self.proven, missing: self.missing.clone() }
+    }
+}
+
+/// That the mirror has these images by digest.
+pub fn claims(images: &[Wanted]) -> Vec<Claim> {
+    let claim = |image: &Wanted| Claim {
+        name: image.name.clone(),
+        repo: image.target.clone(),
+        reference: image.source.digest.clone().unwrap_or_else(|| image.tag.clone()),
+        digest: image.source.digest.clone(),
+    };
+    images.iter().map(claim).collect()
+}
+
+/// That the mirror has the signatures that the source has beside these images (OpenShift 4.21 and later refuse to start
+/// images without).
+pub async fn signature_claims(source: &Client, images: &[Wanted]) -> Result<Vec<Claim>, RegistryError> {
+    let questions: Vec<(Wanted, String)> = images
+        .iter()
+        .filter_map(|image| Some((image.clone(), signature_tag(image.source.digest.as_deref()?)?)))
+        .collect();
+    let answers: Vec<Result<Option<Claim>, RegistryError>> = futures::stream::iter(questions)
+        .map(|(image, tag)| {
+            let question = async move {
+                let digest = source.head_manifest(&image.source.repo, &tag).await?;
+                Ok(digest.map(|digest| Claim {
+                    name: format!("{} signature", image.name),
+                    repo: image.target,
+                    reference: tag,
+                    digest: Some(digest),
+                }))
+            };
+            question.boxed()
+        })
+        .buffered(PARALLEL)
+        .collect()
+        .await;
+    answers.into_iter().filter_map(Result::transpose).collect()
+}
+
+/// Ask the mirror. An error is one of asking; a "no" is not.
+pub async fn prove(mirror: &Client, claims: &[Claim]) -> Result<Proof, RegistryError> {
+    let answers: Vec<Result<Option<String>, RegistryError>> = futures::stream::iter(claims.to_vec())
+        .map(|claim| {
+            let question = async move {
+                let found = mirror.head_manifest(&claim.repo, &claim.reference).await?;
+                Ok(match (found, &claim.digest) {
+                    (None, _) => Some(format!("{}: {}", claim.name, place(&claim))),
+                    (Some(found), Some(digest)) if found != *digest => {
+                        Some(format!("{}: {} is {found}, expected {digest}", claim.name, place(&claim)))
+                    }
+                    _ => None,
+                })
+            };
+            question.boxed()
+        })
+        .buffered(PARALLEL)
+        .collect()
+        .await;
+    let mut proof = Proof::default();
+    for answer in answers {
+        match answer? {
+            None => proof.proven += 1,
+            Some(missing) => proof.missing.push(missing),
+        }
+    }
+    Ok(proof)
+}
+
+fn place(claim: &Claim) -> String {
+    let mark = if claim.reference.starts_with("sha256:") { '@' } else { ':' };
+    format!("{}{mark}{}", claim.repo, claim.reference)
+}

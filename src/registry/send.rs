@@ -1,0 +1,368 @@
+//! How a request reaches a registry: tokens, redirects, time limits.
+//!
+//! The rest of [`Client`]: what it asks is in [`super::client`], how it is asked is here.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use backon::Retryable as _;
+use base64::Engine as _;
+use bytes::Bytes;
+use futures::StreamExt as _;
+use jiff::Timestamp;
+use reqwest::header::{self, HeaderMap, HeaderValue};
+use reqwest::{Method, Response, StatusCode, Url};
+
+use super::auth::{Challenge, Login, Token};
+use super::client::{Client, Repo};
+use super::error::{Class, RegistryError};
+use crate::spec::Secret;
+
+/// An answer is awaited for this long, and each piece of a body.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Registries read a large blob again, or assemble it from its chunks, before they say that they have it.
+const WRITE_PATIENCE: Duration = Duration::from_secs(300);
+/// Below this speed an upload counts as dead.
+const SLOWEST_UPLOAD: u64 = 64 * 1024;
+/// Nothing that we keep in memory as a document is larger.
+const DOCUMENT_LIMIT: usize = 16 << 20;
+const REDIRECTS: usize = 5;
+
+/// A request that can be sent again.
+pub(super) struct Ask {
+    pub method: Method,
+    pub url: Url,
+    pub registry: String,
+    /// For choosing the login.
+    pub repository: String,
+    pub scopes: Vec<String>,
+    pub headers: HeaderMap,
+    pub body: Payload,
+    pub bulk: bool,
+}
+
+#[derive(Clone)]
+pub(super) enum Payload {
+    Empty,
+    Whole(Bytes),
+    /// Pieces and their total length.
+    Pieces(Arc<Vec<Bytes>>, u64),
+}
+
+impl Client {
+    /// A request below `/v2/<repo>/` with the scope that it needs.
+    pub(super) fn ask(&self, method: Method, repo: &Repo, path: &str, push: bool) -> Result<Ask, RegistryError> {
+        let mut text = format!("https://{}/v2/", repo.registry);
+        let mut scopes = Vec::new();
+        if !repo.name.is_empty() {
+            text = format!("{text}{}/{path}", repo.name);
+            scopes.push(format!("repository:{}:{}", repo.name, if push { "pull,push" } else { "pull" }));
+        }
+        let url = Url::parse(&text)
+            .map_err(|error| RegistryError::new(self.side(), Class::Other, text.clone(), error.to_string()))?;
+        let (registry, repository) = (repo.registry.clone(), repo.name.clone());
+        Ok(Ask { registry, repository, scopes, ..Ask::new(method, url) })
+    }
+
+    /// Repeat what may pass.
+    pub(super) async fn patiently<T, F, Fut>(&self, request: F) -> Result<T, RegistryError>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = Result<T, RegistryError>>,
+    {
+        request
+            .retry(self.inner.retry.backoff())
+            .when(RegistryError::is_retryable)
+            .adjust(|error, pause| pause.map(|pause| error.retry_after.map_or(pause, |asked| pause.max(asked))))
+            .await
+    }
+
+    /// Send with authorization; a 401 is answered once with a fresh token; redirects of reads are followed.
+    pub(super) async fn send(&self, ask: &Ask) -> Result<Response, RegistryError> {
+        let mut stale = None;
+        loop {
+            let authorization = self.authorization(ask, stale.as_ref()).await?;
+            let response = self.once(ask, &ask.url, authorization.as_ref(), ask.bulk).await?;
+            if response.status() == StatusCode::UNAUTHORIZED && stale.is_none() {
+                let headers = response.headers().get_all(header::WWW_AUTHENTICATE);
+                if let Some(challenge) = Challenge::parse(headers.iter().filter_map(|value| value.to_str().ok())) {
+                    let mut known = self.inner.challenges.lock().unwrap_or_else(PoisonError::into_inner);
+                    known.insert(ask.registry.clone(), challenge);
+                    drop(known);
+                    stale = Some(authorization);
+                    continue;
+                }
+            }
+            let reads = ask.method == Method::GET || ask.method == Method::HEAD;
+            if reads && response.status().is_redirection() {
+                return self.follow(ask, response, authorization.as_ref()).await;
+            }
+            return Ok(response);
+        }
+    }
+
+    /// Signed URLs of content networks live for a minute, so they are used once and never kept. Our authorization stays
+    /// with the registry: it must not reach another host, and S3 refuses a request that has two.
+    async fn follow(
+        &self,
+        ask: &Ask,
+        first: Response,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Response, RegistryError> {
+        let mut url = ask.url.clone();
+        let mut response = first;
+        for _ in 0..REDIRECTS {
+            let wrong = |why: &str| RegistryError::new(self.side(), Class::Other, ask.name(), why);
+            let location = text(response.headers(), header::LOCATION.as_str())
+                .ok_or_else(|| wrong("redirect without Location"))?;
+            url = url.join(&location).map_err(|error| wrong(&format!("redirect to no URL: {error}")))?;
+            if url.scheme() != "https" {
+                return Err(wrong(&format!("refused to follow a redirect to {}://", url.scheme())));
+            }
+            let home = url.origin() == ask.url.origin();
+            response = self.once(ask, &url, authorization.filter(|_| home), true).await?;
+            if !response.status().is_redirection() {
+                if home || response.status().is_success() {
+                    return Ok(response);
+                }
+                let mut error = self.failure(ask, response).await.at_redirect();
+                let host = url.host_str().unwrap_or_default();
+                error.why = format!("redirected to {host}: {}", error.why);
+                return Err(error);
+            }
+        }
+        Err(RegistryError::new(self.side(), Class::Other, ask.name(), format!("more than {REDIRECTS} redirects")))
+    }
+
+    async fn once(
+        &self,
+        ask: &Ask,
+        url: &Url,
+        authorization: Option<&HeaderValue>,
+        bulk: bool,
+    ) -> Result<Response, RegistryError> {
+        let mut url = url.clone();
+        let mut headers = ask.headers.clone();
+        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        if let Some(authorization) = authorization {
+            headers.insert(header::AUTHORIZATION, authorization.clone());
+        }
+        // reqwest lets a port in the URL win over the port of an override; without one the name is what counts.
+        if let (Some(host), Some(port)) = (url.host_str().map(str::to_owned), url.port())
+            && self.inner.resolve.iter().any(|(name, _)| host_of(name) == host)
+        {
+            if let Ok(value) = HeaderValue::from_str(&format!("{host}:{port}")) {
+                headers.insert(header::HOST, value);
+            }
+            let _always_a_host = url.set_port(None);
+        }
+        // The Host header above is a header of HTTP/1.1; in HTTP/2 the name comes from the URL.
+        let bulk = bulk || headers.contains_key(header::HOST);
+        let http = if bulk { &self.inner.bulk } else { &self.inner.api };
+        let mut request = http.request(ask.method.clone(), url).headers(headers);
+        let reads = ask.method == Method::GET || ask.method == Method::HEAD;
+        let mut patience = if reads { PATIENCE } else { WRITE_PATIENCE };
+        match &ask.body {
+            Payload::Empty if reads => {}
+            Payload::Empty => request = request.header(header::CONTENT_LENGTH, 0),
+            Payload::Whole(bytes) => request = request.body(bytes.clone()),
+            Payload::Pieces(pieces, length) => {
+                patience += Duration::from_secs(length / SLOWEST_UPLOAD);
+                let pieces = Arc::clone(pieces);
+                let stream = futures::stream::iter(0..pieces.len())
+                    .map(move |at| Ok::<_, std::io::Error>(pieces.get(at).cloned().unwrap_or_default()));
+                request = request.header(header::CONTENT_LENGTH, *length).body(reqwest::Body::wrap_stream(stream));
+            }
+        }
+        match tokio::time::timeout(patience, request.send()).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(RegistryError::transport(self.side(), &ask.name(), &error.without_url())),
+            Err(_) => {
+                let why = format!("no answer in {} s", patience.as_secs());
+                Err(RegistryError::new(self.side(), Class::Timeout, ask.name(), why))
+            }
+        }
+    }
+
+    /// The header for this request. `stale` is what a 401 has just been the answer to.
+    async fn authorization(
+        &self,
+        ask: &Ask,
+        stale: Option<&Option<HeaderValue>>,
+    ) -> Result<Option<HeaderValue>, RegistryError> {
+        let challenge = {
+            let known = self.inner.challenges.lock().unwrap_or_else(PoisonError::into_inner);
+            known.get(&ask.registry).cloned()
+        };
+        let login = self.inner.credentials.lookup(&ask.registry, &ask.repository);
+        let denied = |why: String| RegistryError::new(self.side(), Class::Auth, ask.name(), why);
+        match challenge {
+            None => Ok(None),
+            Some(Challenge::Basic) => match login {
+                Some(Login::Basic { user, password }) => {
+                    let value = basic(user, password).ok_or_else(|| denied("the login is no header value".into()))?;
+                    if stale.is_some_and(|stale| stale.as_ref() == Some(&value)) {
+                        return Err(denied(format!("unauthorized: {} refused user {user}", ask.registry)));
+                    }
+                    Ok(Some(value))
+                }
+                _ => Err(denied(format!("unauthorized: no user and password for {} in the auth file", ask.registry))),
+            },
+            Some(Challenge::Bearer { realm, service, scope }) => {
+                let mut scopes = ask.scopes.clone();
+                if stale.is_some_and(Option::is_some) {
+                    scopes.extend(scope.filter(|scope| !scopes.contains(scope)));
+                }
+                let key = (ask.registry.clone(), scopes.join(" "));
+                let mut tokens = self.inner.tokens.lock().await;
+                let cached = tokens.get(&key).filter(|token| token.is_fresh(Timestamp::now())).and_then(bearer);
+                if let Some(value) = cached.filter(|value| stale.is_none_or(|stale| stale.as_ref() != Some(value))) {
+                    return Ok(Some(value));
+                }
+                let token = self.token(&realm, service.as_deref(), &scopes, login).await?;
+                let value = bearer(&token).ok_or_else(|| denied("the token is no header value".into()))?;
+                // Asked with the same scopes next time, the wider token serves as well.
+                tokens.insert((ask.registry.clone(), ask.scopes.join(" ")), token.clone());
+                tokens.insert(key, token);
+                Ok(Some(value))
+            }
+        }
+    }
+
+    async fn token(
+        &self,
+        realm: &str,
+        service: Option<&str>,
+        scopes: &[String],
+        login: Option<&Login>,
+    ) -> Result<Token, RegistryError> {
+        let what = format!("GET {realm}");
+        let wrong = |why: &str| RegistryError::new(self.side(), Class::Auth, what.clone(), why);
+        let mut url = Url::parse(realm).map_err(|error| wrong(&format!("the token realm is no URL: {error}")))?;
+        if url.scheme() != "https" {
+            return Err(wrong("refused to send credentials to a token server without TLS"));
+        }
+        let mut fields: Vec<(&str, &str)> = service.map(|service| ("service", service)).into_iter().collect();
+        fields.extend(scopes.iter().map(|scope| ("scope", scope.as_str())));
+        let mut ask = Ask::new(Method::GET, url.clone());
+        let mut authorization = None;
+        match login {
+            Some(Login::Identity(token)) => {
+                fields.extend([
+                    ("grant_type", "refresh_token"),
+                    ("client_id", "bartizan"),
+                    ("refresh_token", token.reveal()),
+                ]);
+                let form = Url::parse_with_params("https://form.invalid/", &fields).ok();
+                let form = form.as_ref().and_then(Url::query).unwrap_or_default().to_owned();
+                ask.method = Method::POST;
+                let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
+                ask.headers.insert(header::CONTENT_TYPE, kind);
+                ask.body = Payload::Whole(form.into());
+            }
+            other => {
+                url.query_pairs_mut().extend_pairs(&fields);
+                if let Some(Login::Basic { user, password }) = other {
+                    authorization = basic(user, password);
+                }
+            }
+        }
+        ask.url = url;
+        self.patiently(|| async {
+            let response = self.once(&ask, &ask.url, authorization.as_ref(), false).await?;
+            let response = self.expect(&ask, response, &[StatusCode::OK]).await?;
+            let body = self.document(&ask, response).await?;
+            Token::parse(&body, Timestamp::now()).map_err(|malformed| {
+                RegistryError::new(self.side(), Class::Auth, format!("{what}, {}", malformed.place), malformed.why)
+            })
+        })
+        .await
+    }
+
+    /// The response if its status is one of these, else the error that it is.
+    pub(super) async fn expect(
+        &self,
+        ask: &Ask,
+        response: Response,
+        good: &[StatusCode],
+    ) -> Result<Response, RegistryError> {
+        if good.contains(&response.status()) { Ok(response) } else { Err(self.failure(ask, response).await) }
+    }
+
+    async fn failure(&self, ask: &Ask, response: Response) -> RegistryError {
+        let status = response.status().as_u16();
+        let wait = text(response.headers(), header::RETRY_AFTER.as_str()).and_then(|text| text.parse().ok());
+        let wait = wait.map(|seconds: u64| Duration::from_secs(seconds.min(60)));
+        // The status says enough when the body breaks.
+        let body = self.document(ask, response).await.unwrap_or_default();
+        RegistryError::status(self.side(), &ask.name(), status, wait, &body)
+    }
+
+    pub(super) async fn document(&self, ask: &Ask, response: Response) -> Result<Bytes, RegistryError> {
+        let mut stream = response.bytes_stream();
+        let mut body = Vec::new();
+        loop {
+            match tokio::time::timeout(PATIENCE, stream.next()).await {
+                Ok(Some(Ok(piece))) if body.len() + piece.len() <= DOCUMENT_LIMIT => body.extend_from_slice(&piece),
+                Ok(Some(Ok(_))) => {
+                    let why = format!("the answer is larger than {DOCUMENT_LIMIT} bytes");
+                    return Err(RegistryError::new(self.side(), Class::Other, ask.name(), why));
+                }
+                Ok(Some(Err(error))) => {
+                    return Err(RegistryError::transport(self.side(), &ask.name(), &error.without_url()));
+                }
+                Ok(None) => return Ok(body.into()),
+                Err(_) => {
+                    let why = format!("the answer stopped for {} s", PATIENCE.as_secs());
+                    return Err(RegistryError::new(self.side(), Class::Timeout, ask.name(), why));
+                }
+            }
+        }
+    }
+}
+
+impl Ask {
+    fn new(method: Method, url: Url) -> Self {
+        Self {
+            method,
+            url,
+            registry: String::new(),
+            repository: String::new(),
+            scopes: Vec::new(),
+            headers: HeaderMap::new(),
+            body: Payload::Empty,
+            bulk: false,
+        }
+    }
+
+    /// `GET https://host/path`, without the query: it may hold tokens and upload state.
+    pub(super) fn name(&self) -> String {
+        let mut url = self.url.clone();
+        url.set_query(None);
+        format!("{} {url}", self.method)
+    }
+}
+
+pub(super) fn host_of(name: &str) -> &str {
+    name.split(':').next().unwrap_or(name)
+}
+
+pub(super) fn text(headers: &HeaderMap, name: &str) -> Option<String> {
+    headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+}
+
+fn basic(user: &str, password: &Secret) -> Option<HeaderValue> {
+    let pair = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{}", password.reveal()));
+    crate::spec::secret::remember(&pair);
+    sensitive(&format!("Basic {pair}"))
+}
+
+fn bearer(token: &Token) -> Option<HeaderValue> {
+    sensitive(&format!("Bearer {}", token.value.reveal()))
+}
+
+fn sensitive(text: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}

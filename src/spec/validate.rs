@@ -1,0 +1,438 @@
+//! What a spec must satisfy beyond its shape. Pure: the files that it names are looked at in [`super::files`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::cidr::{Cidr, CidrError};
+use super::problem::{Problem, shown};
+use super::{MirrorKind, Spec, ToolsSource};
+
+/// Collects problems with their places; a key that already has one gets no second.
+pub struct Check<'a> {
+    pub file: &'a str,
+    pub lines: &'a BTreeMap<String, usize>,
+    pub spoken: BTreeSet<String>,
+    pub problems: Vec<Problem>,
+}
+
+impl Check<'_> {
+    pub fn fail(&mut self, key: &str, found: impl Into<String>, want: impl Into<String>) {
+        if !self.spoken.insert(key.to_owned()) {
+            return;
+        }
+        let section = key.rsplit_once('.').map_or(key, |(section, _)| section);
+        let line = self.lines.get(key).or_else(|| self.lines.get(section)).copied().unwrap_or(1);
+        self.problems.push(Problem {
+            file: self.file.to_owned(),
+            line,
+            key: key.to_owned(),
+            found: found.into(),
+            want: want.into(),
+        });
+    }
+
+    /// Fail with the value as what was found.
+    fn bad(&mut self, key: &str, value: &str, want: impl Into<String>) {
+        self.fail(key, format!("is {}", shown(value)), want);
+    }
+}
+
+/// All rules, in the order of the sections.
+pub fn validate(spec: &Spec, check: &mut Check<'_>) {
+    names(spec, check);
+    release(spec, check);
+    aws(spec, check);
+    network(spec, check);
+    bastion(spec, check);
+    tools(spec, check);
+    mirror(spec, check);
+    if !matches!(spec.install.control_plane_replicas, 1 | 3) {
+        let have = spec.install.control_plane_replicas.to_string();
+        check.fail("install.control_plane_replicas", format!("is {have}"), "etcd wants 1 or 3 members; give 1 or 3");
+    }
+    for (key, value) in [
+        ("install.control_plane_type", &spec.install.control_plane_type),
+        ("install.compute_type", &spec.install.compute_type),
+        ("bastion.instance_type", &spec.bastion.instance_type),
+    ] {
+        if !is_instance_type(value) {
+            check.bad(key, value, "give an EC2 instance type, for example m6i.xlarge");
+        }
+    }
+    for (key, value) in [
+        ("install.control_plane_type", &spec.install.control_plane_type),
+        ("install.compute_type", &spec.install.compute_type),
+    ] {
+        let arm = spec.release.arch == "aarch64";
+        if is_instance_type(value) && is_graviton(value) != arm {
+            let example = if arm { "m6g.xlarge" } else { "m6i.xlarge" };
+            let want =
+                format!("release.arch is {}, and this machine is not; give for example {example}", spec.release.arch);
+            check.bad(key, value, want);
+        }
+    }
+    if spec.install.control_plane_replicas == 3 && spec.install.compute_replicas == 1 {
+        let want = "the ingress routers need two machines; give 2 or more, or 0 to run on the control plane";
+        check.fail("install.compute_replicas", "is 1", want);
+    }
+}
+
+fn names(spec: &Spec, check: &mut Check<'_>) {
+    /// openshift-install cuts the name to 27 characters for its infraID; AWS names built on it end at 32.
+    const LONGEST_NAME: usize = 27;
+    let name = &spec.cluster.name;
+    if !is_label(name) {
+        let want = "it becomes part of DNS names (RFC 1123): lower-case letters, digits and -, for example edge-lab";
+        check.bad("cluster.name", name, want);
+    } else if name.len() > LONGEST_NAME {
+        let want = format!("it has {} characters; names of AWS objects leave room for {LONGEST_NAME}", name.len());
+        check.bad("cluster.name", name, want);
+    }
+    let base = &spec.cluster.base_domain;
+    if !is_domain(base) || !base.contains('.') {
+        check.bad("cluster.base_domain", base, "give a DNS domain in lower case, for example example.com");
+    } else if spec.domain().len() + "console-openshift-console.apps.".len() > 253 {
+        check.bad("cluster.base_domain", base, "the names of routes below it would pass 253 characters; shorten it");
+    }
+}
+
+fn release(spec: &Spec, check: &mut Check<'_>) {
+    let version = &spec.release.version;
+    match Spec::minor_of(version) {
+        Some(12..=29) => {}
+        Some(minor) => check.bad(
+            "release.version",
+            version,
+            format!("bartizan knows 4.12 to 4.29, not 4.{minor}; give for example 4.18.12"),
+        ),
+        None => check.bad("release.version", version, "give the whole version, for example 4.18.12"),
+    }
+    if !["x86_64", "aarch64"].contains(&spec.release.arch.as_str()) {
+        check.bad("release.arch", &spec.release.arch, "give x86_64 or aarch64 (as in the release's tag)");
+    }
+    if let Some(pull_spec) = &spec.release.pull_spec
+        && !is_pull_spec(pull_spec)
+    {
+        let want = "give registry/repository with a tag or a digest, for example \
+                    quay.io/openshift-release-dev/ocp-release:4.18.12-x86_64";
+        check.bad("release.pull_spec", pull_spec, want);
+    }
+}
+
+fn aws(spec: &Spec, check: &mut Check<'_>) {
+    if !is_region(&spec.aws.region) {
+        check.bad("aws.region", &spec.aws.region, "give the code of a region, for example us-east-2");
+    }
+    for (name, value) in &spec.aws.tags {
+        if name.starts_with("kubernetes.io/cluster/") {
+            let want = "the installer refuses a network that another cluster owns, and its destroy would delete it; \
+                        leave this tag out";
+            check.fail("aws.tags", format!("has {}", shown(name)), want);
+        } else if name.is_empty() || name.len() > 128 || name.to_lowercase().starts_with("aws:") {
+            let want = "AWS takes 1 to 128 characters that do not start with aws:";
+            check.fail("aws.tags", format!("has the name {}", shown(name)), want);
+        } else if ["Name", "bartizan.run", "bartizan.cluster"].contains(&name.as_str()) {
+            let want = "bartizan finds its own objects by this tag; choose another name";
+            check.fail("aws.tags", format!("has {}", shown(name)), want);
+        } else if value.len() > 256 {
+            let want = "AWS takes at most 256 characters";
+            check.fail("aws.tags", format!("has a long value for {}", shown(name)), want);
+        }
+    }
+}
+
+fn network(spec: &Spec, check: &mut Check<'_>) {
+    let network = &spec.network;
+    let vpc = block(check, "network.vpc_cidr", &network.vpc_cidr, 16..=20, "10.0.0.0/16");
+    let pods = block(check, "network.cluster_cidr", &network.cluster_cidr, 8..=24, "10.128.0.0/14");
+    let services = block(check, "network.service_cidr", &network.service_cidr, 12..=24, "172.30.0.0/16");
+    let pairs = [
+        ("network.cluster_cidr", pods, "network.vpc_cidr", vpc),
+        ("network.service_cidr", services, "network.vpc_cidr", vpc),
+        ("network.service_cidr", services, "network.cluster_cidr", pods),
+    ];
+    for (key, one, other_key, other) in pairs {
+        if let (Some(one), Some(other)) = (one, other)
+            && one.overlaps(&other)
+        {
+            let want = format!("it overlaps {other_key} ({other}); the three must be apart");
+            check.bad(key, &one.to_string(), want);
+        }
+    }
+    // OVN-Kubernetes keeps these for itself (ovn-kubernetes docs, "join" and "transit switch" subnets).
+    for (reserved, name) in [("100.64.0.0/16", "join"), ("100.88.0.0/16", "transit switch")] {
+        let Ok(reserved) = reserved.parse::<Cidr>() else { continue };
+        for (key, have) in
+            [("network.vpc_cidr", vpc), ("network.cluster_cidr", pods), ("network.service_cidr", services)]
+        {
+            if let Some(have) = have.filter(|have| have.overlaps(&reserved)) {
+                let want = format!("OVN-Kubernetes uses {reserved} for its {name} network; choose another block");
+                check.bad(key, &have.to_string(), want);
+            }
+        }
+    }
+    if let Some(pods) = pods {
+        let nodes = u32::from(spec.install.control_plane_replicas) + u32::from(spec.install.compute_replicas);
+        let room = network.host_prefix.checked_sub(pods.prefix()).map(|bits| 1u64 << bits);
+        if room.is_none_or(|room| room < u64::from(nodes) + 1) {
+            let want = format!(
+                "network.cluster_cidr {pods} must hold one block of this size for each of {nodes} nodes and the \
+                 bootstrap; give for example 23"
+            );
+            check.fail("network.host_prefix", format!("is {}", network.host_prefix), want);
+        }
+    }
+    for service in &network.extra_endpoints {
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
+        if service.is_empty() || !service.chars().all(plain) || service.starts_with("com.amazonaws.") {
+            let want = "give the short name of an AWS endpoint service, for example ssm";
+            check.fail("network.extra_endpoints", format!("has {}", shown(service)), want);
+        } else if service == "s3" {
+            let want = "S3 is always there as a gateway, and bootstrap fails with an interface endpoint; leave it out";
+            check.fail("network.extra_endpoints", "has \"s3\"", want);
+        }
+    }
+    let Some(existing) = &network.existing else { return };
+    if !is_aws_id(&existing.vpc_id, "vpc-") {
+        check.bad(
+            "network.existing.vpc_id",
+            &existing.vpc_id,
+            "give the id of a VPC, for example vpc-0123456789abcdef0",
+        );
+    }
+    if existing.private_subnets.is_empty() {
+        check.fail("network.existing.private_subnets", "is empty", "name at least one private subnet for the nodes");
+    }
+    for (key, subnets) in [
+        ("network.existing.private_subnets", &existing.private_subnets),
+        ("network.existing.public_subnets", &existing.public_subnets),
+    ] {
+        let mut seen = BTreeSet::new();
+        for subnet in subnets {
+            if !is_aws_id(subnet, "subnet-") {
+                let want = "give ids of subnets, for example subnet-0123456789abcdef0";
+                check.fail(key, format!("has {}", shown(subnet)), want);
+            } else if !seen.insert(subnet) {
+                check.fail(key, format!("has {} twice", shown(subnet)), "name each subnet once");
+            }
+        }
+    }
+    if let Some(both) = existing.public_subnets.iter().find(|subnet| existing.private_subnets.contains(subnet)) {
+        let want = "it is among the private ones; with a public one the cluster's load balancer may land there";
+        check.fail("network.existing.public_subnets", format!("has {}", shown(both)), want);
+    }
+}
+
+fn block(
+    check: &mut Check<'_>,
+    key: &str,
+    text: &str,
+    sizes: std::ops::RangeInclusive<u8>,
+    example: &str,
+) -> Option<Cidr> {
+    match text.parse::<Cidr>() {
+        Ok(cidr) if sizes.contains(&cidr.prefix()) => return Some(cidr),
+        Ok(_) => {
+            let want = format!("give a block from /{} to /{}, for example {example}", sizes.start(), sizes.end());
+            check.bad(key, text, want);
+        }
+        Err(CidrError::HostBits(block)) => {
+            check.bad(key, text, format!("a block starts at its first address; give {block}"))
+        }
+        Err(CidrError::Shape) => check.bad(key, text, format!("give an IPv4 network, for example {example}")),
+    }
+    None
+}
+
+fn bastion(spec: &Spec, check: &mut Check<'_>) {
+    let bastion = &spec.bastion;
+    if let Some(host) = &bastion.host {
+        let good = host.split_once('@').is_some_and(|(user, host)| {
+            is_user(user) && (is_domain(&host.to_ascii_lowercase()) || host.parse::<std::net::IpAddr>().is_ok())
+        });
+        if !good {
+            let want = "give user@host, for example ec2-user@bastion.example.com; its port goes into bastion.port";
+            check.bad("bastion.host", host, want);
+        }
+    }
+    if let Some(key) = &bastion.host_key
+        && ssh_key::PublicKey::from_openssh(key).is_err()
+    {
+        let want = "give type and key as in known_hosts but without the host, for example the line that \
+                    ssh-keyscan -t ed25519 HOST prints, from ssh-ed25519 on";
+        check.bad("bastion.host_key", key, want);
+    }
+    if !is_user(&bastion.user) {
+        check.bad("bastion.user", &bastion.user, "give the login of the image, for example ec2-user");
+    }
+    if let Some(ami) = bastion.ami.as_deref().filter(|ami| !is_aws_id(ami, "ami-")) {
+        check.bad("bastion.ami", ami, "give the id of an image, for example ami-0123456789abcdef0");
+    }
+    if let Some(text) = &bastion.operator_cidr {
+        match text.parse::<Cidr>() {
+            Ok(cidr) if cidr.prefix() >= 8 => {}
+            Ok(_) => check.bad(
+                "bastion.operator_cidr",
+                text,
+                "that opens SSH to much of the world; give your own address, for example 198.51.100.7/32",
+            ),
+            Err(CidrError::HostBits(block)) => {
+                check.bad("bastion.operator_cidr", text, format!("a block starts at its first address; give {block}"));
+            }
+            Err(CidrError::Shape) => {
+                check.bad("bastion.operator_cidr", text, "give an IPv4 network, for example 198.51.100.7/32");
+            }
+        }
+    }
+    if !is_remote_path(&bastion.workdir) || bastion.workdir.starts_with('/') {
+        let want = "give a folder below the home directory of the bastion's user, for example bartizan";
+        check.bad("bastion.workdir", &bastion.workdir, want);
+    }
+}
+
+fn tools(spec: &Spec, check: &mut Check<'_>) {
+    if spec.tools.source == ToolsSource::Directory && spec.tools.directory.is_none() {
+        let want = "tools.source is \"directory\"; name the folder with the client tarballs, for example \
+                    directory = \"clients\"";
+        check.fail("tools.directory", "is missing", want);
+    }
+    if !spec.tools.url.strip_prefix("https://").is_some_and(|rest| !rest.is_empty() && is_printable(rest)) {
+        check.bad("tools.url", &spec.tools.url, "give an https:// address, the tools are checked against its sums");
+    }
+}
+
+fn mirror(spec: &Spec, check: &mut Check<'_>) {
+    let mirror = &spec.mirror;
+    let host = &mirror.host;
+    let example = format!("registry.{}", spec.domain());
+    let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().ok();
+    let numeric = host.chars().all(|c| c.is_ascii_digit() || c == '.');
+    if host == "localhost" || host.ends_with(".localhost") || address.is_some_and(|address| address.is_loopback()) {
+        let want = format!("nodes could not reach it; give the bastion's DNS name, for example {example}");
+        check.bad("mirror.host", host, want);
+    } else if host.contains(':') && address.is_none() {
+        check.bad("mirror.host", host, "give the name alone; the port goes into mirror.port");
+    } else if address.is_some() || numeric {
+        let want = format!("certificate, pull secret and mirror rules share one DNS name; give for example {example}");
+        check.bad("mirror.host", host, want);
+    } else if !is_domain(host) || !host.contains('.') {
+        check.bad("mirror.host", host, format!("give a whole DNS name in lower case, for example {example}"));
+    }
+    for (key, repository) in [
+        ("mirror.release_repository", &mirror.release_repository),
+        ("mirror.component_repository", &mirror.component_repository),
+    ] {
+        if !is_repository(repository) {
+            let want = "give path components of lower-case letters, digits and . _ -, for example openshift/release";
+            check.bad(key, repository, want);
+        }
+    }
+    let visible = |c: char| c.is_ascii_graphic() && c != ':';
+    if mirror.user.is_empty() || !mirror.user.chars().all(visible) {
+        check.bad("mirror.user", &mirror.user, "give a name without spaces and colons, for example bartizan");
+    }
+    if mirror.kind == MirrorKind::Existing && mirror.password_file.is_none() {
+        let want = "mirror.kind is \"existing\"; name the file that holds the password of mirror.user, for example \
+                    password_file = \"mirror-password\"";
+        check.fail("mirror.password_file", "is missing", want);
+    }
+    if mirror.kind == MirrorKind::Managed && mirror.ca_file.is_some() {
+        let want = "a managed mirror gets a CA of its own; leave this out, or set mirror.kind = \"existing\"";
+        check.fail("mirror.ca_file", "is set", want);
+    }
+    if !is_remote_path(&mirror.storage) {
+        check.bad("mirror.storage", &mirror.storage, "give a folder on the bastion, for example bartizan/registry");
+    }
+    for image in &mirror.additional_images {
+        if !is_pull_spec(image) {
+            let want = "give whole pull specs, for example registry.redhat.io/ubi9/ubi:latest";
+            check.fail("mirror.additional_images", format!("has {}", shown(image)), want);
+        }
+    }
+}
+
+/// A DNS label of RFC 1123.
+pub fn is_label(text: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=63).contains(&text.len()) && text.bytes().all(inner) && !text.starts_with('-') && !text.ends_with('-')
+}
+
+/// Labels between dots, 253 characters at most.
+pub fn is_domain(text: &str) -> bool {
+    text.len() <= 253 && text.split('.').all(is_label)
+}
+
+fn is_user(text: &str) -> bool {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    (1..=32).contains(&text.len()) && text.bytes().all(good) && !text.starts_with('-')
+}
+
+fn is_printable(text: &str) -> bool {
+    text.chars().all(|c| !c.is_control() && !c.is_whitespace())
+}
+
+fn is_remote_path(text: &str) -> bool {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || b"_./-".contains(&byte);
+    !text.is_empty()
+        && text != "/"
+        && text.bytes().all(good)
+        && !text.starts_with('-')
+        && !text.split('/').any(|part| part == "..")
+}
+
+fn is_region(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('-').collect();
+    let word = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase());
+    let number = |part: &&str| !part.is_empty() && part.len() <= 2 && part.bytes().all(|byte| byte.is_ascii_digit());
+    (3..=4).contains(&parts.len())
+        && parts.first().is_some_and(|part| (2..=6).contains(&part.len()))
+        && parts.iter().take(parts.len() - 1).all(word)
+        && parts.last().is_some_and(number)
+}
+
+fn is_instance_type(text: &str) -> bool {
+    let good = |part: &str| {
+        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+    };
+    text.split_once('.').is_some_and(|(family, size)| good(family) && good(size))
+}
+
+/// An arm64 machine: a g follows the generation (`m6g`, `c7gn`, `t4g`), or the first of them, `a1`.
+pub fn is_graviton(instance_type: &str) -> bool {
+    let family = instance_type.split('.').next().unwrap_or("");
+    let kind =
+        family.trim_start_matches(|c: char| !c.is_ascii_digit()).trim_start_matches(|c: char| c.is_ascii_digit());
+    family == "a1" || kind.starts_with('g')
+}
+
+/// `vpc-` and 8 or 17 hexadecimal digits.
+pub fn is_aws_id(text: &str, prefix: &str) -> bool {
+    let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    text.strip_prefix(prefix).is_some_and(|rest| [8, 17].contains(&rest.len()) && rest.bytes().all(hex))
+}
+
+/// A repository name of the OCI distribution spec.
+pub fn is_repository(text: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte);
+    let edge = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    let part = |part: &str| part.bytes().all(inner) && edge(part.bytes().next()) && edge(part.bytes().last());
+    text.len() <= 255 && text.split('/').all(part)
+}
+
+/// `registry/repository:tag` or `registry/repository@sha256:…`.
+pub fn is_pull_spec(text: &str) -> bool {
+    let Some((registry, rest)) = text.split_once('/') else { return false };
+    let (host, port) = registry.split_once(':').unwrap_or((registry, "443"));
+    let named = host.contains('.') || registry.contains(':') || host == "localhost";
+    if !named || !is_domain(host) || port.parse::<u16>().is_err() {
+        return false;
+    }
+    if let Some((repository, digest)) = rest.split_once('@') {
+        let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        let sum = digest.strip_prefix("sha256:");
+        return is_repository(repository) && sum.is_some_and(|sum| sum.len() == 64 && sum.bytes().all(hex));
+    }
+    rest.rsplit_once(':').is_some_and(|(repository, tag)| {
+        let good = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        is_repository(repository) && (1..=128).contains(&tag.len()) && tag.bytes().all(good)
+    })
+}
