@@ -8,7 +8,12 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bartizan::host::job::{Job, JobSpec, JobStatus, Started};
+use bartizan::host::ssh::{SshPool, SshTarget};
+use bartizan::host::tail::TailItem;
+use bartizan::host::{Cmd, Host, Stdin};
 use bartizan::lab::machines::{Clock, Entry, Machine, MachineSpec, Machines, Tool, ToolCx};
+use futures::StreamExt;
 use proptest::strategy::{Strategy, ValueTree};
 use serde_json::Value;
 
@@ -633,5 +638,60 @@ async fn no_command_line_brings_the_lab_down() {
         assert_ne!(ran.expect("takes too long").0, 0);
     }
     assert_eq!(lab.bastion.run("echo fine").await.1, "fine\n");
+    lab.machines.stop().await;
+}
+
+/// The product's own hosts, jobs and tails, which elsewhere are tested against a real sshd and a real shell.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_products_jobs_and_tails_work_across_a_cut() {
+    let lab = lab().await;
+    let pool = SshPool::new(&lab.dir.path().join("run")).unwrap();
+    let target = |name: &str, machine: &Machine| SshTarget {
+        identity: Some(lab.dir.path().join("id")),
+        host_keys: vec![machine.host_key()],
+        ..SshTarget::new(name, &machine.address, &machine.user)
+    };
+    let port = lab.bastion.ssh().port();
+    let bastion = pool.add(SshTarget { address: "127.0.0.1".into(), port, ..target("bastion", &lab.bastion) }).unwrap();
+    let through = SshTarget { via: Some("bastion".into()), ..target("bootstrap", &lab.bootstrap) };
+    let bootstrap = pool.add(through).unwrap();
+
+    assert_eq!(bootstrap.exec(&Cmd::new("whoami").sudo()).await.unwrap().text(), "root");
+    let content: std::sync::Arc<[u8]> = vec![7; 3_000_000].into();
+    bastion.put("dir/file", Stdin::Bytes(content.clone()), 0o640).await.unwrap();
+    assert_eq!(bastion.get("dir/file").await.unwrap().unwrap(), &*content);
+    assert_eq!(bastion.exec(&Cmd::new("stat").args(["-c", "%a", "dir/file"])).await.unwrap().text(), "640");
+    assert!(bastion.get("dir/nothing").await.unwrap().is_none());
+
+    for sudo in [false, true] {
+        let dir = format!("/home/ec2-user/jobs-{sudo}");
+        let count = "n=0; while [ $n -lt 60 ]; do echo line $n; n=$((n+1)); sleep 0.05; done; exit 5";
+        let cmd = Cmd { sudo, ..Cmd::sh(count) };
+        let job = Job::new(bastion.clone(), JobSpec { name: "sync".into(), cmd, dir: dir.clone() }).unwrap();
+        assert!(matches!(job.start().await.unwrap(), Started::New { .. }), "{sudo}");
+        assert!(matches!(job.start().await.unwrap(), Started::Adopted { .. }), "{sudo}");
+        assert!(matches!(job.status().await.unwrap(), JobStatus::Running { .. }), "{sudo}");
+        let mut follow = job.follow(0);
+        let mut lines = Vec::new();
+        while let Some(item) = tokio::time::timeout(Duration::from_secs(60), follow.next()).await.expect("a line") {
+            if let TailItem::Line { text, .. } = item {
+                lines.push(text);
+            }
+            if lines.len() == 10 {
+                lab.machines.link("bastion", false).await;
+                tokio::time::sleep(Duration::from_millis(400)).await;
+                lab.machines.link("bastion", true).await;
+            }
+        }
+        assert_eq!(lines, (0..60).map(|n| format!("line {n}")).collect::<Vec<_>>(), "{sudo}");
+        assert_eq!(job.status().await.unwrap(), JobStatus::Ended { status: 5 });
+
+        let long = Cmd { sudo, ..Cmd::new("sleep").arg("600") };
+        let job = Job::new(bastion.clone(), JobSpec { name: "long".into(), cmd: long, dir }).unwrap();
+        job.start().await.unwrap();
+        job.stop(Duration::from_secs(5)).await.unwrap();
+        assert!(matches!(job.status().await.unwrap(), JobStatus::Ended { status } if status != 0), "{sudo}");
+    }
+    pool.host("bastion").unwrap().disconnect().await;
     lab.machines.stop().await;
 }
