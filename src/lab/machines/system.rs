@@ -242,29 +242,30 @@ pub(super) struct Units(Mutex<BTreeMap<String, Unit>>);
 
 #[derive(Clone, Default)]
 struct Unit {
-    active: Active,
+    active: Phase,
     proc: Option<Arc<Proc>>,
     stop: CancellationToken,
     status: i32,
     restarts: u32,
 }
 
+/// `ActiveState`.
 #[derive(Clone, Copy, Default, PartialEq)]
-enum Active {
+enum Phase {
     #[default]
     Inactive,
     Activating,
-    Active,
+    Running,
     Failed,
 }
 
-impl Active {
+impl Phase {
     fn text(self) -> (&'static str, &'static str) {
         match self {
-            Active::Inactive => ("inactive", "dead"),
-            Active::Activating => ("activating", "auto-restart"),
-            Active::Active => ("active", "running"),
-            Active::Failed => ("failed", "failed"),
+            Phase::Inactive => ("inactive", "dead"),
+            Phase::Activating => ("activating", "auto-restart"),
+            Phase::Running => ("active", "running"),
+            Phase::Failed => ("failed", "failed"),
         }
     }
 }
@@ -393,8 +394,8 @@ fn note(machine: &Machine, unit: &str, priority: u8, text: String) {
 fn start(machine: &Arc<Machine>, service: Service) -> tokio::sync::oneshot::Receiver<i32> {
     let (up, ready) = tokio::sync::oneshot::channel();
     let stop = CancellationToken::new();
-    let unit = Unit { active: Active::Active, stop: stop.clone(), ..Unit::default() };
-    let unit = if service.oneshot { Unit { active: Active::Activating, ..unit } } else { unit };
+    let unit = Unit { active: Phase::Running, stop: stop.clone(), ..Unit::default() };
+    let unit = if service.oneshot { Unit { active: Phase::Activating, ..unit } } else { unit };
     lock(&machine.units.0).insert(service.name.clone(), unit);
     let here = machine.clone();
     machine.spawn(async move {
@@ -429,14 +430,14 @@ fn start(machine: &Arc<Machine>, service: Service) -> tokio::sync::oneshot::Rece
             let restarts = lock(&here.units.0).get(&name).map_or(0, |unit| unit.restarts);
             if !again || stopped || restarts >= MAX_RESTARTS {
                 let active = match status {
-                    0 if service.oneshot && service.remain && !stopped => Active::Active,
-                    status if status == 0 || stopped => Active::Inactive,
-                    _ => Active::Failed,
+                    0 if service.oneshot && service.remain && !stopped => Phase::Running,
+                    status if status == 0 || stopped => Phase::Inactive,
+                    _ => Phase::Failed,
                 };
                 change(&|unit| {
                     (unit.active, unit.proc, unit.status) = (active, None, status);
                 });
-                if service.transient && active == Active::Inactive {
+                if service.transient && active == Phase::Inactive {
                     lock(&here.units.0).remove(&name);
                 }
                 if let Some(up) = up.take() {
@@ -445,7 +446,7 @@ fn start(machine: &Arc<Machine>, service: Service) -> tokio::sync::oneshot::Rece
                 return;
             }
             change(&|unit| {
-                unit.active = Active::Activating;
+                unit.active = Phase::Activating;
                 unit.restarts += 1;
             });
             tokio::select! {
@@ -453,13 +454,16 @@ fn start(machine: &Arc<Machine>, service: Service) -> tokio::sync::oneshot::Rece
                 () = stop.cancelled() => {}
             }
             note(&here, &name, 6, format!("{name}: Scheduled restart job, restart counter is at {}.", restarts + 1));
-            change(&|unit| unit.active = Active::Active);
+            change(&|unit| unit.active = Phase::Running);
         }
     });
     ready
 }
 
-async fn run_service(machine: &Arc<Machine>, service: &Service, change: &(dyn Fn(&dyn Fn(&mut Unit)) + Sync)) -> i32 {
+/// How the task of a unit writes down what became of it.
+type Change<'a> = dyn Fn(&dyn Fn(&mut Unit)) + Sync + 'a;
+
+async fn run_service(machine: &Arc<Machine>, service: &Service, change: &Change<'_>) -> i32 {
     let mut status = 0;
     for command in service.before.iter().chain(&service.commands) {
         // `-` forgives a failure; `@`, `+`, `!` and `:` are about rights.
@@ -518,7 +522,7 @@ async fn stop(machine: &Machine, name: &str) {
     unit.stop.cancel();
     let Some(proc) = unit.proc else {
         if let Some(unit) = lock(&machine.units.0).get_mut(name) {
-            unit.active = Active::Inactive;
+            unit.active = Phase::Inactive;
         }
         return;
     };
@@ -571,8 +575,8 @@ pub(super) async fn systemctl(cx: &mut Cx) -> io::Result<i32> {
         let basic = BASIC.contains(&name.as_str());
         let active = match &state {
             Some(unit) => unit.active,
-            None if basic => Active::Active,
-            None => Active::Inactive,
+            None if basic => Phase::Running,
+            None => Phase::Inactive,
         };
         let known = service.is_some() || state.is_some() || basic;
         let missing =
@@ -606,7 +610,7 @@ pub(super) async fn systemctl(cx: &mut Cx) -> io::Result<i32> {
                 }
                 let starts =
                     matches!(verb.as_str(), "start" | "restart" | "reload-or-restart") || verb == "enable" && now;
-                let idle = !verb.starts_with("re") && matches!(active, Active::Active | Active::Activating);
+                let idle = !verb.starts_with("re") && matches!(active, Phase::Running | Phase::Activating);
                 if starts
                     && !idle
                     && let Some(service) = service
@@ -625,7 +629,7 @@ pub(super) async fn systemctl(cx: &mut Cx) -> io::Result<i32> {
                 if !quiet {
                     cx.out(format!("{}\n", active.text().0)).await?;
                 }
-                let good = if verb == "is-active" { active == Active::Active } else { active == Active::Failed };
+                let good = if verb == "is-active" { active == Phase::Running } else { active == Phase::Failed };
                 status = if good {
                     0
                 } else if verb == "is-active" {
@@ -648,7 +652,7 @@ pub(super) async fn systemctl(cx: &mut Cx) -> io::Result<i32> {
                 let pid = state.as_ref().and_then(|unit| unit.proc.as_ref()).map_or(0, |proc| proc.pid);
                 let exit = state.as_ref().map_or(0, |unit| unit.status);
                 let restarts = state.as_ref().map_or(0, |unit| unit.restarts);
-                let result = if active == Active::Failed { "exit-code" } else { "success" };
+                let result = if active == Phase::Failed { "exit-code" } else { "success" };
                 let load_state = if known { "loaded" } else { "not-found" };
                 let enabled = if is_enabled(&machine, &name, user) { "enabled" } else { "disabled" };
                 let properties = [
@@ -682,7 +686,7 @@ pub(super) async fn systemctl(cx: &mut Cx) -> io::Result<i32> {
                     .and_then(|unit| unit.proc.as_ref())
                     .map_or(String::new(), |proc| format!("\n   Main PID: {}", proc.pid));
                 cx.out(format!("● {name}\n     Loaded: loaded\n     Active: {text} ({sub}){pid}\n")).await?;
-                status = if active == Active::Active { 0 } else { 3 };
+                status = if active == Phase::Running { 0 } else { 3 };
             }
             "cat" => {
                 let path =
@@ -729,8 +733,7 @@ pub(super) async fn systemd_run(cx: &mut Cx) -> io::Result<i32> {
     if args.has("scope") {
         return Ok(cx.spawn(args.rest).await);
     }
-    if lock(&machine.units.0).get(&name).is_some_and(|unit| matches!(unit.active, Active::Active | Active::Activating))
-    {
+    if lock(&machine.units.0).get(&name).is_some_and(|unit| matches!(unit.active, Phase::Running | Phase::Activating)) {
         cx.complain(format!(
             "Failed to start transient service unit: Unit {name} was already loaded or has a fragment file."
         ))

@@ -59,7 +59,7 @@ pub(super) async fn tar(cx: &mut Cx) -> io::Result<i32> {
         Ok(()) => Ok(0),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(error),
         Err(error) => {
-            cx.complain(format!("{}", reason(&error))).await;
+            cx.complain(reason(&error)).await;
             cx.complain("Error is not recoverable: exiting now").await;
             Ok(2)
         }
