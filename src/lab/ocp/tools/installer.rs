@@ -365,6 +365,7 @@ impl Session {
             ssh_key: config.raw["sshKey"].as_str().unwrap_or_default().trim().to_owned(),
             ca: (ca.pem().to_owned(), String::new()),
             server: (server.certificate, server.key),
+            subnet: subnet.id,
             nodes,
             kubeconfig,
         })
