@@ -1,1 +1,222 @@
 //! Arguments, exit codes, choosing a front end.
+
+mod demo;
+mod look;
+mod session;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::headless::Format;
+
+/// Exit codes, by class of failure. 3 to 8 as `openshift-install` has them.
+pub mod exit {
+    pub const DONE: u8 = 0;
+    pub const OTHER: u8 = 1;
+    /// Wrong arguments or an invalid cluster.toml.
+    pub const USAGE: u8 = 2;
+    pub const INTERRUPTED: u8 = 8;
+}
+
+/// What the top of the program says when it cannot go on.
+#[derive(Debug)]
+pub struct Failure {
+    pub exit: u8,
+    pub text: String,
+}
+
+impl Failure {
+    pub fn usage(text: impl Into<String>) -> Self {
+        Self { exit: exit::USAGE, text: text.into() }
+    }
+    pub fn other(text: impl std::fmt::Display) -> Self {
+        Self { exit: exit::OTHER, text: text.to_string() }
+    }
+}
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "bartizan",
+    version,
+    about = "Drives, watches and repairs a disconnected OpenShift installation on AWS",
+    after_help = "Exit codes: 0 done, 1 other, 2 usage or invalid spec, 3 install-config, 4 infrastructure, 5 bootstrap, \
+                  6 install, 7 operators not stable, 8 interrupted, 9 mirror or sync, 10 verify, 11 cleanup incomplete."
+)]
+struct Args {
+    /// Where runs are kept; default $XDG_STATE_HOME/bartizan.
+    #[arg(long, global = true, env = "BARTIZAN_STATE", value_name = "DIR")]
+    state: Option<PathBuf>,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// How a run is shown.
+#[derive(Debug, Clone, Default, clap::Args)]
+struct Front {
+    /// One line per change, no screen (also a screen reader's mode).
+    #[arg(long, conflicts_with = "json")]
+    plain: bool,
+    /// The events as JSON lines, no screen.
+    #[arg(long)]
+    json: bool,
+    /// Theme of the screen: dark, light, high-contrast, deuteranopia, tritanopia, ansi16, mono.
+    #[arg(long, env = "BARTIZAN_THEME")]
+    theme: Option<String>,
+    /// Marks in ASCII only.
+    #[arg(long)]
+    ascii: bool,
+}
+
+impl Front {
+    /// `None` is the screen.
+    fn format(&self) -> Option<Format> {
+        use std::io::IsTerminal;
+        let dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb")
+            || std::env::var("ACCESSIBLE").is_ok_and(|v| v == "1");
+        match (self.json, self.plain || dumb || !std::io::stdout().is_terminal()) {
+            (true, _) => Some(Format::Json),
+            (false, true) => Some(Format::Plain),
+            (false, false) => None,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Write a commented cluster.toml.
+    Init {
+        #[arg(default_value = "cluster.toml")]
+        file: PathBuf,
+    },
+    /// Print every stage and step with the commands and API calls it would make; touches nothing.
+    Plan {
+        #[arg(default_value = "cluster.toml")]
+        file: PathBuf,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Install: run the stages, or go on with a run.
+    Run(session::RunArgs),
+    /// Take down what a run made, in order, with proof.
+    Cleanup {
+        /// The run: its name, the end of its name, or `last`.
+        #[arg(default_value = "last")]
+        run: String,
+        /// The cluster's name, typed: this destroys it.
+        #[arg(long, value_name = "NAME")]
+        confirm: String,
+        #[command(flatten)]
+        front: Front,
+        /// Use the cloud kept in this file (a lab's).
+        #[cfg(feature = "lab")]
+        #[arg(long, value_name = "FILE")]
+        cloud: Option<PathBuf>,
+    },
+    /// The whole pipeline in an embedded lab: no account, no cluster, nothing outside a directory.
+    #[cfg(feature = "lab")]
+    Demo(demo::DemoArgs),
+    /// Only the embedded lab, until it is interrupted: another bartizan can install into it.
+    #[cfg(feature = "lab")]
+    Lab(demo::LabArgs),
+    /// Follow a run that another bartizan drives.
+    Watch {
+        #[arg(default_value = "last")]
+        run: String,
+        #[command(flatten)]
+        front: Front,
+    },
+    /// Show a recorded run in the same screen, with a slider.
+    Replay {
+        #[arg(default_value = "last")]
+        run: String,
+        #[command(flatten)]
+        front: Front,
+    },
+    /// Look for known failures in a log, a directory or a log bundle.
+    Diagnose {
+        path: PathBuf,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Where a run stands.
+    Status {
+        #[arg(default_value = "last")]
+        run: String,
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the runs.
+    Runs,
+    /// One redacted file of a run, for a colleague or a support case.
+    Export {
+        #[arg(default_value = "last")]
+        run: String,
+        /// Default <run>.tar.gz here.
+        #[arg(long, short)]
+        output: Option<PathBuf>,
+    },
+    /// What this machine has and lacks for an installation.
+    Doctor {
+        #[arg(default_value = "cluster.toml")]
+        file: PathBuf,
+    },
+    /// Completions for a shell.
+    Completions { shell: clap_complete::Shell },
+    /// The copier; bartizan starts it on the bastion.
+    #[command(hide = true)]
+    Agent { request: PathBuf },
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    // Whoever was first has set the same provider.
+    let _already_set = rustls::crypto::ring::default_provider().install_default();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&Failure::other(format!("starting: {error}"))),
+    };
+    let code = match runtime.block_on(dispatch(args)) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => fail(&failure),
+    };
+    // Reads of the terminal may still block a thread.
+    runtime.shutdown_background();
+    code
+}
+
+fn fail(failure: &Failure) -> ExitCode {
+    eprintln!("bartizan: {}", crate::spec::secret::redact(&failure.text));
+    ExitCode::from(failure.exit)
+}
+
+async fn dispatch(args: Args) -> Result<u8, Failure> {
+    let state = args.state.as_deref();
+    match args.verb {
+        Verb::Init { file } => look::init(&file),
+        Verb::Plan { file, json } => look::plan(&file, json),
+        Verb::Run(run) => session::run(state, run).await,
+        #[cfg(feature = "lab")]
+        Verb::Cleanup { run, confirm, front, cloud } => session::cleanup(state, &run, &confirm, front, cloud).await,
+        #[cfg(not(feature = "lab"))]
+        Verb::Cleanup { run, confirm, front } => session::cleanup(state, &run, &confirm, front, None).await,
+        #[cfg(feature = "lab")]
+        Verb::Demo(demo) => demo::demo(state, demo).await,
+        #[cfg(feature = "lab")]
+        Verb::Lab(lab) => demo::lab(lab).await,
+        Verb::Watch { run, front } => look::watch(state, &run, &front).await,
+        Verb::Replay { run, front } => look::replay(state, &run, &front).await,
+        Verb::Diagnose { path, json } => look::diagnose(&path, json),
+        Verb::Status { run, json } => look::status(state, &run, json),
+        Verb::Runs => look::runs(state),
+        Verb::Export { run, output } => look::export(state, &run, output),
+        Verb::Doctor { file } => look::doctor(&file).await,
+        Verb::Completions { shell } => {
+            clap_complete::generate(shell, &mut Args::command(), "bartizan", &mut std::io::stdout());
+            Ok(exit::DONE)
+        }
+        Verb::Agent { request } => look::agent(&request).await,
+    }
+}

@@ -1,1 +1,195 @@
-//! The model as plain lines and as JSON lines.
+//! A run without a screen: the same events as plain lines (pipes, CI, screen readers) or as JSON lines.
+//!
+//! Standard output is data and flushed per event; everything else goes to standard error or the log.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::model::event::*;
+use crate::model::progress::{Eta, percent};
+use crate::model::text::strip_control;
+use crate::model::{RunModel, reduce};
+use crate::record::Follower;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    Plain,
+    Json,
+}
+
+/// Writes everything that happens until the run is closed or `out` is.
+///
+/// # Errors
+/// When `out` cannot be written.
+pub async fn show(mut model: RunModel, mut events: Follower, format: Format, mut out: impl Write) -> io::Result<()> {
+    let mut lines = Lines::default();
+    while let Some(event) = events.next().await {
+        reduce(&mut model, &event);
+        match format {
+            Format::Json => writeln!(out, "{}", serde_json::to_string(&*event)?)?,
+            Format::Plain => {
+                for line in lines.of(&model, &event) {
+                    writeln!(out, "{line}")?;
+                }
+            }
+        }
+        out.flush()?;
+        if matches!(event.data, Data::RunClosed { .. }) {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Turns events into sentences, at most one each ten seconds for the same progress.
+#[derive(Debug, Default)]
+pub struct Lines {
+    told: BTreeMap<String, Timestamp>,
+}
+
+impl Lines {
+    const PROGRESS_EVERY: SignedDuration = SignedDuration::from_secs(10);
+
+    /// What is new with this event, after it was folded into `model`.
+    pub fn of(&mut self, model: &RunModel, event: &Event) -> Vec<String> {
+        let at = event.at;
+        let text = match &event.data {
+            Data::StepProgress { step, done, total, unit, note } => {
+                if !self.due(step.as_str(), at) {
+                    return Vec::new();
+                }
+                let amount = match (unit, total) {
+                    (Unit::Bytes, Some(total)) => format!("{} of {}", size(*done), size(*total)),
+                    (Unit::Bytes, None) => size(*done),
+                    (Unit::Percent, _) => format!("{done} %"),
+                    (Unit::Count, Some(total)) => format!("{done} of {total}"),
+                    (Unit::Count, None) => done.to_string(),
+                };
+                let note = note.as_ref().map_or(String::new(), |note| format!(" {note}"));
+                format!("{step}: {amount}{note}")
+            }
+            Data::Sync(SyncEvent::Planned { images, blobs, bytes, present_bytes }) => format!(
+                "sync: {} images, {blobs} blobs, {}; {} are in the mirror already",
+                images.len(),
+                size(*bytes),
+                size(*present_bytes)
+            ),
+            Data::Sync(SyncEvent::Progress { .. } | SyncEvent::ImageState { state: ImageState::Copying, .. }) => {
+                if !self.due("sync", at) {
+                    return Vec::new();
+                }
+                sync_line(model, at)
+            }
+            Data::Sync(SyncEvent::ImageState { image, state: ImageState::Failed { side, class, why }, attempt }) => {
+                format!("sync: {image} failed at the {side} ({class}), attempt {attempt}: {why}")
+            }
+            Data::Sync(SyncEvent::ImageState { .. }) => return Vec::new(),
+            Data::Sync(SyncEvent::Proven { images, missing }) => match missing.len() {
+                0 => format!("sync: all {images} digests answer in the mirror"),
+                count => format!("sync: {count} of {images} digests are missing: {}", missing.join(" ")),
+            },
+            Data::Observed(Observed::Installer { phase, message, .. }) => format!("installer: {phase}: {message}"),
+            Data::Observed(Observed::Bootkube { stage, state, .. }) => {
+                format!("bootstrap: {stage} {}", format!("{state:?}").to_lowercase())
+            }
+            Data::Observed(Observed::Operator(operator)) => {
+                let yes = |tri: Tri| if tri == Tri::True { "yes" } else { "no" };
+                let (available, progressing, degraded) =
+                    (yes(operator.available), yes(operator.progressing), yes(operator.degraded));
+                let line = format!(
+                    "operator {}: available {available}, progressing {progressing}, degraded {degraded}",
+                    operator.name
+                );
+                if operator.message.is_empty() { line } else { format!("{line}: {}", operator.message) }
+            }
+            Data::Observed(Observed::ClusterVersion(version)) => format!("cluster version: {}", version.message),
+            Data::Observed(Observed::Node { name, ready, .. }) => {
+                format!("node {name} is {}", if *ready { "ready" } else { "not ready" })
+            }
+            Data::Observed(Observed::Csr { name, requester, state, .. }) => {
+                format!("csr {name} of {requester} {}", format!("{state:?}").to_lowercase())
+            }
+            Data::FindingOpened { finding } => {
+                format!("FINDING {}: {} | {}: {}", finding.signature, finding.title, finding.source, finding.line)
+            }
+            Data::CheckResult { check, state, evidence, .. } if *state != CheckState::Running => {
+                format!("check {check} {}: {evidence}", format!("{state:?}").to_lowercase())
+            }
+            Data::StepInferred { step, because, .. } => format!("{step} still holds: {because}"),
+            Data::RunClosed { outcome, exit, summary } => {
+                format!("{}: {summary} (exit {exit})", format!("{outcome:?}").to_lowercase())
+            }
+            // Everything else that matters has its sentence in the activity.
+            _ => match model.activity.last() {
+                Some(activity) if activity.at == at && !self.same(activity) => {
+                    self.told.insert("activity".into(), at);
+                    self.told.insert(activity.text.clone(), at);
+                    activity.text.clone()
+                }
+                _ => return Vec::new(),
+            },
+        };
+        let stage = model.current_stage().map_or("--", |stage| stage.number());
+        let clock = at.strftime("%H:%M:%S");
+        text.lines().take(8).map(|line| format!("{clock} [{stage}] {}", strip_control(line))).collect()
+    }
+
+    /// The activity line was there before this event.
+    fn same(&mut self, activity: &crate::model::run::Activity) -> bool {
+        let known = self.told.get(&activity.text) == Some(&activity.at);
+        if self.told.len() > 4096 {
+            self.told.clear();
+        }
+        known
+    }
+
+    fn due(&mut self, key: &str, at: Timestamp) -> bool {
+        let due = self.told.get(key).is_none_or(|last| at.duration_since(*last) >= Self::PROGRESS_EVERY);
+        if due {
+            self.told.insert(key.to_owned(), at);
+        }
+        due
+    }
+}
+
+fn sync_line(model: &RunModel, now: Timestamp) -> String {
+    let sync = &model.sync;
+    let (done, all) = sync.done();
+    let wanted = sync.bytes.saturating_sub(sync.present_bytes);
+    let moved = sync.moved();
+    let rate: f64 = sync.images.iter().filter_map(|image| image.rate.per_second()).sum();
+    let left = sync.images.iter().filter(|image| image.state == ImageState::Copying);
+    let eta = left.map(|image| image.rate.eta(now, image.bytes, image.image.bytes)).fold(Eta::None, longer);
+    let eta = match eta {
+        Eta::None => "no estimate".to_owned(),
+        Eta::Seconds(_) if rate > 0.0 => {
+            format!("about {} s left", ((wanted - moved.min(wanted)) as f64 / rate).ceil())
+        }
+        Eta::Seconds(seconds) => format!("about {seconds} s left"),
+        Eta::MoreThanADay => "more than a day left".to_owned(),
+    };
+    format!("sync: {done}/{all} images, {} of {} ({} %), {eta}", size(moved), size(wanted), percent(moved, wanted))
+}
+
+fn longer(one: Eta, other: Eta) -> Eta {
+    match (one, other) {
+        (Eta::MoreThanADay, _) | (_, Eta::MoreThanADay) => Eta::MoreThanADay,
+        (Eta::Seconds(a), Eta::Seconds(b)) => Eta::Seconds(a.max(b)),
+        (Eta::None, other) | (other, Eta::None) => other,
+    }
+}
+
+/// `1.4 GiB`: bytes in binary units, three figures.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let name = UNITS.get(unit).copied().unwrap_or("B");
+    if unit == 0 || value >= 100.0 { format!("{value:.0} {name}") } else { format!("{value:.1} {name}") }
+}

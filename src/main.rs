@@ -1,1 +1,7 @@
-fn main() {}
+//! Parse, run, map the outcome to an exit code.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    bartizan::cli::main()
+}

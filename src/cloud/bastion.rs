@@ -4,6 +4,7 @@
 pub use super::blueprint::BastionInputs;
 use super::blueprint::{self, Made, bastion_name, public_subnet_name, vpc_name};
 use super::ledger::{Ledger, LedgerError};
+use super::survey::Survey;
 use super::vpc::Network;
 use crate::model::event::Action;
 use crate::spec::Spec;
@@ -50,7 +51,9 @@ pub fn preview(spec: &Spec) -> Vec<Action> {
         vpc_cidr: spec.network.vpc_cidr.clone(),
         subnet: existing.map_or_else(
             || format!("<{}>", public_subnet_name(spec, &zone)),
-            |existing| existing.public_subnets.iter().chain(&existing.private_subnets).next().cloned().unwrap_or_default(),
+            |existing| {
+                existing.public_subnets.iter().chain(&existing.private_subnets).next().cloned().unwrap_or_default()
+            },
         ),
         public: existing.is_none_or(|existing| !existing.public_subnets.is_empty()),
     };
@@ -62,8 +65,24 @@ pub async fn ensure_bastion(ledger: &Ledger, spec: &Spec, inputs: &BastionInputs
     let mut made = Made::new();
     ledger.apply(&blueprint::bastion(spec, inputs), &mut made).await?;
     let name = bastion_name(spec);
-    let instance = made.get(&name).ok_or_else(|| LedgerError::Unfit(format!("{name} is not there")))?;
-    Ok(Bastion {
+    bastion_of(spec, &made).ok_or_else(|| LedgerError::Unfit(format!("{name} is not there")))
+}
+
+/// What is there of the bastion; the bastion itself when that is all of it. Changes nothing.
+pub async fn survey_bastion(
+    ledger: &Ledger,
+    spec: &Spec,
+    inputs: &BastionInputs,
+) -> Result<(Option<Bastion>, Survey), LedgerError> {
+    let survey = ledger.survey(&blueprint::bastion(spec, inputs)).await?;
+    let bastion = if survey.is_complete() { bastion_of(spec, &survey.made) } else { None };
+    Ok((bastion, survey))
+}
+
+fn bastion_of(spec: &Spec, made: &Made) -> Option<Bastion> {
+    let name = bastion_name(spec);
+    let instance = made.get(&name)?;
+    Some(Bastion {
         instance: instance.id.clone(),
         private_ip: instance.property("PrivateIpAddress").unwrap_or_default().to_owned(),
         public_ip: instance.property("PublicIpAddress").map(str::to_owned),
@@ -89,7 +108,8 @@ pub fn host_keys_from_console(console: &str) -> Vec<String> {
             inside = false;
         } else if inside {
             let words: Vec<&str> = line.split_whitespace().collect();
-            let key = words.windows(2).map(|pair| pair.join(" ")).find(|key| ssh_key::PublicKey::from_openssh(key).is_ok());
+            let key =
+                words.windows(2).map(|pair| pair.join(" ")).find(|key| ssh_key::PublicKey::from_openssh(key).is_ok());
             keys.extend(key);
         }
     }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use super::{Create, Kind, Resource, Tags, describe, ingress, record, route};
 use crate::model::event::Action;
 use crate::spec::cidr::Cidr;
+use crate::spec::validate::is_graviton;
 use crate::spec::{MirrorKind, NetworkVariant, Spec};
 
 /// One thing to be made.
@@ -70,7 +71,11 @@ pub fn bastion_name(spec: &Spec) -> String {
 
 /// Zones for a plan that is made before the cloud was asked.
 pub fn assumed_zones(spec: &Spec) -> Vec<String> {
-    ["a", "b", "c"].iter().take(usize::from(spec.network.zones)).map(|zone| format!("{}{zone}", spec.aws.region)).collect()
+    ["a", "b", "c"]
+        .iter()
+        .take(usize::from(spec.network.zones))
+        .map(|zone| format!("{}{zone}", spec.aws.region))
+        .collect()
 }
 
 /// Short names of the interface endpoints of a spec's variant.
@@ -201,7 +206,7 @@ pub struct BastionInputs {
 /// Newest Amazon Linux 2023; RunInstances resolves it (EC2 user guide, "Use a Systems Manager parameter instead of an AMI
 /// ID").
 fn default_image(spec: &Spec) -> String {
-    let arch = if spec.release.arch == "aarch64" { "arm64" } else { "x86_64" };
+    let arch = if is_graviton(&spec.bastion.instance_type) { "arm64" } else { "x86_64" };
     format!("resolve:ssm:/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-{arch}")
 }
 
@@ -277,9 +282,8 @@ pub fn answer(made: &Made, reference: &str) -> Option<String> {
 
 /// The calls that would be made, in order. Ids that nobody can know yet are shown as `<name>`.
 pub fn preview(items: &[Item]) -> Vec<Action> {
-    let shown = |template: &str| {
-        fill(template, |name| Some(format!("<{name}>"))).unwrap_or_else(|_| template.to_owned())
-    };
+    let shown =
+        |template: &str| fill(template, |name| Some(format!("<{name}>"))).unwrap_or_else(|_| template.to_owned());
     let filled = |properties: &BTreeMap<String, String>| -> BTreeMap<String, String> {
         properties.iter().map(|(name, value)| (name.clone(), shown(value))).collect()
     };
@@ -287,8 +291,7 @@ pub fn preview(items: &[Item]) -> Vec<Action> {
     for item in items {
         let mut tags = item.tags.clone();
         tags.insert("Name".into(), item.name.clone());
-        let create =
-            Create { kind: item.kind, tags, properties: filled(&item.properties), token: String::new() };
+        let create = Create { kind: item.kind, tags, properties: filled(&item.properties), token: String::new() };
         actions.push(Action::Api { call: describe::create(&create) });
         let calls = describe::modify(item.kind, &format!("<{}>", item.name), &filled(&item.then));
         actions.extend(calls.into_iter().map(|call| Action::Api { call }));

@@ -107,7 +107,9 @@ pub fn create(create: &Create) -> String {
 pub fn modify(kind: Kind, id: &str, properties: &BTreeMap<String, String>) -> Vec<String> {
     properties
         .iter()
-        .map(|(name, value)| format!("{} {id} {}={}", modify_name(kind, name, value.is_empty()), word(name), word(value)))
+        .map(|(name, value)| {
+            format!("{} {id} {}={}", modify_name(kind, name, value.is_empty()), word(name), word(value))
+        })
         .collect()
 }
 

@@ -221,8 +221,12 @@ impl Ledger {
             last = Some((resource.id, proof));
         }
         let (id, proof) = last.unwrap_or_else(|| {
-            let tags = format!("bartizan.run={} Name={}", self.run, object.name);
-            (String::new(), format!("{}: nothing has the tags {tags}", describe::get_name(kind)))
+            let proof = match kind {
+                // It has no tags by which it could be found.
+                Kind::RouteTableAssociation => "its id was never known; it goes with its subnet".to_owned(),
+                _ => format!("{}: nothing has {}", describe::get_name(kind), self.tags_of(object)),
+            };
+            (String::new(), proof)
         });
         self.went(object, &id, &proof).await;
         Ok((id, proof))
@@ -250,12 +254,13 @@ impl Ledger {
 
     async fn release_once(&self, kind: Kind, id: &str) -> Result<(), LedgerError> {
         let resource = match self.look_once(kind, id).await {
-            Err(LedgerError::Cloud { source, .. }) if source.is_not_found() => return Ok(()),
-            other => other?,
+            Ok(resource) if resource.is_gone() => return Ok(()),
+            Ok(resource) if matches!(resource.state.as_str(), "deleting" | "shutting-down") => return Ok(()),
+            Ok(resource) => Some(resource),
+            // It may just not be seen yet: the answer to the deletion tells.
+            Err(LedgerError::Cloud { source, .. }) if source.is_not_found() => None,
+            Err(error) => return Err(error),
         };
-        if resource.is_gone() || matches!(resource.state.as_str(), "deleting" | "shutting-down") {
-            return Ok(());
-        }
         let in_the_way = |name: &&String| match kind {
             Kind::InternetGateway => *name == "VpcId",
             Kind::HostedZone => name.starts_with("A "),
@@ -263,8 +268,9 @@ impl Ledger {
             Kind::SecurityGroup => name.starts_with("Ingress ") && name.contains(" sg-"),
             _ => false,
         };
+        let names = resource.iter().flat_map(|resource| resource.properties.keys());
         let undone: BTreeMap<String, String> =
-            resource.properties.keys().filter(in_the_way).map(|name| (name.clone(), String::new())).collect();
+            names.filter(in_the_way).map(|name| (name.clone(), String::new())).collect();
         if !undone.is_empty() {
             let call = describe::modify(kind, id, &undone).join("; ");
             self.retrying(&call, || self.cloud.modify(kind, id, &undone)).await?;
@@ -336,18 +342,16 @@ impl Ledger {
     }
 
     /// An object that carries this run's tags. With `wait`, look several times: it may not be seen yet.
-    async fn find(&self, object: &Object, kind: Kind, wait: bool) -> Result<Option<Resource>, LedgerError> {
+    pub(super) async fn find(&self, object: &Object, kind: Kind, wait: bool) -> Result<Option<Resource>, LedgerError> {
         if kind == Kind::RouteTableAssociation {
             return Ok(None);
         }
-        const LOOKS: u32 = 4;
-        let tags = Tags::from([
-            ("Name".to_owned(), object.name.clone()),
-            ("bartizan.run".to_owned(), self.run.clone()),
-        ]);
+        const LOOKS: u32 = 6;
+        let tags =
+            Tags::from([("Name".to_owned(), object.name.clone()), ("bartizan.run".to_owned(), self.run.clone())]);
         let mut pause = self.patience.first;
         for look in 1..=LOOKS {
-            let call = format!("{} Tag:Name={} Tag:bartizan.run={}", describe::get_name(kind), object.name, self.run);
+            let call = format!("{} {}", describe::get_name(kind), self.tags_of(object));
             let found = self.quietly(&call, || self.cloud.find(kind, &tags)).await?;
             let mut alive = found.into_iter().filter(|resource| !resource.is_over());
             if let Some(first) = alive.next() {
@@ -364,6 +368,10 @@ impl Ledger {
             self.pause(&mut pause).await?;
         }
         Ok(None)
+    }
+
+    fn tags_of(&self, object: &Object) -> String {
+        format!("Tag:Name={} Tag:bartizan.run={}", object.name, self.run)
     }
 
     /// Look at an object that should be there; a miss is believed only after a few tries.
@@ -452,7 +460,8 @@ impl Ledger {
     }
 
     async fn vanished(&self, object: &Object, id: &str, state: &str) {
-        let text = format!("{} {} ({id}) is {state} though the record has it: it is made again", object.kind, object.name);
+        let text =
+            format!("{} {} ({id}) is {state} though the record has it: it is made again", object.kind, object.name);
         self.sink.emit(Data::Note { level: Level::Warn, text }).await;
     }
 

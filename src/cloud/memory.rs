@@ -65,10 +65,8 @@ impl MemoryCloud {
     }
 
     fn with_object(&self, id: &str, change: impl FnOnce(&mut Stored)) -> Result<(), CloudError> {
-        self.with_state(|state| state.objects.get_mut(id).map(change))?.ok_or_else(|| CloudError::NotFound {
-            call: "memory cloud".into(),
-            why: format!("there is no {id}"),
-        })
+        self.with_state(|state| state.objects.get_mut(id).map(change))?
+            .ok_or_else(|| CloudError::NotFound { call: "memory cloud".into(), why: format!("there is no {id}") })
     }
 
     fn beside(&self, extension: &str) -> PathBuf {

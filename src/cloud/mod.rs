@@ -8,6 +8,7 @@ pub mod blueprint;
 pub mod describe;
 pub mod ledger;
 pub mod memory;
+pub mod survey;
 pub mod teardown;
 pub mod vpc;
 
@@ -114,7 +115,8 @@ impl Kind {
 pub struct Resource {
     pub kind: Kind,
     pub id: String,
-    /// `available`, `pending`, `running`, `shutting-down`, `terminated`, `deleting` …
+    /// `available`, `pending`, `running`, `shutting-down`, `terminated`, `deleting` …; `available` for kinds to which the
+    /// API gives no state (gateways, groups, addresses, key pairs, zones, buckets).
     pub state: String,
     pub tags: Tags,
     /// `CidrBlock`, `VpcId`, `SubnetId`, `PrivateIpAddress`, `PublicIpAddress`, `GroupId` …

@@ -3,6 +3,7 @@
 use super::blueprint::{Made, assumed_zones, interface_endpoints, network, preview as preview_items};
 use super::blueprint::{private_subnet_name, public_subnet_name, service_name, vpc_name};
 use super::ledger::{Ledger, LedgerError};
+use super::survey::Survey;
 use super::{Kind, Resource};
 use crate::model::event::Action;
 use crate::spec::{ExistingNetwork, Spec};
@@ -36,23 +37,48 @@ pub async fn ensure_network(ledger: &Ledger, spec: &Spec) -> Result<Network, Led
     if let Some(existing) = &spec.network.existing {
         return adopt(ledger, existing).await;
     }
+    let zones = zones(ledger, spec).await?;
+    services_exist(ledger, spec).await?;
+    let mut made = Made::new();
+    ledger.apply(&network(spec, &zones), &mut made).await?;
+    Ok(network_of(spec, &zones, &made))
+}
+
+/// What is there of the network; the network itself when that is all of it. Changes nothing.
+pub async fn survey_network(ledger: &Ledger, spec: &Spec) -> Result<(Option<Network>, Survey), LedgerError> {
+    if let Some(existing) = &spec.network.existing {
+        let subnets = existing.private_subnets.iter().chain(&existing.public_subnets);
+        let ids: Vec<(Kind, &str)> = std::iter::once((Kind::Vpc, existing.vpc_id.as_str()))
+            .chain(subnets.map(|subnet| (Kind::Subnet, subnet.as_str())))
+            .collect();
+        let survey = ledger.survey_ids(&ids).await?;
+        let network = if survey.is_complete() { Some(adopt(ledger, existing).await?) } else { None };
+        return Ok((network, survey));
+    }
+    let zones = zones(ledger, spec).await?;
+    let survey = ledger.survey(&network(spec, &zones)).await?;
+    Ok((survey.is_complete().then(|| network_of(spec, &zones, &survey.made)), survey))
+}
+
+/// The first zones of the region, as many as the spec wants.
+async fn zones(ledger: &Ledger, spec: &Spec) -> Result<Vec<String>, LedgerError> {
     let zones = ledger.quietly("ec2:DescribeAvailabilityZones", || ledger.cloud.zones()).await?;
     let wanted = usize::from(spec.network.zones);
-    let zones: Vec<String> = zones.into_iter().take(wanted).collect();
     if zones.len() < wanted {
         let text = format!("network.zones is {wanted}, and {} offers {}", spec.aws.region, zones.len());
         return Err(LedgerError::Unfit(text));
     }
-    services_exist(ledger, spec).await?;
-    let mut made = Made::new();
-    ledger.apply(&network(spec, &zones), &mut made).await?;
+    Ok(zones.into_iter().take(wanted).collect())
+}
+
+fn network_of(spec: &Spec, zones: &[String], made: &Made) -> Network {
     let id = |name: String| made.get(&name).map(|resource| resource.id.clone()).unwrap_or_default();
-    Ok(Network {
+    Network {
         vpc: id(vpc_name(spec)),
         vpc_cidr: spec.network.vpc_cidr.clone(),
         private_subnets: zones.iter().map(|zone| (id(private_subnet_name(spec, zone)), zone.clone())).collect(),
         public_subnets: zones.iter().map(|zone| (id(public_subnet_name(spec, zone)), zone.clone())).collect(),
-    })
+    }
 }
 
 /// Not every service has an endpoint in every region: better known before anything is made.
@@ -71,7 +97,8 @@ async fn adopt(ledger: &Ledger, existing: &ExistingNetwork) -> Result<Network, L
     let vpc = ledger.look_once(Kind::Vpc, &existing.vpc_id).await?;
     for attribute in ["EnableDnsSupport", "EnableDnsHostnames"] {
         if vpc.property(attribute) == Some("false") {
-            let text = format!("{} has {attribute}=false: names of endpoints and of the cluster would not resolve", vpc.id);
+            let text =
+                format!("{} has {attribute}=false: names of endpoints and of the cluster would not resolve", vpc.id);
             return Err(LedgerError::Unfit(text));
         }
     }

@@ -1,6 +1,17 @@
 //! A machine on which commands run: over SSH, or this one.
 //!
 //! A command is an argument vector and is quoted once, in [`Cmd::line`]. Secrets go in by standard input only.
+//!
+//! [`ssh`] and [`local`] implement [`Host`]; [`job`] (work that outlives the connection) and [`tail`] (a log followed
+//! by byte offset) are written against it and need nothing on the host but a POSIX shell and a handful of coreutils.
+
+mod files;
+pub mod job;
+mod leash;
+pub mod local;
+mod pump;
+pub mod ssh;
+pub mod tail;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -7,6 +7,7 @@ pub mod event;
 pub mod plan;
 pub mod progress;
 pub mod run;
+pub mod text;
 
 pub use event::{Data, Event, Seq};
 pub use plan::{Plan, StageId, StepId};

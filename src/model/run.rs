@@ -519,6 +519,10 @@ pub fn reduce(model: &mut RunModel, event: &Event) {
             record.gone = Some(proof.clone());
             model.say(at, Level::Info, format!("gone: {} {} ({id}): {proof}", object.kind, object.name));
         }
+        // An empty value takes the fact back.
+        Data::Fact { key, value } if value.is_empty() => {
+            model.facts.remove(key);
+        }
         Data::Fact { key, value } => {
             model.facts.insert(key.clone(), value.clone());
         }
@@ -551,7 +555,12 @@ pub fn reduce(model: &mut RunModel, event: &Event) {
         Data::Sync(sync) => reduce_sync(model, at, sync),
         Data::Observed(observed) => reduce_observed(model, at, observed),
         Data::FindingOpened { finding } => match model.finding(&finding.id).filter(|record| record.cleared.is_none()) {
-            Some(record) => record.count = record.count.saturating_add(1),
+            Some(record) => {
+                record.count = record.count.saturating_add(1);
+                // Its cause may have been seen after it.
+                record.finding.explained_by = finding.explained_by.clone();
+                record.finding.captures = finding.captures.clone();
+            }
             None => {
                 model.findings.push(FindingRecord {
                     finding: finding.clone(),

@@ -1,13 +1,15 @@
 //! Where runs are kept: `$XDG_STATE_HOME/bartizan/runs`, one folder a run.
 
 use std::fs;
-use std::os::unix::fs::DirBuilderExt;
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
 use super::recorder::{RecordError, read_events};
 use crate::model::{RunModel, reduce};
+use crate::spec::Secret;
 
 /// The runs of this user.
 #[derive(Debug, Clone)]
@@ -91,6 +93,27 @@ impl Store {
     /// When the store cannot be read.
     pub fn list(&self) -> Result<Vec<RunSummary>, RecordError> {
         Ok(self.names()?.iter().filter_map(|name| self.summary(name)).collect())
+    }
+
+    /// A secret that was made up for a run: read back, or made by `make` and kept 0600 beside the runs, never in one.
+    ///
+    /// # Errors
+    /// When it can neither be read nor made.
+    pub fn secret(&self, run: &str, make: impl FnOnce() -> std::io::Result<Secret>) -> Result<Secret, RecordError> {
+        let dir = self.dir.with_file_name("secrets");
+        let path = dir.join(run);
+        if let Ok(text) = fs::read_to_string(&path) {
+            return Ok(Secret::new(text));
+        }
+        let write = || {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+            let secret = make()?;
+            let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+            file.write_all(secret.reveal().as_bytes())?;
+            file.sync_all()?;
+            Ok(secret)
+        };
+        write().map_err(RecordError::io("keeping a secret in", &path))
     }
 
     fn summary(&self, name: &str) -> Option<RunSummary> {

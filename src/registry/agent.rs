@@ -49,6 +49,9 @@ pub struct Request {
     pub source_ca: Vec<PathBuf>,
     #[serde(default)]
     pub mirror_ca: Vec<PathBuf>,
+    /// Where a registry is, past the resolver: a managed mirror is on the bastion itself.
+    #[serde(default)]
+    pub resolve: Vec<(String, std::net::SocketAddr)>,
     /// Blobs in flight.
     #[serde(default = "default_jobs")]
     pub jobs: u8,
@@ -241,11 +244,17 @@ impl AgentError {
 
 async fn work(
     request: &Request,
-    net: Net,
+    mut net: Net,
     say: &mpsc::Sender<Message>,
     tally: &mut Tally,
     cancel: &CancellationToken,
 ) -> Result<(), AgentError> {
+    let known = |net: &Net, host: &str| net.resolve.iter().any(|(name, _)| name == host);
+    for (host, address) in &request.resolve {
+        if !known(&net, host) {
+            net.resolve.push((host.clone(), *address));
+        }
+    }
     let pull_spec = PullSpec::parse(&request.source).map_err(|error| error.within("source"))?;
     let mut additional = Vec::new();
     for (at, text) in request.additional.iter().enumerate() {

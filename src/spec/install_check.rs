@@ -68,7 +68,8 @@ pub fn check(text: &str) -> Vec<Problem> {
         Ok(root @ Value::Object(_)) => check.all(&root),
         Ok(_) => check.fail("", "is no YAML mapping", "an install-config starts with apiVersion: v1"),
         Err(error) => {
-            let line = error.location().map_or(1, |location| location.line().max(1));
+            let last = text.lines().count().max(1);
+            let line = error.location().map_or(1, |location| location.line().clamp(1, last));
             let want = "mind indentation and quotes".to_owned();
             let found = "this is not YAML".to_owned();
             check.problems.push(Problem { file: FILE.into(), line, key: String::new(), found, want });

@@ -8,8 +8,8 @@ use base64::prelude::BASE64_STANDARD;
 use ring::rand::SecureRandom;
 use serde_json::{Value, json};
 
+use super::Spec;
 use super::secret::{Secret, remember};
-use super::{MirrorKind, Spec};
 
 /// What is needed of the operator's secrets.
 #[derive(Clone)]
@@ -42,7 +42,6 @@ impl Secrets {
         };
         let pull_secret = parse_pull_secret(&read(&spec.credentials.pull_secret)?)?;
         let password = spec.mirror.password_file.as_deref().map(read).transpose()?;
-        debug_assert!(password.is_some() || spec.mirror.kind == MirrorKind::Managed);
         let mirror_password = password.map(|text| Secret::new(text.trim_end_matches(['\r', '\n'])));
         Ok(Self { pull_secret, mirror_password })
     }

@@ -58,6 +58,18 @@ pub fn validate(spec: &Spec, check: &mut Check<'_>) {
             check.bad(key, value, "give an EC2 instance type, for example m6i.xlarge");
         }
     }
+    for (key, value) in [
+        ("install.control_plane_type", &spec.install.control_plane_type),
+        ("install.compute_type", &spec.install.compute_type),
+    ] {
+        let arm = spec.release.arch == "aarch64";
+        if is_instance_type(value) && is_graviton(value) != arm {
+            let example = if arm { "m6g.xlarge" } else { "m6i.xlarge" };
+            let want =
+                format!("release.arch is {}, and this machine is not; give for example {example}", spec.release.arch);
+            check.bad(key, value, want);
+        }
+    }
     if spec.install.control_plane_replicas == 3 && spec.install.compute_replicas == 1 {
         let want = "the ingress routers need two machines; give 2 or more, or 0 to run on the control plane";
         check.fail("install.compute_replicas", "is 1", want);
@@ -382,6 +394,14 @@ fn is_instance_type(text: &str) -> bool {
         !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
     };
     text.split_once('.').is_some_and(|(family, size)| good(family) && good(size))
+}
+
+/// An arm64 machine: a g follows the generation (`m6g`, `c7gn`, `t4g`), or the first of them, `a1`.
+pub fn is_graviton(instance_type: &str) -> bool {
+    let family = instance_type.split('.').next().unwrap_or("");
+    let kind =
+        family.trim_start_matches(|c: char| !c.is_ascii_digit()).trim_start_matches(|c: char| c.is_ascii_digit());
+    family == "a1" || kind.starts_with('g')
 }
 
 /// `vpc-` and 8 or 17 hexadecimal digits.

@@ -1,1 +1,80 @@
 //! The ten stages: which steps, in which order, with which commands.
+//!
+//! A step is written against `host`, `cloud`, `registry` and `cluster`; it does not know whether it is in a lab. What
+//! steps hand to each other are facts of the run ([`world::fact`]), so that a restarted process has them too.
+
+pub mod certificate;
+pub mod diagnosis;
+pub mod live;
+pub mod plan;
+pub mod repair;
+mod s01_infrastructure;
+mod s02_bastion;
+mod s03_credentials;
+mod s04_tools;
+mod s05_mirror_registry;
+mod s06_image_sync;
+mod s07_install_config;
+mod s08_install;
+mod s09_verify;
+mod s10_cleanup;
+pub mod world;
+
+use std::sync::Arc;
+
+use crate::engine::Step;
+use crate::engine::runner::Steps;
+use crate::model::plan::StepId;
+
+pub use plan::plan;
+pub use repair::Repair;
+pub use world::World;
+
+/// Every step of `assets/stages.toml`.
+pub fn steps() -> Steps<World> {
+    let all: [(&str, Arc<dyn Step<World>>); 24] = [
+        ("01-infrastructure/preflight", Arc::new(s01_infrastructure::Preflight)),
+        ("01-infrastructure/network", Arc::new(s01_infrastructure::Network)),
+        ("02-bastion/machine", Arc::new(s02_bastion::Machine)),
+        ("02-bastion/connection", Arc::new(s02_bastion::Connection)),
+        ("02-bastion/room", Arc::new(s02_bastion::Room)),
+        ("03-credentials/pull-secret", Arc::new(s03_credentials::PullSecret)),
+        ("03-credentials/cloud-profile", Arc::new(s03_credentials::CloudProfile)),
+        ("04-tools/bartizan", Arc::new(s04_tools::Bartizan)),
+        ("04-tools/clients", Arc::new(s04_tools::Clients)),
+        ("05-mirror-registry/identity", Arc::new(s05_mirror_registry::Identity)),
+        ("05-mirror-registry/service", Arc::new(s05_mirror_registry::Service)),
+        ("06-image-sync/copy", Arc::new(s06_image_sync::Copy)),
+        ("06-image-sync/proof", Arc::new(s06_image_sync::Proof)),
+        ("07-install-config/install-config", Arc::new(s07_install_config::InstallConfig)),
+        ("07-install-config/manifests", Arc::new(s07_install_config::Manifests)),
+        ("08-install/infrastructure", Arc::new(s08_install::Infrastructure)),
+        ("08-install/bootstrap", Arc::new(s08_install::Bootstrap)),
+        ("08-install/operators", Arc::new(s08_install::Operators)),
+        ("09-verify/version", Arc::new(s09_verify::Version)),
+        ("09-verify/nodes", Arc::new(s09_verify::Nodes)),
+        ("09-verify/mirror", Arc::new(s09_verify::Mirror)),
+        ("10-cleanup/cluster", Arc::new(s10_cleanup::Cluster)),
+        ("10-cleanup/mirror", Arc::new(s10_cleanup::Mirror)),
+        ("10-cleanup/infrastructure", Arc::new(s10_cleanup::Infrastructure)),
+    ];
+    all.into_iter().map(|(id, step)| (StepId::new(id), step)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_planned_step_exists_and_every_step_is_planned() {
+        let plan = plan().unwrap();
+        let planned: Vec<_> = plan.steps().map(|step| step.id.clone()).collect();
+        let mut sorted = planned.clone();
+        sorted.sort();
+        assert_eq!(sorted, steps().into_keys().collect::<Vec<_>>());
+        assert_eq!(plan.stages.len(), 10);
+        for stage in &plan.stages {
+            assert!(stage.steps.iter().all(|step| step.attempts > 0 && step.usual_s.0 <= step.usual_s.1));
+        }
+    }
+}

@@ -1,1 +1,94 @@
-//! Following what is alive: installer log, journals, bootkube, service records. Needs no engine.
+//! Followers of what is alive: journals, bootkube, service records, the installer's log, the cluster.
+//!
+//! A follower needs no engine and knows nobody who reads its events. It goes on for ever: a connection that goes away
+//! is tried again, from the cursor or offset where it stopped, so that nothing is lost and nothing comes twice. It ends
+//! when it is cancelled, or when the other side refuses us for good.
+
+pub mod bootkube;
+pub mod cluster;
+pub mod entry;
+pub mod installer;
+pub mod journal;
+pub mod records;
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::model::event::{Data, LogLine, Observed};
+use crate::record::Sink;
+
+/// Where a follower's findings go, and when it is to stop. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Out {
+    pub sink: Sink,
+    /// Every line once more, with the name of its source, for whoever matches lines against signatures.
+    pub tap: Option<mpsc::Sender<(String, LogLine)>>,
+    pub cancel: CancellationToken,
+}
+
+impl Out {
+    pub fn new(sink: Sink, cancel: CancellationToken) -> Self {
+        Self { sink, tap: None, cancel }
+    }
+
+    pub fn tap(mut self, tap: mpsc::Sender<(String, LogLine)>) -> Self {
+        self.tap = Some(tap);
+        self
+    }
+
+    /// Record lines, then hand them to the tap.
+    pub(crate) async fn lines(&self, source: &str, lines: Vec<LogLine>) {
+        match &self.tap {
+            Some(tap) => {
+                self.sink.lines(source, lines.clone()).await;
+                for line in lines {
+                    if tap.send((source.to_owned(), line)).await.is_err() {
+                        break;
+                    }
+                }
+            }
+            None => self.sink.lines(source, lines).await,
+        }
+    }
+
+    pub(crate) async fn observed(&self, seen: impl IntoIterator<Item = Observed>) {
+        for observed in seen {
+            self.sink.emit(Data::Observed(observed)).await;
+        }
+    }
+
+    /// Wait, unless cancelled first. True when there is still work to do.
+    pub(crate) async fn pause(&self, time: Duration) -> bool {
+        tokio::select! {
+            () = self.cancel.cancelled() => false,
+            () = tokio::time::sleep(time) => true,
+        }
+    }
+}
+
+/// Growing pauses between attempts: doubled each time up to a ceiling, with jitter so that many do not knock at once.
+#[derive(Debug)]
+pub(crate) struct BackOff {
+    next: Duration,
+}
+
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(20);
+
+impl BackOff {
+    pub(crate) fn new() -> Self {
+        Self { next: FIRST_PAUSE }
+    }
+
+    pub(crate) fn reset(&mut self) {
+        self.next = FIRST_PAUSE;
+    }
+
+    pub(crate) fn pause(&mut self) -> Duration {
+        let pause = self.next.mul_f64(0.75 + 0.5 * fastrand::f64());
+        self.next = (self.next * 2).min(LONGEST_PAUSE);
+        pause
+    }
+}

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bartizan::cloud::bastion::{self, BastionInputs, ensure_bastion, host_keys_from_console};
+use bartizan::cloud::bastion::{self, BastionInputs, ensure_bastion, host_keys_from_console, survey_bastion};
 use bartizan::cloud::ledger::{Ledger, LedgerError, Patience};
 use bartizan::cloud::memory::{Fault, MemoryCloud, State};
 use bartizan::cloud::teardown::{self, Report, teardown};
-use bartizan::cloud::vpc::{self, Network, ensure_network};
+use bartizan::cloud::vpc::{self, Network, ensure_network, survey_network};
 use bartizan::cloud::{Cloud, Create, Kind, Tags};
 use bartizan::model::event::{Action, Data, Event};
 use bartizan::model::plan::StepId;
@@ -78,20 +78,21 @@ impl World {
 
     /// A whole process: make everything, or die on the way.
     async fn process(&self, dies_at: Option<usize>) -> Option<Result<Network, LedgerError>> {
-        let (ledger, recorder) = self.ledger(dies_at);
-        let ended = tokio::select! {
-            made = self.make(&ledger) => Some(made),
-            () = ended(recorder) => None,
+        let (ledger, mut recorder) = self.ledger(dies_at);
+        let made = tokio::select! {
+            made = self.make(&ledger) => made,
+            _died = &mut recorder => return None,
         };
         drop(ledger);
-        ended
+        let _joined = recorder.await;
+        Some(made)
     }
 
     async fn tear_down(&self, infra_id: Option<&str>) -> Result<Report, LedgerError> {
         let (ledger, recorder) = self.ledger(None);
         let report = teardown(&ledger, infra_id).await;
         drop(ledger);
-        ended(recorder).await;
+        let _joined = recorder.await;
         report
     }
 
@@ -107,10 +108,6 @@ impl World {
     }
 }
 
-async fn ended(recorder: tokio::task::JoinHandle<()>) {
-    let _joined = recorder.await;
-}
-
 async fn record(
     mut entries: Receiver<Entry>,
     model: Arc<Mutex<RunModel>>,
@@ -120,7 +117,9 @@ async fn record(
     let mut commits = 0;
     while let Some(entry) = entries.recv().await {
         let Entry::Event(data, done) = entry else { continue };
-        if let (Data::StepAction { action: Action::Api { call }, exit: Some(0), .. }, Ok(mut calls)) = (&*data, calls.lock()) {
+        if let (Data::StepAction { action: Action::Api { call }, exit: Some(0), .. }, Ok(mut calls)) =
+            (&*data, calls.lock())
+        {
             calls.push(call.clone());
         }
         if let Ok(mut model) = model.lock() {
@@ -151,6 +150,14 @@ async fn twice_is_once() {
             assert_eq!(census.get(kind), Some(count), "{kind:?} of {network}");
         }
         let calls = world.state(|state| state.calls);
+        let (ledger, recorder) = world.ledger(None);
+        let (seen, survey) = survey_network(&ledger, &world.spec).await.unwrap();
+        assert_eq!(seen.as_ref(), Some(&first), "{:?}", survey.missing);
+        let inputs = BastionInputs::new(&first, "198.51.100.8/32", KEY).unwrap();
+        let (_, survey) = survey_bastion(&ledger, &world.spec, &inputs).await.unwrap();
+        assert_eq!(survey.missing.len(), 1, "the operator moved: {:?}", survey.missing);
+        drop(ledger);
+        recorder.await.unwrap();
         let second = world.process(None).await.unwrap().unwrap();
         assert_eq!(first, second);
         assert_eq!(world.census(), census);
@@ -159,7 +166,9 @@ async fn twice_is_once() {
             for stored in state.objects.values().filter(|stored| stored.resource.kind != Kind::RouteTableAssociation) {
                 let tags = &stored.resource.tags;
                 assert_eq!(tags.get("bartizan.run").unwrap(), "run-1");
-                assert!(!tags.iter().any(|(name, value)| name.starts_with("kubernetes.io/cluster/") && value == "owned"));
+                assert!(
+                    !tags.iter().any(|(name, value)| name.starts_with("kubernetes.io/cluster/") && value == "owned")
+                );
             }
         });
         // The record is lost, the tags are not.
@@ -296,16 +305,37 @@ async fn teardown_takes_ours_and_names_what_blocks() {
 }
 
 #[tokio::test]
+async fn a_lost_answer_at_any_deletion_leaves_nothing() {
+    let mut after = 1;
+    loop {
+        let world = World::new("zones = 1");
+        world.process(None).await.unwrap().unwrap();
+        let made = world.state(|state| state.calls);
+        let fault = if after % 2 == 0 { Fault::LostResponse } else { Fault::LostRequest };
+        world.state(|state| state.faults.insert(made + after, fault));
+        let first = world.tear_down(None).await.unwrap();
+        let done = first.blocked.is_empty();
+        let second = world.tear_down(None).await.unwrap();
+        assert_eq!(second.blocked, [], "{fault:?} at {after}");
+        assert_eq!(world.census(), BTreeMap::new(), "{fault:?} at {after}");
+        assert_eq!(world.model.lock().unwrap().standing_objects(), []);
+        if done {
+            break;
+        }
+        after += 1;
+    }
+    assert!(after > 15, "{after}");
+}
+
+#[tokio::test]
 async fn an_existing_network_is_taken_as_it_is() {
     let world = World::new("");
     let cloud = world.cloud();
     let vpc = cloud.create(&foreign(Kind::Vpc, &[("CidrBlock", "10.9.0.0/16")], &[])).await.unwrap();
     let place = [("CidrBlock", "10.9.0.0/20"), ("VpcId", &vpc.id), ("AvailabilityZone", "us-east-2b")];
     let subnet = cloud.create(&foreign(Kind::Subnet, &place, &[])).await.unwrap();
-    let text = format!(
-        "[network.existing]\nvpc_id = \"{}\"\nprivate_subnets = [\"{}\"]\n\n[bastion]",
-        vpc.id, subnet.id
-    );
+    let text =
+        format!("[network.existing]\nvpc_id = \"{}\"\nprivate_subnets = [\"{}\"]\n\n[bastion]", vpc.id, subnet.id);
     let spec = parse(&example().replace("[bastion]", &text), "cluster.toml").unwrap();
     let (ledger, recorder) = world.ledger(None);
     let network = ensure_network(&ledger, &spec).await.unwrap();

@@ -70,6 +70,7 @@ impl World {
             release_tag: None,
             authfile: self.authfile(),
             source_ca: vec![self.source.ca_file()],
+            resolve: Vec::new(),
             mirror_ca: vec![self.mirror.ca_file()],
             jobs: 4,
             subset: Subset::All,

@@ -152,6 +152,12 @@ fn every_mistake_gets_its_sentence() {
             "[aws.tags]\n\"kubernetes.io/cluster/x\" = \"owned\"\n[mirror]",
             "cluster.toml:15: aws.tags has \"kubernetes.io/cluster/x\": the installer refuses a network",
         ),
+        (
+            "[mirror]",
+            "[install]\ncompute_type = \"m6g.large\"\n[mirror]",
+            "cluster.toml:16: install.compute_type is \"m6g.large\": release.arch is x86_64, and this machine is not; \
+             give for example m6i.xlarge",
+        ),
         ("[cluster]", "cluster = 3", "cluster.toml:1: cluster is 3: make it a section: [cluster]"),
         ("name = \"edge-lab\"", "name = edge-lab", "cluster.toml:2: this is not TOML ("),
     ];
@@ -359,6 +365,13 @@ fn the_classic_mistakes_of_an_install_config() {
 }
 
 #[test]
+fn depth_is_no_way_to_break_it() {
+    assert!(sentences(&format!("a = {}", "[".repeat(100_000))).contains("this is not TOML"));
+    assert_ne!(sentences(&format!("[{}]", vec!["a"; 50_000].join("."))), "valid");
+    assert!(!check(&format!("a: {}", "[".repeat(2_000))).is_empty());
+}
+
+#[test]
 fn the_mirror_joins_the_pull_secret() {
     let red_hat = Secret::new(r#"{"auths":{"quay.io":{"auth":"bWU6Y2FuYXJ5LXRva2VuLTc="}}}"#);
     let both = merge_pull_secret(&red_hat, "r.example.com:5000", "me", &Secret::new("canary-password")).unwrap();
@@ -366,26 +379,32 @@ fn the_mirror_joins_the_pull_secret() {
     assert_eq!(names, ["quay.io", "r.example.com:5000"]);
 }
 
-/// A good file with something wrong done to it: lines lost, doubled, cut or replaced by anything.
-fn malformed() -> impl Strategy<Value = String> {
+/// A good text with something wrong done to it: lines lost, doubled, cut or replaced by anything. `sign` stands between
+/// key and value.
+fn malformed(source: String, sign: char) -> impl Strategy<Value = String> {
     let edit = (any::<prop::sample::Index>(), 0..6u8, any::<prop::sample::Index>(), "\\PC{0,40}");
-    (prop::bool::ANY, prop::collection::vec(edit, 1..6)).prop_map(|(full, edits)| {
-        let source = if full { example().replace("\n# ", "\n") } else { GOOD.to_owned() };
+    prop::collection::vec(edit, 1..6).prop_map(move |edits| {
         let mut lines: Vec<String> = source.lines().map(str::to_owned).collect();
         for (at, kind, cut, junk) in edits {
             let index = at.index(lines.len().max(1)).min(lines.len().saturating_sub(1));
             let Some(line) = lines.get(index).cloned() else { continue };
+            let valued = |value: String| line.split_once(sign).map(|(key, _)| format!("{key}{sign} {value}"));
             match kind {
                 0 => drop(lines.remove(index)),
                 1 => lines.insert(index, line),
                 2 => lines[index] = line.chars().take(cut.index(line.chars().count() + 1)).collect(),
                 3 => lines[index] = junk,
-                4 => lines[index] = line.split_once('=').map_or(junk.clone(), |(key, _)| format!("{key}= {junk}")),
-                _ => lines[index] = line.split_once('=').map_or(line.clone(), |(key, _)| format!("{key}= {junk:?}")),
+                4 => lines[index] = valued(junk.clone()).unwrap_or(junk),
+                _ => lines[index] = valued(format!("{junk:?}")).unwrap_or(line),
             }
         }
         lines.join("\n")
     })
+}
+
+fn good_install_config() -> String {
+    let text = parse(GOOD, "cluster.toml").ok().and_then(|spec| render(&spec, &inputs(&spec)).ok());
+    text.map(|text| text.reveal().to_owned()).unwrap_or_default()
 }
 
 fn has_places(errors: &SpecErrors, text: &str) -> bool {
@@ -398,10 +417,20 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn malformed_specs_have_places(text in malformed()) {
+    fn malformed_specs_have_places(
+        text in prop_oneof![malformed(GOOD.to_owned(), '='), malformed(example().replace("\n# ", "\n"), '=')],
+    ) {
         if let Err(errors) = parse(&text, "cluster.toml") {
             prop_assert!(has_places(&errors, &text), "{errors}");
             prop_assert!(!errors.to_string().chars().any(|c| c.is_control() && c != '\n'));
+        }
+    }
+
+    #[test]
+    fn malformed_install_configs_have_places(text in malformed(good_install_config(), ':')) {
+        for problem in check(&text) {
+            prop_assert!((1..=text.lines().count().max(1)).contains(&problem.line), "{problem}");
+            prop_assert!(!problem.to_string().chars().any(char::is_control), "{problem}");
         }
     }
 

@@ -82,11 +82,11 @@ pub(super) fn may_create(state: &State, create: &Create, call: &str) -> Result<(
             Err(refuse(call, "InvalidParameterValue: CidrBlock"))
         }
         Kind::Subnet => {
-            let block: Cidr = property(create, "CidrBlock")
-                .parse()
-                .map_err(|_| refuse(call, "InvalidParameterValue: CidrBlock"))?;
-            let conflict = beside(Kind::Subnet)
-                .find(|other| other.property("CidrBlock").and_then(|text| text.parse().ok()).is_some_and(|b: Cidr| b.overlaps(&block)));
+            let block: Cidr =
+                property(create, "CidrBlock").parse().map_err(|_| refuse(call, "InvalidParameterValue: CidrBlock"))?;
+            let conflict = beside(Kind::Subnet).find(|other| {
+                other.property("CidrBlock").and_then(|text| text.parse().ok()).is_some_and(|b: Cidr| b.overlaps(&block))
+            });
             conflict.map_or(Ok(()), |other| Err(refuse(call, format!("InvalidSubnet.Conflict: {}", other.id))))
         }
         Kind::SecurityGroup => beside(Kind::SecurityGroup)
@@ -101,7 +101,8 @@ pub(super) fn may_create(state: &State, create: &Create, call: &str) -> Result<(
             .map_or(Ok(()), |other| Err(refuse(call, format!("Resource.AlreadyAssociated: {}", other.id)))),
         Kind::Instance => {
             let key = property(create, "KeyName");
-            let known = key.is_empty() || standing(state, Kind::KeyPair).any(|pair| pair.property("KeyName") == Some(key));
+            let known =
+                key.is_empty() || standing(state, Kind::KeyPair).any(|pair| pair.property("KeyName") == Some(key));
             if known { Ok(()) } else { Err(not_found(call, Kind::KeyPair, key)) }
         }
         _ => Ok(()),

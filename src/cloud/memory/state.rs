@@ -177,7 +177,9 @@ impl State {
             self.objects.values().filter_map(|stored| stored.resource.property("PrivateIpAddress")).collect();
         // AWS keeps the first four addresses of a subnet.
         let address = block
-            .and_then(|block| (10..).map_while(|index| block.address(index)).find(|ip| !taken.contains(&&*ip.to_string())))
+            .and_then(|block| {
+                (10..).map_while(|index| block.address(index)).find(|ip| !taken.contains(&&*ip.to_string()))
+            })
             .ok_or_else(|| error(call, "InsufficientFreeAddressesInSubnet"))?;
         let properties = &mut instance.properties;
         let dns = format!("ip-{}.{}.compute.internal", address.to_string().replace('.', "-"), self.settings.region);

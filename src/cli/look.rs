@@ -1,0 +1,302 @@
+//! The verbs that drive nothing: init, plan, watch, replay, diagnose, status, runs, export, doctor; and the copier.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::headless::{Format, Lines};
+use crate::model::event::{Action, Data, Event};
+use crate::model::{RunModel, reduce};
+use crate::record::{Recorded, SegmentReader, Store, bundle, read_events};
+use crate::registry::{Net, agent};
+use crate::spec::secrets::Secrets;
+use crate::stages::{self, World};
+use crate::ui;
+
+use super::session::{SegmentLogs, load, screen_options};
+use super::{Failure, Front, exit};
+
+pub fn init(file: &Path) -> Result<u8, Failure> {
+    let mut new = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(file)
+        .map_err(|error| Failure::usage(format!("{}: {error}; nothing was written", file.display())))?;
+    new.write_all(crate::spec::example().as_bytes())
+        .map_err(|error| Failure::other(format!("writing {}: {error}", file.display())))?;
+    println!("wrote {}; fill in what it asks for, then `bartizan plan {}`", file.display(), file.display());
+    Ok(exit::DONE)
+}
+
+pub fn plan(file: &Path, as_json: bool) -> Result<u8, Failure> {
+    let (spec, _) = load(file)?;
+    let plan = stages::plan().map_err(Failure::other)?;
+    let secrets = Secrets::load(&spec).map_err(|error| Failure::usage(error.to_string()))?;
+    let scratch = tempfile::tempdir().map_err(|error| Failure::other(format!("making a directory: {error}")))?;
+    let ssh = crate::host::ssh::SshPool::new(scratch.path()).map_err(Failure::other)?;
+    // A preview makes no call, so any cloud shows what would be asked of the real one.
+    let cloud = crate::cloud::memory::MemoryCloud::open(scratch.path().join("cloud.json")).map_err(Failure::other)?;
+    let makes = spec.bastion.host.is_none();
+    let world = World {
+        mirror_password: crate::spec::Secret::new("planned-password"),
+        secrets,
+        run_dir: scratch.path().to_owned(),
+        cloud: makes.then(|| std::sync::Arc::new(cloud) as std::sync::Arc<dyn crate::cloud::Cloud>),
+        ssh,
+        net: Net::default(),
+        tap: mpsc::channel(1).0,
+        live: tokio::sync::Mutex::new(None),
+        spec,
+    };
+    let steps = stages::steps();
+    let previews: BTreeMap<_, Vec<Action>> =
+        steps.iter().map(|(id, step)| (id.clone(), step.preview(&world))).collect();
+    if as_json {
+        let stages: Vec<_> = plan
+            .stages
+            .iter()
+            .map(|stage| {
+                let steps: Vec<_> = stage
+                    .steps
+                    .iter()
+                    .map(|step| json!({ "id": step.id, "title": step.title, "attempts": step.attempts, "actions": previews.get(&step.id) }))
+                    .collect();
+                json!({ "id": stage.id, "goal": stage.goal, "exit": stage.exit, "steps": steps })
+            })
+            .collect();
+        let text = serde_json::to_string_pretty(&json!({ "stages": stages })).map_err(Failure::other)?;
+        println!("{text}");
+        return Ok(exit::DONE);
+    }
+    for stage in &plan.stages {
+        println!("{}: {}", stage.id, stage.goal);
+        for step in &stage.steps {
+            println!("  {}: {}", step.id.name(), step.title);
+            for action in previews.get(&step.id).into_iter().flatten() {
+                println!("    {}", sentence(action));
+            }
+        }
+    }
+    Ok(exit::DONE)
+}
+
+/// An action as it can be read, on one line.
+fn sentence(action: &Action) -> String {
+    match action {
+        Action::Exec { host, command } => format!("{host}$ {}", command.replace('\n', "; ")),
+        Action::Api { call } => call.clone(),
+        Action::Http { request } => request.clone(),
+        Action::File { host, path, mode } => format!("{host}: write {path} ({mode})"),
+    }
+}
+
+fn open(state: Option<&Path>, run: &str) -> Result<(PathBuf, Vec<Event>), Failure> {
+    let dir =
+        Store::open(state).and_then(|store| store.find(run)).map_err(|error| Failure::usage(error.to_string()))?;
+    let events = read_events(&dir.join("run.jsonl")).map_err(Failure::other)?;
+    Ok((dir, events))
+}
+
+fn fold(events: &[Event]) -> RunModel {
+    let mut model = RunModel::default();
+    events.iter().for_each(|event| reduce(&mut model, event));
+    model
+}
+
+pub async fn watch(state: Option<&Path>, run: &str, front: &Front) -> Result<u8, Failure> {
+    let (dir, events) = open(state, run)?;
+    let model = fold(&events);
+    let (sender, receiver) = mpsc::channel(1024);
+    let path = dir.join("run.jsonl");
+    let mut last = model.seq;
+    // Another process writes; its file is the way to it.
+    let follower = tokio::spawn(async move {
+        loop {
+            for event in read_events(&path).unwrap_or_default() {
+                if event.seq > last {
+                    last = event.seq;
+                    if sender.send(Recorded::new(event)).await.is_err() {
+                        return;
+                    }
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    });
+    let result = match front.format() {
+        None => {
+            let mut options = screen_options(front);
+            options.access = ui::screen::Access::ReadOnly;
+            options.past = events.into_iter().map(Recorded::new).collect();
+            let (nobody, _) = mpsc::channel(1);
+            let logs = Box::new(SegmentLogs(SegmentReader::new(&dir)));
+            ui::run(options, model, receiver, nobody, logs).await.map(drop).map_err(Failure::other)
+        }
+        Some(format) => print(model, receiver, format).await,
+    };
+    follower.abort();
+    result.map(|()| exit::DONE)
+}
+
+async fn print(mut model: RunModel, mut events: mpsc::Receiver<Recorded>, format: Format) -> Result<(), Failure> {
+    let mut lines = Lines::default();
+    let mut over = model.closed.is_some();
+    while !over {
+        let Some(event) = events.recv().await else { break };
+        reduce(&mut model, &event);
+        say(&mut lines, &model, &event, format)?;
+        over = matches!(event.data, Data::RunClosed { .. });
+    }
+    Ok(())
+}
+
+fn say(lines: &mut Lines, model: &RunModel, event: &Event, format: Format) -> Result<(), Failure> {
+    match format {
+        Format::Json => println!("{}", serde_json::to_string(event).map_err(Failure::other)?),
+        Format::Plain => lines.of(model, event).iter().for_each(|line| println!("{line}")),
+    }
+    Ok(())
+}
+
+pub async fn replay(state: Option<&Path>, run: &str, front: &Front) -> Result<u8, Failure> {
+    let (dir, events) = open(state, run)?;
+    if let Some(format) = front.format() {
+        let (mut model, mut lines) = (RunModel::default(), Lines::default());
+        for event in &events {
+            reduce(&mut model, event);
+            say(&mut lines, &model, event, format)?;
+        }
+        return Ok(exit::DONE);
+    }
+    let mut options = screen_options(front);
+    options.replay = Some(events.into_iter().map(Recorded::new).collect());
+    let (nobody, _) = mpsc::channel(1);
+    let (_silent, nothing) = mpsc::channel(1);
+    let logs = Box::new(SegmentLogs(SegmentReader::new(&dir)));
+    ui::run(options, RunModel::default(), nothing, nobody, logs).await.map_err(Failure::other)?;
+    Ok(exit::DONE)
+}
+
+pub fn diagnose(path: &Path, as_json: bool) -> Result<u8, Failure> {
+    let report = crate::diagnose::offline::diagnose(path).map_err(|error| Failure::usage(error.to_string()))?;
+    for located in &report.findings {
+        let finding = &located.finding;
+        if as_json {
+            let line = json!({ "finding": finding, "file": located.file, "line": located.line });
+            println!("{line}");
+        } else {
+            println!("{} {}", finding.signature, finding.title);
+            println!("  {}:{}: {}", located.file, located.line, finding.line);
+        }
+    }
+    if !as_json {
+        println!("{} findings in {} lines of {} files", report.findings.len(), report.lines, report.files);
+        report.skipped.iter().for_each(|skipped| println!("left out: {skipped}"));
+    }
+    Ok(exit::DONE)
+}
+
+pub fn status(state: Option<&Path>, run: &str, as_json: bool) -> Result<u8, Failure> {
+    let (dir, events) = open(state, run)?;
+    let model = fold(&events);
+    let findings: Vec<_> = model.open_findings().iter().map(|record| record.finding.clone()).collect();
+    if as_json {
+        let stages: BTreeMap<_, _> = model
+            .plan
+            .stages
+            .iter()
+            .map(|stage| (stage.id.to_string(), format!("{:?}", model.stage_status(&stage.id).status).to_lowercase()))
+            .collect();
+        let closed = model
+            .closed
+            .as_ref()
+            .map(|(outcome, exit, summary)| json!({ "outcome": outcome, "exit": exit, "summary": summary }));
+        println!(
+            "{}",
+            json!({ "run": model.run, "dir": dir, "stages": stages, "closed": closed, "findings": findings })
+        );
+        return Ok(exit::DONE);
+    }
+    println!("{} {}.{} {}", model.run, model.cluster.name, model.cluster.base_domain, model.cluster.version);
+    for stage in &model.plan.stages {
+        let status = model.stage_status(&stage.id);
+        println!("  {} {}", stage.id, format!("{:?}", status.status).to_lowercase());
+    }
+    for finding in findings {
+        println!("  {}: {} | {}", finding.signature, finding.title, finding.line);
+    }
+    match &model.closed {
+        Some((_, code, summary)) => println!("ended: {summary} (exit {code})"),
+        None => println!("not ended; `bartizan watch {}` follows it, `bartizan run --resume` goes on", model.run),
+    }
+    Ok(exit::DONE)
+}
+
+pub fn runs(state: Option<&Path>) -> Result<u8, Failure> {
+    for summary in Store::open(state).and_then(|store| store.list()).map_err(Failure::other)? {
+        let cluster = &summary.model.cluster;
+        let end = summary
+            .model
+            .closed
+            .map_or_else(|| "not ended".to_owned(), |(_, exit, text)| format!("exit {exit}: {text}"));
+        println!("{}  {}.{} {}  {end}", summary.run, cluster.name, cluster.base_domain, cluster.version);
+    }
+    Ok(exit::DONE)
+}
+
+pub fn export(state: Option<&Path>, run: &str, output: Option<PathBuf>) -> Result<u8, Failure> {
+    let (dir, _) = open(state, run)?;
+    let name = dir.file_name().map_or_else(|| "run".to_owned(), |name| name.to_string_lossy().into_owned());
+    let to = output.unwrap_or_else(|| PathBuf::from(format!("{name}.tar.gz")));
+    let names = bundle::export(&dir, &to).map_err(Failure::other)?;
+    println!("{}: {}", to.display(), names.join(", "));
+    Ok(exit::DONE)
+}
+
+pub async fn doctor(file: &Path) -> Result<u8, Failure> {
+    use crate::host::local::LocalHost;
+    use crate::host::{Cmd, Host};
+    let local = LocalHost::default();
+    let mut lacking = 0;
+    for (tool, why, needed) in [
+        ("ssh", "every stage after 01 runs over it", true),
+        ("ssh-keyscan", "shows the host key of a bastion that you bring", false),
+        ("ssh-add", "an agent can hold the keys", false),
+    ] {
+        let found = local.exec(&Cmd::sh("command -v \"$1\"").arg(tool)).await.map_err(Failure::other)?;
+        let mark = if found.ok() { "ok  " } else { "LACK" };
+        lacking += u32::from(!found.ok() && needed);
+        println!("{mark} {tool}: {}", if found.ok() { found.text() } else { why.to_owned() });
+    }
+    match crate::spec::load(file) {
+        Ok(spec) => {
+            println!("ok   {}: {} {} in {}", file.display(), spec.domain(), spec.release.version, spec.aws.region)
+        }
+        Err(errors) if file.exists() => {
+            lacking += 1;
+            println!("LACK {errors}");
+        }
+        Err(_) => println!("-    {}: not there; `bartizan init` writes one", file.display()),
+    }
+    Ok(if lacking == 0 { exit::DONE } else { exit::OTHER })
+}
+
+pub async fn agent(request: &Path) -> Result<u8, Failure> {
+    let text = std::fs::read(request).map_err(|error| Failure::usage(format!("{}: {error}", request.display())))?;
+    let parsed =
+        serde_json::from_slice(&text).map_err(|error| Failure::usage(format!("{}: {error}", request.display())))?;
+    let cancel = CancellationToken::new();
+    let stop = cancel.clone();
+    tokio::spawn(async move {
+        if let Ok(mut term) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            term.recv().await;
+            stop.cancel();
+        }
+    });
+    Ok(agent::run(parsed, Net::default(), tokio::io::stdout(), cancel).await)
+}

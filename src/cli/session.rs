@@ -1,0 +1,357 @@
+//! A run from its first event to its last: record, world, engine, front end.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+
+use crate::cloud::Cloud;
+use crate::diagnose::{Catalogue, Checklists};
+use crate::engine::{Command, Ending, Options, Runner};
+use crate::headless::{self, Format};
+use crate::host::ssh::SshPool;
+use crate::model::event::{ClusterName, Data, FORMAT, LogLine, RunOutcome};
+use crate::model::plan::StageId;
+use crate::record::{Hub, Recorded, Recorder, SegmentReader, Store, read_events};
+use crate::registry::Net;
+use crate::spec::secrets::{Secrets, generate_password};
+use crate::spec::{Secret, Spec};
+use crate::stages::{self, Repair, World};
+use crate::telemetry;
+use crate::ui;
+
+use super::{Failure, Front, exit};
+
+#[derive(Debug, clap::Args)]
+pub struct RunArgs {
+    /// The spec. With --resume: the one that the run was started with.
+    #[arg(default_value = "cluster.toml")]
+    pub file: PathBuf,
+    /// Go on with the newest unfinished run of this spec, or with the one named.
+    #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "last")]
+    pub resume: Option<String>,
+    /// Begin at this stage (06, image-sync, 06-image-sync).
+    #[arg(long, value_name = "STAGE")]
+    pub from: Option<String>,
+    /// End after this stage; default 09-verify.
+    #[arg(long, value_name = "STAGE")]
+    pub until: Option<String>,
+    /// Apply recoveries that need no person.
+    #[arg(long)]
+    pub recover: bool,
+    #[command(flatten)]
+    pub front: Front,
+    /// Use the cloud kept in this file (a lab's).
+    #[cfg(feature = "lab")]
+    #[arg(long, value_name = "FILE")]
+    pub cloud: Option<PathBuf>,
+}
+
+/// The last stage that a plain `run` does: nothing is destroyed by going on to the end.
+const LAST: &str = "09-verify";
+
+pub async fn run(state: Option<&Path>, args: RunArgs) -> Result<u8, Failure> {
+    let spec = load(&args.file)?;
+    #[cfg(feature = "lab")]
+    let cloud_file = args.cloud.clone();
+    #[cfg(not(feature = "lab"))]
+    let cloud_file: Option<PathBuf> = None;
+    let session = Session {
+        state,
+        spec,
+        cloud: open_cloud(cloud_file.as_deref())?,
+        resume: args.resume,
+        from: args.from,
+        until: Some(args.until.unwrap_or_else(|| LAST.to_owned())),
+        recover: args.recover,
+        front: args.front,
+    };
+    session.drive().await
+}
+
+pub async fn cleanup(
+    state: Option<&Path>,
+    run: &str,
+    confirm: &str,
+    front: Front,
+    cloud: Option<PathBuf>,
+) -> Result<u8, Failure> {
+    let dir = Store::open(state).and_then(|store| store.find(run)).map_err(Failure::other)?;
+    let spec = load(&dir.join("cluster.toml"))?;
+    if confirm != spec.0.cluster.name {
+        return Err(Failure::usage(format!(
+            "--confirm {confirm} is not the name of this run's cluster ({}); nothing was touched",
+            spec.0.cluster.name
+        )));
+    }
+    let session = Session {
+        state,
+        spec,
+        cloud: open_cloud(cloud.as_deref())?,
+        resume: Some(dir.to_string_lossy().into_owned()),
+        from: Some("10-cleanup".into()),
+        until: None,
+        recover: false,
+        front,
+    };
+    session.drive().await
+}
+
+/// A spec and its text.
+pub(super) fn load(file: &Path) -> Result<(Spec, String), Failure> {
+    let spec = crate::spec::load(file).map_err(|errors| Failure::usage(errors.to_string()))?;
+    let text = std::fs::read_to_string(file).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?;
+    Ok((spec, text))
+}
+
+fn open_cloud(file: Option<&Path>) -> Result<Option<Arc<dyn Cloud>>, Failure> {
+    match file {
+        None => Ok(None),
+        Some(file) => {
+            let cloud = crate::cloud::memory::MemoryCloud::open(file).map_err(Failure::usage_of(file))?;
+            Ok(Some(Arc::new(cloud)))
+        }
+    }
+}
+
+impl Failure {
+    fn usage_of<E: std::fmt::Display>(file: &Path) -> impl FnOnce(E) -> Self {
+        let file = file.display().to_string();
+        move |error| Self::usage(format!("{file}: {error}"))
+    }
+}
+
+pub(super) struct Session<'a> {
+    pub state: Option<&'a Path>,
+    pub spec: (Spec, String),
+    pub cloud: Option<Arc<dyn Cloud>>,
+    pub resume: Option<String>,
+    pub from: Option<String>,
+    pub until: Option<String>,
+    pub recover: bool,
+    pub front: Front,
+}
+
+/// Log lines of a run for the screen.
+pub(super) struct SegmentLogs(pub SegmentReader);
+
+impl ui::Logs for SegmentLogs {
+    fn read(&mut self, source: &str, first: u64, count: usize) -> Vec<LogLine> {
+        // A log that cannot be read has no lines to show; the record says so elsewhere.
+        self.0.read(source, first, count).unwrap_or_default()
+    }
+}
+
+pub(super) fn operator() -> String {
+    std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "operator".into())
+}
+
+impl Session<'_> {
+    pub async fn drive(self) -> Result<u8, Failure> {
+        let (spec, text) = &self.spec;
+        if self.cloud.is_none() && spec.bastion.host.is_none() {
+            return Err(Failure::usage(
+                "this build makes no bastion in AWS yet: give [bastion] host = \"user@host\" of one that is there, or try \
+                 `bartizan demo`",
+            ));
+        }
+        let plan = stages::plan().map_err(Failure::other)?;
+        let stage = |wanted: &Option<String>| -> Result<Option<StageId>, Failure> {
+            let Some(wanted) = wanted else { return Ok(None) };
+            let found = plan.find_stage(wanted).map(|stage| stage.id.clone());
+            found.map(Some).ok_or_else(|| {
+                let known: Vec<&str> = plan.stages.iter().map(|stage| stage.id.as_str()).collect();
+                Failure::usage(format!("no stage {wanted}; there are {}", known.join(", ")))
+            })
+        };
+        let (from, until) = (stage(&self.from)?, stage(&self.until)?);
+        let store = Store::open(self.state).map_err(Failure::other)?;
+        let digest = crate::spec::digest(text);
+        let (run, dir, resumed) = self.place(&store, &digest)?;
+        let recorder = Recorder::open(&dir).map_err(Failure::other)?;
+        let secrets = Secrets::load(spec).map_err(|error| Failure::usage(error.to_string()))?;
+        let mirror_password = match &secrets.mirror_password {
+            Some(password) => password.clone(),
+            None => kept_password(&store, &run)?,
+        };
+        telemetry::start(&dir).map_err(|error| Failure::other(format!("starting the log: {error}")))?;
+        // The spec as it was asked for stays with the run: cleanup needs it when the file has changed or gone.
+        keep_spec(&dir, spec)?;
+
+        let hub = Hub::start(recorder);
+        let sink = hub.sink();
+        let (shown, shown_events) = hub.follow().await;
+        let past = read_events(&dir.join("run.jsonl")).unwrap_or_default();
+        let operator = operator();
+        if resumed {
+            sink.commit(Data::RunResumed { operator: operator.clone(), pid: std::process::id(), from: from.clone() })
+                .await;
+        } else {
+            let cluster = ClusterName {
+                name: spec.cluster.name.clone(),
+                base_domain: spec.cluster.base_domain.clone(),
+                version: spec.release.version.clone(),
+                region: spec.aws.region.clone(),
+            };
+            let bartizan = env!("CARGO_PKG_VERSION").to_owned();
+            let spec_digest = digest.clone();
+            let (run, plan, operator) = (run.clone(), plan.clone(), operator.clone());
+            sink.commit(Data::RunOpened { format: FORMAT, run, bartizan, cluster, spec_digest, plan, operator }).await;
+        }
+
+        let (tap, tapped) = mpsc::channel(4096);
+        let (model, follower) = hub.follow().await;
+        let catalogue = Catalogue::builtin().map_err(Failure::other)?;
+        stages::diagnosis::start(&catalogue, &model, tapped, follower, sink.clone());
+        let world = World {
+            spec: spec.clone(),
+            secrets,
+            mirror_password,
+            run_dir: dir.clone(),
+            cloud: self.cloud.clone(),
+            ssh: SshPool::new(&dir.join("ssh")).map_err(Failure::other)?,
+            net: Net::default(),
+            tap,
+            live: tokio::sync::Mutex::new(None),
+        };
+        let format = self.front.format();
+        let (commands, command_queue) = mpsc::channel(64);
+        let runner = Runner {
+            world: Arc::new(world),
+            plan: model.plan.clone(),
+            steps: stages::steps(),
+            sink: sink.clone(),
+            hands: Arc::new(Repair { checklists: Checklists::builtin().map_err(Failure::other)? }),
+            options: Options { from, until, recover: self.recover, interactive: format.is_none(), operator },
+        };
+        let (_, engine_events) = hub.follow().await;
+        let engine = tokio::spawn(runner.run(command_queue, engine_events));
+        let ending = match format {
+            Some(format) => headless_front(shown, shown_events, format, commands, engine).await?,
+            None => {
+                let logs = Box::new(SegmentLogs(SegmentReader::new(&dir)));
+                let mut options = screen_options(&self.front);
+                options.screenshots = dir.join("screenshots");
+                options.past = past.into_iter().map(Recorded::new).collect();
+                let left = ui::run(options, shown, shown_events.into_queue(1024), commands.clone(), logs).await;
+                if !engine.is_finished() {
+                    // Whatever made the screen end, the engine is told to leave its jobs at work.
+                    let _ended = commands.send(Command::Detach).await;
+                }
+                let ending = engine.await.map_err(|error| Failure::other(format!("the engine broke: {error}")))?;
+                left.map_err(Failure::other)?;
+                println!("{}", crate::spec::secret::redact(&ending.summary));
+                ending
+            }
+        };
+        hub.close().await.map_err(Failure::other)?;
+        Ok(ending.exit)
+    }
+
+    /// The run to go on with, or a new one.
+    fn place(&self, store: &Store, digest: &str) -> Result<(String, PathBuf, bool), Failure> {
+        let unfinished = |model: &crate::model::RunModel| {
+            model.opened.is_some() && model.closed.as_ref().is_none_or(|(outcome, ..)| *outcome != RunOutcome::Done)
+        };
+        let name = &self.spec.0.cluster.name;
+        let domain = &self.spec.0.cluster.base_domain;
+        match self.resume.as_deref() {
+            Some("last") => {
+                let found = store
+                    .newest(|model| {
+                        unfinished(model) && model.cluster.name == *name && model.cluster.base_domain == *domain
+                    })
+                    .map_err(Failure::other)?;
+                let found =
+                    found.ok_or_else(|| Failure::usage(format!("there is no unfinished run of {name}.{domain}")))?;
+                Ok((found.run, found.dir, true))
+            }
+            Some(wanted) => {
+                let dir = store.find(wanted).map_err(|error| Failure::usage(error.to_string()))?;
+                let run = dir.file_name().map_or_else(|| wanted.to_owned(), |name| name.to_string_lossy().into_owned());
+                Ok((run, dir, true))
+            }
+            None => {
+                let open = store
+                    .newest(|model| {
+                        model.closed.is_none() && model.cluster.name == *name && model.cluster.base_domain == *domain
+                    })
+                    .map_err(Failure::other)?;
+                if let Some(open) = open {
+                    return Err(Failure::usage(format!(
+                        "run {} of {name}.{domain} was not ended (spec {}): go on with `--resume`, or take it down with \
+                         `bartizan cleanup {} --confirm {name}`",
+                        open.run,
+                        digest.get(..12).unwrap_or(digest),
+                        open.run
+                    )));
+                }
+                let (run, dir) = store.new_run(Timestamp::now());
+                Ok((run, dir, false))
+            }
+        }
+    }
+}
+
+/// The password that was made up for a run's mirror: outside the run's folder, because that is what people hand on.
+fn kept_password(store: &Store, run: &str) -> Result<Secret, Failure> {
+    store
+        .secret(run, || generate_password().map_err(|_| std::io::Error::other("no random numbers")))
+        .map_err(Failure::other)
+}
+
+/// The spec with absolute paths, beside its run.
+fn keep_spec(dir: &Path, spec: &Spec) -> Result<(), Failure> {
+    let path = dir.join("cluster.toml");
+    let text = toml::to_string(spec).map_err(|error| Failure::other(format!("writing {}: {error}", path.display())))?;
+    std::fs::write(&path, text).map_err(|error| Failure::other(format!("writing {}: {error}", path.display())))
+}
+
+pub(super) fn screen_options(front: &Front) -> ui::UiOptions {
+    let mut options = ui::UiOptions::from_env();
+    options.theme.clone_from(&front.theme);
+    options.ascii = front.ascii.then_some(true);
+    options
+}
+
+/// Lines until the end; an interrupt detaches, a second one ends at once.
+async fn headless_front(
+    model: crate::model::RunModel,
+    events: crate::record::Follower,
+    format: Format,
+    commands: mpsc::Sender<Command>,
+    engine: tokio::task::JoinHandle<Ending>,
+) -> Result<Ending, Failure> {
+    let shown = tokio::spawn(async move {
+        let out = std::io::stdout();
+        headless::show(model, events, format, out).await
+    });
+    let interrupted = tokio::spawn(async move {
+        for command in [Command::Detach, Command::Cancel] {
+            if interrupt().await.is_err() || commands.send(command).await.is_err() {
+                return;
+            }
+        }
+        // The engine holds the other end until it is done.
+        std::future::pending::<()>().await;
+    });
+    let ending =
+        engine.await.map_err(|error| Failure { exit: exit::OTHER, text: format!("the engine broke: {error}") })?;
+    interrupted.abort();
+    // A reader that went away (`| head`) is no failure of the run.
+    let _closed_pipe = shown.await;
+    Ok(ending)
+}
+
+async fn interrupt() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut int, mut term, mut hup) =
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
+    tokio::select! {
+        _ = int.recv() => {}
+        _ = term.recv() => {}
+        _ = hup.recv() => {}
+    }
+    Ok(())
+}

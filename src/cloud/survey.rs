@@ -1,0 +1,87 @@
+//! Looking at what a blueprint asks for without changing anything: the evidence of a probe or of a verification.
+
+use super::blueprint::{Item, Made, answer, fill};
+use super::ledger::{Ledger, LedgerError};
+use super::{Kind, Resource, describe};
+use crate::model::event::{Evidence, Object};
+
+/// What is there of a blueprint, and what is not.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Survey {
+    /// Items that are there, by name.
+    pub made: Made,
+    /// What the cloud answered for each of them.
+    pub evidence: Vec<Evidence>,
+    /// What is not there, not ready or not as it should be: one phrase each.
+    pub missing: Vec<String>,
+}
+
+impl Survey {
+    pub fn is_complete(&self) -> bool {
+        self.missing.is_empty()
+    }
+
+    fn saw(&mut self, resource: &Resource) {
+        let asked = format!("{} {}", describe::get_name(resource.kind), resource.id);
+        self.evidence.push(Evidence::new(asked, resource.state.clone()));
+    }
+}
+
+impl Ledger {
+    /// Look at every item, by its recorded id or by its tags. Changes nothing, records nothing.
+    pub async fn survey(&self, items: &[Item]) -> Result<Survey, LedgerError> {
+        let mut survey = Survey::default();
+        for item in items {
+            let what = format!("{} {}", item.kind.as_str(), item.name);
+            let Some(resource) = self.seen(item).await? else {
+                survey.missing.push(format!("{what} is not there"));
+                continue;
+            };
+            if !resource.is_ready() {
+                survey.missing.push(format!("{what} ({}) is {}", resource.id, resource.state));
+                continue;
+            }
+            for (name, template) in &item.then {
+                let wanted = fill(template, |reference| answer(&survey.made, reference));
+                if wanted.is_ok_and(|wanted| resource.property(name) != Some(wanted.as_str())) {
+                    survey.missing.push(format!("{what} ({}) lacks {name}", resource.id));
+                }
+            }
+            survey.saw(&resource);
+            survey.made.insert(item.name.clone(), resource);
+        }
+        Ok(survey)
+    }
+
+    async fn seen(&self, item: &Item) -> Result<Option<Resource>, LedgerError> {
+        let object = Object { kind: item.kind.as_str().to_owned(), name: item.name.clone() };
+        let record = self.record(&object).filter(|record| record.gone.is_none());
+        let Some(id) = record.and_then(|record| record.id) else {
+            return self.find(&object, item.kind, false).await;
+        };
+        self.seen_by_id(item.kind, &id).await
+    }
+
+    async fn seen_by_id(&self, kind: Kind, id: &str) -> Result<Option<Resource>, LedgerError> {
+        match self.look_once(kind, id).await {
+            Ok(resource) => Ok(Some(resource).filter(|resource| !resource.is_over())),
+            Err(LedgerError::Cloud { source, .. }) if source.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Objects that are nobody's blueprint (an existing network): all there, or not.
+    pub(super) async fn survey_ids(&self, ids: &[(Kind, &str)]) -> Result<Survey, LedgerError> {
+        let mut survey = Survey::default();
+        for (kind, id) in ids {
+            match self.seen_by_id(*kind, id).await? {
+                Some(resource) => {
+                    survey.saw(&resource);
+                    survey.made.insert((*id).to_owned(), resource);
+                }
+                None => survey.missing.push(format!("{} {id} is not there", kind.as_str())),
+            }
+        }
+        Ok(survey)
+    }
+}

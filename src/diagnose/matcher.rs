@@ -1,0 +1,535 @@
+//! Lines in, findings out. Pure: no clock but the lines' own times, no I/O.
+//!
+//! One prefilter over all patterns says which signatures may match; only then are places, captures and relations looked
+//! at. A line that nobody knows costs one pass of an automaton.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::line::{CAPTURE_LIMIT, Captures, behind_mirrors, captures, cut, fill};
+use super::place::within;
+use super::prefilter::Owner;
+use super::recovery::Recovery;
+use super::signature::{Catalogue, Signature};
+use super::{observed, rank};
+use crate::model::event::{Data, Finding, ImageState, Level, LogLine, Observed, SyncEvent};
+
+/// Lines of the same unit in which a carrier looks for its cause.
+const WINDOW: usize = 5;
+/// An open finding is said again at most this often.
+const SAY_AGAIN: SignedDuration = SignedDuration::from_secs(30);
+/// Bytes of a line that are looked at.
+const LINE_LIMIT: usize = 16 * 1024;
+/// Bytes of an evidence line that are kept.
+const EVIDENCE_LIMIT: usize = 4000;
+/// Units that are remembered, and findings that can be open or waiting at once: what hostile input can cost.
+const UNIT_LIMIT: usize = 1000;
+const FINDING_LIMIT: usize = 2000;
+
+/// Where [`Matcher::feed_error`] says that its lines come from.
+pub const STEP: &str = "step";
+/// `.openshift_install.log`: what it says at level error, it says at the end.
+const INSTALLER: &str = "installer";
+/// The image sync.
+const SYNC: &str = "sync";
+/// Where observed states come from.
+pub const CLUSTER: &str = "cluster";
+
+/// Holds lines against the catalogue and remembers what is open.
+#[derive(Debug)]
+pub struct Matcher {
+    catalogue: Catalogue,
+    units: HashMap<String, HashMap<String, Unit>>,
+    unit_count: usize,
+    /// Seen, but within their grace.
+    waiting: BTreeMap<String, Waiting>,
+    open: BTreeMap<String, Open>,
+    /// When the next lasting one of `waiting` is due.
+    due: Option<Timestamp>,
+    pub(super) state: observed::State,
+}
+
+#[derive(Debug, Default)]
+struct Unit {
+    window: VecDeque<String>,
+    /// Findings that a line of the window was evidence of, with how many lines ago.
+    causes: VecDeque<(u64, String)>,
+    lines: u64,
+    milestone: Option<String>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    finding: Finding,
+    signature: usize,
+    first: Timestamp,
+    last: Timestamp,
+    milestone: Option<String>,
+}
+
+#[derive(Debug)]
+struct Open {
+    finding: Finding,
+    signature: usize,
+    said: Timestamp,
+    times: u64,
+    milestone: Option<String>,
+}
+
+/// A line as signatures see it.
+struct Seen<'a> {
+    source: &'a str,
+    unit: &'a str,
+    text: &'a str,
+    at: Timestamp,
+    number: Option<u64>,
+    /// Said of what has failed for good: there is nothing to wait for.
+    last_word: bool,
+}
+
+impl Matcher {
+    pub fn new(catalogue: &Catalogue) -> Self {
+        Self {
+            catalogue: catalogue.clone(),
+            units: HashMap::new(),
+            unit_count: 0,
+            waiting: BTreeMap::new(),
+            open: BTreeMap::new(),
+            due: None,
+            state: observed::State::default(),
+        }
+    }
+
+    /// Start over with another log.
+    pub(super) fn forget(&mut self) {
+        self.units.clear();
+        self.unit_count = 0;
+        self.waiting.clear();
+        self.open.clear();
+        self.due = None;
+        self.state = observed::State::default();
+    }
+
+    /// Findings that are open now, causes first.
+    /// The signatures that it knows.
+    pub fn catalogue(&self) -> &Catalogue {
+        &self.catalogue
+    }
+
+    pub fn open(&self) -> Vec<&Finding> {
+        let mut open: Vec<&Finding> = self.open.values().map(|open| &open.finding).collect();
+        open.sort_by_key(|finding| rank::order(finding));
+        open
+    }
+
+    /// One line of a log. `number` is its place in the source, when it is in the segments.
+    pub fn feed(&mut self, source: &str, line: &LogLine, number: Option<u64>) -> Vec<Data> {
+        let mut told = Vec::new();
+        if self.due.is_some_and(|due| line.at >= due) {
+            told.extend(self.tick(line.at));
+        }
+        let unit = line.unit.strip_suffix(".service").unwrap_or(&line.unit);
+        let last_word = source == INSTALLER && line.level >= Level::Error;
+        let seen = Seen { source, unit, text: cut(&line.text, LINE_LIMIT), at: line.at, number, last_word };
+        self.look(&seen, &mut told);
+        self.remember(&seen);
+        told
+    }
+
+    /// The error chain of a step that failed, outermost first. There is no grace for what has failed already.
+    pub fn feed_error(&mut self, step: &str, causes: &[String], at: Timestamp) -> Vec<Data> {
+        let text = causes.join(": ");
+        let mut told = Vec::new();
+        let text = cut(&text, LINE_LIMIT);
+        let seen = Seen { source: STEP, unit: step, text, at, number: None, last_word: true };
+        self.look(&seen, &mut told);
+        told
+    }
+
+    /// A step ended well: what was found in its errors is over.
+    pub fn feed_step_done(&mut self, step: &str) -> Vec<Data> {
+        let mut told = Vec::new();
+        self.end(&mut told, &format!("{step} is done"), |finding, _| finding.source == STEP && finding.unit == step);
+        told
+    }
+
+    /// The state of something alive.
+    pub fn feed_observed(&mut self, what: &Observed, at: Timestamp) -> Vec<Data> {
+        observed::feed(self, what, at)
+    }
+
+    /// What the image sync says of an image.
+    pub fn feed_sync(&mut self, what: &SyncEvent, at: Timestamp) -> Vec<Data> {
+        let mut told = Vec::new();
+        match what {
+            SyncEvent::ImageState { image, state: ImageState::Failed { side, why, .. }, .. } => {
+                let text = format!("{side}: {why}");
+                let (unit, text) = (format!("image:{image}"), cut(&text, LINE_LIMIT));
+                self.look(&Seen { source: SYNC, unit: &unit, text, at, number: None, last_word: true }, &mut told);
+            }
+            SyncEvent::ImageState {
+                image,
+                state: ImageState::Done | ImageState::Present | ImageState::Mounted,
+                ..
+            } => {
+                let unit = format!("image:{image}");
+                let mine = |finding: &Finding| finding.source == SYNC && finding.unit == unit;
+                self.end(&mut told, &format!("{image} is in the mirror"), |finding, _| mine(finding));
+            }
+            SyncEvent::Proven { missing, .. } if missing.is_empty() => {
+                self.end(&mut told, "every digest answers in the mirror", |finding, _| finding.source == SYNC);
+            }
+            SyncEvent::ImageState { .. }
+            | SyncEvent::Planned { .. }
+            | SyncEvent::Progress { .. }
+            | SyncEvent::Proven { .. } => {}
+        }
+        told
+    }
+
+    /// Time passes. Call it once a second or so, with the time of the newest line when a log is read afterwards.
+    pub fn tick(&mut self, now: Timestamp) -> Vec<Data> {
+        let signatures = &self.catalogue.signatures;
+        let lasting = |waiting: &Waiting| signatures.get(waiting.signature).filter(|signature| signature.lasts);
+        let due: Vec<String> = self
+            .waiting
+            .iter()
+            .filter(|(_, waiting)| lasting(waiting).is_some_and(|known| over(waiting.first, now, known.grace)))
+            .map(|(id, _)| id.clone())
+            .collect();
+        let mut told = Vec::new();
+        for id in due {
+            if let Some(waiting) = self.waiting.remove(&id) {
+                self.raise(waiting.signature, waiting.finding, waiting.milestone, now, &mut told);
+            }
+        }
+        self.set_due();
+        told
+    }
+
+    fn set_due(&mut self) {
+        let signatures = &self.catalogue.signatures;
+        self.due = self
+            .waiting
+            .values()
+            .filter_map(|waiting| {
+                let signature = signatures.get(waiting.signature).filter(|signature| signature.lasts)?;
+                waiting.first.checked_add(signature.grace).ok()
+            })
+            .min();
+    }
+
+    /// A state that was observed, as a line. What this unit's earlier states meant and this one does not is over.
+    pub(super) fn feed_state(&mut self, unit: &str, text: &str, at: Timestamp) -> Vec<Data> {
+        let mut told = Vec::new();
+        let text = cut(text, LINE_LIMIT);
+        let seen = Seen { source: CLUSTER, unit, text, at, number: None, last_word: false };
+        let ids = if text.is_empty() { Vec::new() } else { self.look(&seen, &mut told) };
+        let mine = |finding: &Finding| finding.source == CLUSTER && finding.unit == unit && !ids.contains(&finding.id);
+        self.end(&mut told, &format!("{unit} changed"), |finding, _| mine(finding));
+        told
+    }
+
+    /// Classify a line, raise and clear. Gives the ids of the findings that it is evidence of.
+    fn look(&mut self, seen: &Seen<'_>, told: &mut Vec<Data>) -> Vec<String> {
+        let (hits, clears, milestones) = self.touched(seen, seen.text);
+        for place in clears {
+            let because = shortened(seen.text);
+            self.end(told, &because, |finding, signature| signature == place && finding.source == seen.source);
+        }
+        for place in milestones {
+            self.pass(place, seen, told);
+        }
+        let previous = self.unit(seen).and_then(|unit| unit.window.back()).map(String::as_str);
+        let inner = behind_mirrors(seen.text, previous);
+        if hits.is_empty() && inner.is_empty() {
+            return Vec::new();
+        }
+        let mut matched = self.matches(&hits, seen.text);
+        let whole = matched.iter().any(|(place, _)| self.signature(*place).is_some_and(|known| known.whole));
+        if !whole {
+            let mut within: Vec<(usize, Captures)> = Vec::new();
+            for text in &inner {
+                let (hits, ..) = self.touched(seen, text);
+                within.extend(self.matches(&hits, text));
+            }
+            if !within.is_empty() {
+                matched = within;
+            }
+        }
+        let hits: Vec<usize> = matched.iter().map(|(place, _)| *place).collect();
+        let mut ids = Vec::new();
+        for place in rank::speakers(&self.catalogue, &hits) {
+            let captures = matched.iter().find(|(other, _)| *other == place).map(|(_, captures)| captures.clone());
+            ids.extend(self.found(place, captures.unwrap_or_default(), seen, told));
+            // What is reported beside it has no patience of its own.
+            if !ids.first().is_some_and(|id| self.open.contains_key(id)) {
+                break;
+            }
+        }
+        if let Some(unit) = self.unit_mut(seen) {
+            unit.causes.extend(ids.iter().map(|id| (unit.lines, id.clone())));
+            while unit.causes.len() > WINDOW {
+                unit.causes.pop_front();
+            }
+        }
+        ids
+    }
+
+    /// Signatures, clearings and milestones (by place in the catalogue) that look at this place and may match.
+    fn touched(&self, seen: &Seen<'_>, text: &str) -> (Vec<usize>, Vec<usize>, Vec<usize>) {
+        let (mut hits, mut clears, mut milestones) = (Vec::new(), Vec::new(), Vec::new());
+        let looks =
+            |place: usize| self.signature(place).filter(|signature| within(&signature.places, seen.source, seen.unit));
+        for owner in self.catalogue.prefilter.touched(text) {
+            match owner {
+                Owner::Signature(place) if looks(place).is_some() && !hits.contains(&place) => hits.push(place),
+                Owner::Clears(place) => {
+                    let clears_it = |signature: &Signature| signature.clears_by.iter().any(|by| by.is_match(text));
+                    if !clears.contains(&place) && looks(place).is_some_and(clears_it) {
+                        clears.push(place);
+                    }
+                }
+                Owner::Milestone(place) => {
+                    let Some(milestone) = self.catalogue.milestones.get(place) else { continue };
+                    if within(&milestone.places, seen.source, seen.unit) && milestone.pattern.is_match(text) {
+                        milestones.push(place);
+                    }
+                }
+                Owner::Signature(_) => {}
+            }
+        }
+        (hits, clears, milestones)
+    }
+
+    /// The captures of those that do match: of the pattern that catches most, the earlier one when equal.
+    fn matches(&self, hits: &[usize], text: &str) -> Vec<(usize, Captures)> {
+        let mut matched = Vec::new();
+        for place in hits {
+            let Some(signature) = self.signature(*place) else { continue };
+            let caught = signature.patterns.iter().filter_map(|pattern| captures(pattern, text)).collect::<Vec<_>>();
+            let best = caught.into_iter().rev().max_by_key(BTreeMap::len);
+            matched.extend(best.map(|captures| (*place, captures)));
+        }
+        matched
+    }
+
+    /// A signature matched: complete its captures and raise it, unless it is within its grace.
+    fn found(&mut self, place: usize, mut captures: Captures, seen: &Seen<'_>, told: &mut Vec<Data>) -> Option<String> {
+        let signature = self.signature(place)?.clone();
+        if signature.severity == Level::Debug {
+            return None;
+        }
+        captures.insert("unit".into(), seen.unit.to_owned());
+        captures.insert("source".into(), seen.source.to_owned());
+        fill(&signature, seen.text, &mut captures);
+        let mut cause = None;
+        if let Some(unit) = self.unit(seen).filter(|_| signature.carrier) {
+            let oldest = unit.lines.saturating_sub(WINDOW as u64);
+            cause = unit.causes.iter().rev().find(|(line, _)| *line >= oldest).map(|(_, id)| id.clone());
+            unit.window.iter().rev().for_each(|line| fill(&signature, line, &mut captures));
+        }
+        let cause = cause.and_then(|id| self.open.get(&id)).map(|open| open.finding.clone());
+        if let Some(cause) = &cause {
+            captures.insert("cause".into(), cause.signature.clone());
+            for (name, value) in &cause.captures {
+                captures.entry(name.clone()).or_insert_with(|| value.clone());
+            }
+        }
+        let about: Vec<&str> =
+            signature.about.iter().filter_map(|name| captures.get(name).map(String::as_str)).collect();
+        let mut id = signature.id.clone();
+        if !about.is_empty() && self.open.len() + self.waiting.len() < FINDING_LIMIT {
+            id = format!("{id}:{}", about.join(":"));
+        }
+        let mut finding = Finding {
+            id: id.clone(),
+            signature: signature.id.clone(),
+            title: signature.title_with(&captures),
+            severity: signature.severity,
+            captures,
+            source: seen.source.to_owned(),
+            unit: seen.unit.to_owned(),
+            at: seen.at,
+            line: cut(seen.text, EVIDENCE_LIMIT).to_owned(),
+            line_number: seen.number,
+            checklist: signature.checklist.clone(),
+            recovery: None,
+            rank: signature.rank,
+            explained_by: cause.map(|cause| cause.id),
+        };
+        finding.recovery = Recovery::automatic_for(&finding);
+        let milestone = self.unit(seen).and_then(|unit| unit.milestone.clone());
+        if self.open.contains_key(&id) {
+            self.again(&id, milestone, seen.at, told);
+        } else if signature.grace.is_zero() || seen.last_word {
+            self.waiting.remove(&id);
+            self.raise(place, finding, milestone, seen.at, told);
+        } else {
+            self.wait(place, &signature, finding, milestone, seen.at, told);
+        }
+        Some(id)
+    }
+
+    /// Seen within its grace: raised when it is still said after that without a pause as long as the grace itself.
+    fn wait(
+        &mut self,
+        place: usize,
+        signature: &Signature,
+        finding: Finding,
+        milestone: Option<String>,
+        at: Timestamp,
+        told: &mut Vec<Data>,
+    ) {
+        let id = finding.id.clone();
+        let full = self.waiting.len() >= FINDING_LIMIT;
+        let new = Waiting { finding, signature: place, first: at, last: at, milestone };
+        match self.waiting.get_mut(&id) {
+            Some(waiting) if at >= waiting.first && (signature.lasts || !over(waiting.last, at, signature.grace)) => {
+                waiting.last = at;
+                waiting.milestone = new.milestone;
+                if over(waiting.first, at, signature.grace) {
+                    self.waiting.remove(&id);
+                    self.raise(place, new.finding, None, at, told);
+                }
+            }
+            None if full => {}
+            _ => {
+                self.waiting.insert(id, new);
+            }
+        }
+        if signature.lasts {
+            self.set_due();
+        }
+    }
+
+    fn raise(
+        &mut self,
+        place: usize,
+        mut finding: Finding,
+        milestone: Option<String>,
+        at: Timestamp,
+        told: &mut Vec<Data>,
+    ) {
+        if self.open.len() >= FINDING_LIMIT {
+            return;
+        }
+        let Some(signature) = self.signature(place) else { return };
+        if finding.explained_by.is_none() {
+            let others = self.open.values().map(|open| &open.finding);
+            finding.explained_by = rank::explanation(signature, &finding.id, others).map(|other| other.id.clone());
+        }
+        told.push(Data::FindingOpened { finding: finding.clone() });
+        let id = finding.id.clone();
+        self.open.insert(id.clone(), Open { finding, signature: place, said: at, times: 1, milestone });
+        self.explain_others(&id, told);
+    }
+
+    /// A cause that comes after its symptoms still explains them.
+    fn explain_others(&mut self, cause: &str, told: &mut Vec<Data>) {
+        let Some(cause) = self.open.get(cause).map(|open| open.finding.clone()) else { return };
+        for open in self.open.values_mut().filter(|open| open.finding.explained_by.is_none()) {
+            let Some(signature) = self.catalogue.signatures.get(open.signature) else { continue };
+            if rank::explanation(signature, &open.finding.id, std::iter::once(&cause)).is_some() {
+                open.finding.explained_by = Some(cause.id.clone());
+                told.push(Data::FindingOpened { finding: open.finding.clone() });
+            }
+        }
+    }
+
+    fn again(&mut self, id: &str, milestone: Option<String>, at: Timestamp, told: &mut Vec<Data>) {
+        let Some(open) = self.open.get_mut(id) else { return };
+        open.times = open.times.saturating_add(1);
+        open.milestone = milestone;
+        if over(open.said, at, SAY_AGAIN) {
+            open.said = at;
+            open.finding.captures.insert("times".into(), open.times.to_string());
+            told.push(Data::FindingOpened { finding: open.finding.clone() });
+        }
+    }
+
+    /// Forget what waits and clear what is open, where `which` (given the finding and its signature) says so.
+    fn end(&mut self, told: &mut Vec<Data>, because: &str, which: impl Fn(&Finding, usize) -> bool) {
+        self.waiting.retain(|_, waiting| !which(&waiting.finding, waiting.signature));
+        let over: Vec<String> = self
+            .open
+            .iter()
+            .filter(|(_, open)| which(&open.finding, open.signature))
+            .map(|(id, _)| id.clone())
+            .collect();
+        self.close(over, because, told);
+    }
+
+    fn close(&mut self, ids: Vec<String>, because: &str, told: &mut Vec<Data>) {
+        for id in ids {
+            self.open.remove(&id);
+            for open in self.open.values_mut().filter(|open| open.finding.explained_by.as_deref() == Some(&id)) {
+                open.finding.explained_by = None;
+            }
+            told.push(Data::FindingCleared { finding: id, because: because.to_owned() });
+        }
+    }
+
+    /// A milestone was passed: earlier trouble of the places that it ends is over.
+    fn pass(&mut self, place: usize, seen: &Seen<'_>, told: &mut Vec<Data>) {
+        let Some(milestone) = self.catalogue.milestones.get(place).cloned() else { return };
+        let ended = |finding: &Finding| {
+            let same_machine = !finding.source.starts_with("journal:")
+                || !seen.source.starts_with("journal:")
+                || finding.source == seen.source;
+            same_machine && within(&milestone.ends, &finding.source, &finding.unit)
+        };
+        let mine = |finding: &Finding| finding.source == seen.source && finding.unit == seen.unit;
+        let because = shortened(seen.text);
+        let moved = |before: &Option<String>| before.as_deref() != Some(seen.text);
+        self.waiting
+            .retain(|_, waiting| !(ended(&waiting.finding) || mine(&waiting.finding) && moved(&waiting.milestone)));
+        let over = |open: &Open| ended(&open.finding) || mine(&open.finding) && moved(&open.milestone);
+        let ids = self.open.iter().filter(|(_, open)| over(open)).map(|(id, _)| id.clone()).collect();
+        self.close(ids, &because, told);
+        if let Some(unit) = self.unit_mut(seen) {
+            unit.milestone = Some(seen.text.to_owned());
+        }
+    }
+
+    fn signature(&self, place: usize) -> Option<&Signature> {
+        self.catalogue.signatures.get(place)
+    }
+
+    fn unit(&self, seen: &Seen<'_>) -> Option<&Unit> {
+        self.units.get(seen.source)?.get(seen.unit)
+    }
+
+    fn unit_mut(&mut self, seen: &Seen<'_>) -> Option<&mut Unit> {
+        if self.unit(seen).is_none() {
+            if self.unit_count >= UNIT_LIMIT {
+                return None;
+            }
+            self.unit_count += 1;
+            let units = self.units.entry(seen.source.to_owned()).or_default();
+            units.insert(seen.unit.to_owned(), Unit::default());
+        }
+        self.units.get_mut(seen.source)?.get_mut(seen.unit)
+    }
+
+    /// Put the line into its unit's window.
+    fn remember(&mut self, seen: &Seen<'_>) {
+        let Some(unit) = self.unit_mut(seen) else { return };
+        unit.lines += 1;
+        let mut kept =
+            if unit.window.len() >= WINDOW { unit.window.pop_front().unwrap_or_default() } else { String::new() };
+        kept.clear();
+        kept.push_str(cut(seen.text, EVIDENCE_LIMIT));
+        unit.window.push_back(kept);
+    }
+}
+
+/// At least `grace` lies between the two.
+fn over(first: Timestamp, at: Timestamp, grace: SignedDuration) -> bool {
+    at.duration_since(first) >= grace
+}
+
+fn shortened(text: &str) -> String {
+    cut(text, CAPTURE_LIMIT).to_owned()
+}

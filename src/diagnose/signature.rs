@@ -1,0 +1,323 @@
+//! The catalogue of failure signatures: `assets/signatures/*.toml`, typed and checked.
+//!
+//! Which lines mean what was learned from the sources of openshift/installer, cluster-bootstrap, containers/image, the
+//! operators, and from hive's `install-log-regexes` ConfigMap.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::SignedDuration;
+use regex::Regex;
+use serde::Deserialize;
+
+use super::place::Place;
+use super::prefilter::Prefilter;
+use crate::model::event::Level;
+
+/// Name and text of every signature file. A test holds this against the folder.
+pub const FILES: &[(&str, &str)] = &[
+    ("infra", include_str!("../../assets/signatures/infra.toml")),
+    ("ssh", include_str!("../../assets/signatures/ssh.toml")),
+    ("registry", include_str!("../../assets/signatures/registry.toml")),
+    ("sync", include_str!("../../assets/signatures/sync.toml")),
+    ("config", include_str!("../../assets/signatures/config.toml")),
+    ("bootstrap", include_str!("../../assets/signatures/bootstrap.toml")),
+    ("bootkube", include_str!("../../assets/signatures/bootkube.toml")),
+    ("nodes", include_str!("../../assets/signatures/nodes.toml")),
+    ("operators", include_str!("../../assets/signatures/operators.toml")),
+];
+
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogueError {
+    #[error("{file}: {why}")]
+    File { file: String, why: String },
+    #[error("{file}: {id}: {why}")]
+    Entry { file: String, id: String, why: String },
+}
+
+/// Everything that is known about failures.
+#[derive(Debug, Clone)]
+pub struct Catalogue {
+    pub(super) signatures: Vec<Signature>,
+    pub(super) milestones: Vec<Milestone>,
+    pub(super) prefilter: Prefilter,
+}
+
+/// A shape of line that means something, and what it means.
+#[derive(Debug, Clone)]
+pub struct Signature {
+    /// `REG-CA`
+    pub id: String,
+    /// What an engineer would say, one sentence without a full stop. `{registry}` stands for a capture.
+    pub title: String,
+    /// Signature file that it is in.
+    pub area: String,
+    pub severity: Level,
+    /// Lower is nearer to the cause.
+    pub rank: u32,
+    /// Only says that something is stuck; the cause is in the lines before it.
+    pub carrier: bool,
+    /// Normal for this long.
+    pub grace: SignedDuration,
+    /// The line is printed once and stays true until a clearing line, so silence means that it lasts.
+    pub lasts: bool,
+    /// Looks at the whole line even when part of it names what failed behind a mirror, and wins there.
+    pub whole: bool,
+    pub checklist: Option<String>,
+    /// Captures that tell one finding of this signature from another.
+    pub about: Vec<String>,
+    /// Signatures (globs) that stand back when both match one line.
+    pub overrides: Vec<String>,
+    /// Signatures that are reported as well when both match one line.
+    pub beside: Vec<String>,
+    /// Signatures (globs) whose open findings explain this one.
+    pub explained_by: Vec<String>,
+    pub(super) places: Vec<Place>,
+    pub(super) patterns: Vec<Regex>,
+    /// Names that the matching pattern left open are looked for with these, in the whole line and its window.
+    pub(super) fill: Vec<Regex>,
+    pub(super) clears_by: Vec<Regex>,
+    pub examples: Vec<Example>,
+    pub counter_examples: Vec<Example>,
+}
+
+/// A line of the test of a signature.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Example {
+    pub source: String,
+    pub unit: String,
+    pub line: String,
+}
+
+/// A line after which earlier trouble of some places is over.
+#[derive(Debug, Clone)]
+pub(super) struct Milestone {
+    pub(super) pattern: Regex,
+    pub(super) places: Vec<Place>,
+    /// Places whose findings are over. Findings of the milestone's own unit are over when an earlier, different
+    /// milestone was the last one of that unit as they were opened: a unit that starts again says the same line again.
+    pub(super) ends: Vec<Place>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    signature: Vec<Raw>,
+    #[serde(default)]
+    milestone: Vec<RawMilestone>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    id: String,
+    title: String,
+    patterns: Vec<String>,
+    #[serde(default)]
+    scope: Vec<String>,
+    rank: u32,
+    #[serde(default = "error")]
+    severity: Level,
+    #[serde(default)]
+    carrier: bool,
+    /// Seconds.
+    #[serde(default)]
+    grace: u32,
+    #[serde(default)]
+    lasts: bool,
+    #[serde(default)]
+    whole: bool,
+    #[serde(default)]
+    clears_by: Vec<String>,
+    #[serde(default)]
+    about: Vec<String>,
+    #[serde(default)]
+    overrides: Vec<String>,
+    #[serde(default)]
+    beside: Vec<String>,
+    #[serde(default)]
+    explained_by: Vec<String>,
+    #[serde(default)]
+    fill: Vec<String>,
+    checklist: Option<String>,
+    examples: Vec<RawExample>,
+    #[serde(default)]
+    counter_examples: Vec<RawExample>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RawExample {
+    Line(String),
+    From { from: String, line: String },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawMilestone {
+    pattern: String,
+    scope: Vec<String>,
+    ends: Vec<String>,
+}
+
+fn error() -> Level {
+    Level::Error
+}
+
+impl Catalogue {
+    /// The catalogue that this program was built with.
+    pub fn builtin() -> Result<Self, CatalogueError> {
+        Self::parse(FILES)
+    }
+
+    /// Read signature files, `(name, text)`.
+    pub fn parse(files: &[(&str, &str)]) -> Result<Self, CatalogueError> {
+        let mut signatures = Vec::new();
+        let mut milestones = Vec::new();
+        for (name, text) in files {
+            let file: File = toml::from_str(text)
+                .map_err(|error| CatalogueError::File { file: (*name).to_owned(), why: error.to_string() })?;
+            for raw in file.signature {
+                let id = raw.id.clone();
+                let signature = raw.check(name).map_err(|why| entry(name, &id, why))?;
+                signatures.push(signature);
+            }
+            for raw in file.milestone {
+                let pattern = compile(&raw.pattern).map_err(|why| entry(name, "milestone", why))?;
+                let places = raw.scope.iter().map(|place| Place::parse(place)).collect();
+                let ends = raw.ends.iter().map(|place| Place::parse(place)).collect();
+                milestones.push(Milestone { pattern, places, ends });
+            }
+        }
+        let prefilter = Prefilter::new(&signatures, &milestones)
+            .map_err(|error| CatalogueError::File { file: "all patterns together".into(), why: error.to_string() })?;
+        let catalogue = Self { signatures, milestones, prefilter };
+        catalogue.check_relations()?;
+        Ok(catalogue)
+    }
+
+    pub fn signatures(&self) -> &[Signature] {
+        &self.signatures
+    }
+
+    pub fn get(&self, id: &str) -> Option<&Signature> {
+        self.signatures.iter().find(|signature| signature.id == id)
+    }
+
+    fn check_relations(&self) -> Result<(), CatalogueError> {
+        let mut known = BTreeSet::new();
+        for signature in &self.signatures {
+            if !known.insert(signature.id.as_str()) {
+                return Err(entry(&signature.area, &signature.id, "there are two of this id"));
+            }
+        }
+        for signature in &self.signatures {
+            for other in signature.overrides.iter().chain(&signature.beside).chain(&signature.explained_by) {
+                if !known.iter().any(|id| super::place::glob(other, id)) {
+                    return Err(entry(&signature.area, &signature.id, format!("no signature is called {other}")));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn entry(file: &str, id: &str, why: impl Into<String>) -> CatalogueError {
+    CatalogueError::Entry { file: file.to_owned(), id: id.to_owned(), why: why.into() }
+}
+
+fn compile(pattern: &str) -> Result<Regex, String> {
+    Regex::new(pattern).map_err(|error| error.to_string())
+}
+
+fn compile_all(patterns: &[String]) -> Result<Vec<Regex>, String> {
+    patterns.iter().map(|pattern| compile(pattern)).collect()
+}
+
+impl Raw {
+    fn check(self, area: &str) -> Result<Signature, String> {
+        if self.patterns.is_empty() {
+            return Err("it has no patterns".into());
+        }
+        if self.examples.is_empty() {
+            return Err("it has no example".into());
+        }
+        let patterns = compile_all(&self.patterns)?;
+        let fill = compile_all(&self.fill)?;
+        let places: Vec<Place> = self.scope.iter().map(|place| Place::parse(place)).collect();
+        let examples = self.examples.into_iter().map(|raw| raw.at(&places)).collect();
+        let counter_examples = self.counter_examples.into_iter().map(|raw| raw.at(&places)).collect();
+        let signature = Signature {
+            id: self.id,
+            title: self.title,
+            area: area.to_owned(),
+            severity: self.severity,
+            rank: self.rank,
+            carrier: self.carrier,
+            grace: SignedDuration::from_secs(i64::from(self.grace)),
+            lasts: self.lasts,
+            whole: self.whole,
+            checklist: self.checklist,
+            about: self.about,
+            overrides: self.overrides,
+            beside: self.beside,
+            explained_by: self.explained_by,
+            places,
+            patterns,
+            fill,
+            clears_by: compile_all(&self.clears_by)?,
+            examples,
+            counter_examples,
+        };
+        let names = signature.capture_names();
+        let words: Vec<&str> =
+            signature.about.iter().map(String::as_str).chain(placeholders(&signature.title)).collect();
+        if let Some(word) = words.into_iter().find(|word| !names.contains(*word)) {
+            return Err(format!("no pattern captures {word}"));
+        }
+        Ok(signature)
+    }
+}
+
+impl RawExample {
+    fn at(self, places: &[Place]) -> Example {
+        let (from, line) = match self {
+            RawExample::Line(line) => (None, line),
+            RawExample::From { from, line } => (Some(from), line),
+        };
+        let (source, unit) = match from {
+            Some(from) => match from.split_once('/') {
+                Some((source, unit)) => (source.to_owned(), unit.to_owned()),
+                None => (from, "unit".to_owned()),
+            },
+            None => places.first().map_or(("sync".to_owned(), "unit".to_owned()), Place::sample),
+        };
+        Example { source, unit, line }
+    }
+}
+
+/// Captures that every finding has: which unit said it, and of which log.
+pub(super) const EVERYWHERE: &[&str] = &["unit", "source"];
+
+impl Signature {
+    /// Names that a finding of this signature may carry.
+    pub fn capture_names(&self) -> BTreeSet<&str> {
+        let regexes = self.patterns.iter().chain(&self.fill);
+        regexes.flat_map(|regex| regex.capture_names().flatten()).chain(EVERYWHERE.iter().copied()).collect()
+    }
+
+    /// The title with its captures put in.
+    pub(super) fn title_with(&self, captures: &BTreeMap<String, String>) -> String {
+        let mut title = self.title.clone();
+        for name in placeholders(&self.title) {
+            let value = captures.get(name).map_or("(unknown)", String::as_str);
+            title = title.replace(&format!("{{{name}}}"), value);
+        }
+        title
+    }
+}
+
+/// Names in braces.
+pub(super) fn placeholders(text: &str) -> impl Iterator<Item = &str> {
+    text.split('{').skip(1).filter_map(|rest| rest.split_once('}')).map(|(name, _)| name)
+}

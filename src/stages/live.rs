@@ -1,0 +1,143 @@
+//! The followers of a running installation. They belong to the run, not to a step: three steps of stage 08 read what
+//! they record.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use futures::StreamExt;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::StepError;
+use crate::host::tail::{self, TailItem, Until};
+use crate::host::{Host, HostError};
+use crate::model::RunModel;
+use crate::model::event::{Data, Level, LogLine};
+use crate::record::{SegmentReader, Sink};
+use crate::watch::installer::Phases;
+use crate::watch::journal::{self, Position};
+use crate::watch::{Out, bootkube, cluster, installer};
+
+use super::world::{Cx, fact};
+
+/// What is followed now. Dropping it ends the followers.
+pub struct Live {
+    tasks: JoinSet<()>,
+    cancel: CancellationToken,
+    /// Ends before the others: the bootstrap node goes away on success.
+    bootstrap: Option<CancellationToken>,
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+/// The last recorded line of a source: where to go on from.
+fn last_line(run_dir: &Path, model: &RunModel, source: &str) -> Option<LogLine> {
+    let lines = model.logs.get(source)?.lines;
+    SegmentReader::new(run_dir).last(source, lines).ok().flatten()
+}
+
+fn out(cx: &Cx, cancel: &CancellationToken) -> Out {
+    Out::new(cx.sink.clone(), cancel.child_token()).tap(cx.world.tap.clone())
+}
+
+/// Follows the installer's log and the cluster, unless they are followed already.
+///
+/// # Errors
+/// When the run does not know the install directory yet.
+pub async fn follow_install(cx: &Cx) -> Result<(), StepError> {
+    let mut live = cx.world.live.lock().await;
+    if live.is_some() {
+        return Ok(());
+    }
+    let bastion = cx.world.bastion(cx)?;
+    let directory = cx.need(fact::INSTALL_DIR)?;
+    let cancel = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+
+    // The source is named by its directory: a new one is a new log that begins at its first byte.
+    let source = "installer";
+    let known = last_line(&cx.world.run_dir, &cx.model, source);
+    let offset = known.and_then(|line| line.cursor).and_then(|cursor| offset_in(&cursor, &directory)).unwrap_or(0);
+    let out_installer = out(cx, &cancel);
+    let phases = Phases::resume(&cx.model.installer.phases);
+    let (host, path, sink) = (bastion.clone(), format!("{directory}/.openshift_install.log"), cx.sink.clone());
+    tasks.spawn(async move {
+        let until = Until::Told(out_installer.cancel.clone());
+        let lines = tail::follow(host, path, offset, until).filter_map(move |item| {
+            let sink = sink.clone();
+            async move { line_of(&sink, item).await }
+        });
+        // The stream itself sees to lost links; it has no error to give.
+        let _ended: Result<(), HostError> = installer::follow(lines.map(Ok), phases, &directory, &out_installer).await;
+    });
+
+    let out_cluster = out(cx, &cancel);
+    let kubeconfig = format!("{}/auth/kubeconfig", cx.need(fact::INSTALL_DIR)?);
+    tasks.spawn(async move {
+        if let Err(error) = cluster::follow(bastion, &kubeconfig, &out_cluster).await {
+            let text = format!("the cluster can no longer be followed: {error}");
+            out_cluster.sink.emit(Data::Note { level: Level::Error, text }).await;
+        }
+    });
+    *live = Some(Live { tasks, cancel, bootstrap: None });
+    Ok(())
+}
+
+/// `DIRECTORY#OFFSET` as the installer follower writes cursors.
+fn offset_in(cursor: &str, directory: &str) -> Option<u64> {
+    cursor.strip_prefix(directory)?.strip_prefix('#')?.parse().ok()
+}
+
+async fn line_of(sink: &Sink, item: TailItem) -> Option<(u64, String)> {
+    match item {
+        TailItem::Line { text, offset_after } => Some((offset_after, text)),
+        TailItem::Gap { why } => {
+            sink.emit(Data::Gap { source: "installer".into(), lost: None, why }).await;
+            None
+        }
+        TailItem::Reattached => None,
+    }
+}
+
+/// Follows the bootstrap node, once its address is known.
+///
+/// # Errors
+/// When the node cannot be named.
+pub async fn follow_bootstrap(cx: &Cx) -> Result<(), StepError> {
+    let host: Arc<dyn Host> = cx.world.bootstrap(cx).await?;
+    let mut live = cx.world.live.lock().await;
+    let Some(live) = live.as_mut().filter(|live| live.bootstrap.is_none()) else { return Ok(()) };
+    let cancel = live.cancel.child_token();
+    live.bootstrap = Some(cancel.clone());
+    let out = out(cx, &cancel);
+    let start = last_line(&cx.world.run_dir, &cx.model, "journal:bootstrap").as_ref().and_then(Position::after);
+    let version = cx.world.spec.release.version.clone();
+    let recogniser = bootkube::Recogniser::resume(&version, &cx.model.bootkube);
+    live.tasks.spawn(async move {
+        if let Err(error) = bootkube::follow(host, recogniser, journal::Options::bootstrap().start(start), &out).await {
+            let text = format!("the bootstrap node can no longer be followed: {error}");
+            out.sink.emit(Data::Note { level: Level::Error, text }).await;
+        }
+    });
+    Ok(())
+}
+
+/// The bootstrap node is going away, as it should.
+pub async fn leave_bootstrap(cx: &Cx) {
+    if let Some(cancel) = cx.world.live.lock().await.as_ref().and_then(|live| live.bootstrap.clone()) {
+        cancel.cancel();
+    }
+}
+
+/// Ends all followers and waits for them.
+pub async fn stop(cx: &Cx) {
+    let live = cx.world.live.lock().await.take();
+    if let Some(mut live) = live {
+        live.cancel.cancel();
+        while live.tasks.join_next().await.is_some() {}
+    }
+}

@@ -1,0 +1,110 @@
+//! 01: the network. Everything is made through the ledger: intent, find, create, record.
+
+use async_trait::async_trait;
+
+use crate::cloud::ledger::{Ledger, LedgerError};
+use crate::cloud::vpc;
+use crate::engine::{Probe, Ran, Step, StepError};
+use crate::model::event::{Action, Evidence};
+
+use super::world::{Cx, World, cloud_error, fact};
+
+/// Who we are, and whether the region has what the network needs.
+pub struct Preflight;
+
+/// The VPC and what belongs to it.
+pub struct Network;
+
+pub(super) fn ledger(cx: &Cx) -> Result<Ledger, StepError> {
+    let cloud = cx.world.cloud()?;
+    Ok(Ledger::new(cloud, cx.sink.clone(), cx.cancel.clone(), cx.step.clone(), &cx.world.spec, &cx.model))
+}
+
+pub(super) fn ledger_error(error: LedgerError) -> StepError {
+    if error.is_transient() { StepError::transient(error.to_string()) } else { StepError::fatal(error.to_string()) }
+}
+
+fn subnets(pairs: &[(String, String)]) -> String {
+    pairs.iter().map(|(id, zone)| format!("{id}={zone}")).collect::<Vec<_>>().join(",")
+}
+
+#[async_trait]
+impl Step<World> for Preflight {
+    fn preview(&self, world: &World) -> Vec<Action> {
+        if world.cloud.is_none() {
+            return Vec::new();
+        }
+        ["sts:GetCallerIdentity", "ec2:DescribeAvailabilityZones", "ec2:DescribeVpcEndpointServices"]
+            .map(|call| Action::Api { call: call.to_owned() })
+            .to_vec()
+    }
+
+    async fn probe(&self, cx: &Cx) -> Result<Probe, StepError> {
+        if cx.world.cloud.is_none() && !cx.world.makes_bastion() {
+            return Ok(Probe::NotApplicable("the bastion and the network are there already".into()));
+        }
+        match cx.fact(fact::ACCOUNT) {
+            Some(account) => Ok(Probe::True(vec![Evidence::new("sts:GetCallerIdentity", account)])),
+            None => Ok(Probe::Missing("the account was not asked yet".into())),
+        }
+    }
+
+    async fn run(&self, cx: &Cx) -> Result<Ran, StepError> {
+        let cloud = cx.world.cloud()?;
+        let account = cloud.whoami().await.map_err(cloud_error)?;
+        let zones = cloud.zones().await.map_err(cloud_error)?;
+        let wanted = usize::from(cx.world.spec.network.zones);
+        if zones.len() < wanted {
+            let region = &cx.world.spec.aws.region;
+            return Err(StepError::fatal(format!(
+                "{region} offers {} zones, network.zones asks for {wanted}",
+                zones.len()
+            ))
+            .hint("lower network.zones or take another region"));
+        }
+        cx.set_fact(fact::ACCOUNT, account).await;
+        Ok(Ran::Ok)
+    }
+
+    async fn verify(&self, cx: &Cx) -> Result<Vec<Evidence>, StepError> {
+        Ok(vec![Evidence::new("sts:GetCallerIdentity", cx.need(fact::ACCOUNT)?)])
+    }
+}
+
+#[async_trait]
+impl Step<World> for Network {
+    fn preview(&self, world: &World) -> Vec<Action> {
+        if world.cloud.is_none() { Vec::new() } else { vpc::preview(&world.spec) }
+    }
+
+    async fn probe(&self, cx: &Cx) -> Result<Probe, StepError> {
+        if cx.world.cloud.is_none() {
+            return Ok(match &cx.world.spec.network.existing {
+                Some(_) => Probe::NotApplicable("network.existing is used as it is".into()),
+                None if cx.world.makes_bastion() => Probe::Missing("there is no network".into()),
+                None => Probe::NotApplicable("the bastion's network is used as it is".into()),
+            });
+        }
+        // Asked anew each time: the ledger adopts what is there and makes what is not.
+        Ok(Probe::Missing("each object is looked for as it is needed".into()))
+    }
+
+    async fn run(&self, cx: &Cx) -> Result<Ran, StepError> {
+        let network = vpc::ensure_network(&ledger(cx)?, &cx.world.spec).await.map_err(ledger_error)?;
+        cx.set_fact(fact::VPC, network.vpc).await;
+        cx.set_fact(fact::MACHINE_NETWORK, network.vpc_cidr).await;
+        cx.set_fact(fact::PRIVATE_SUBNETS, subnets(&network.private_subnets)).await;
+        cx.set_fact(fact::PUBLIC_SUBNETS, subnets(&network.public_subnets)).await;
+        Ok(Ran::Ok)
+    }
+
+    async fn verify(&self, cx: &Cx) -> Result<Vec<Evidence>, StepError> {
+        let cloud = cx.world.cloud()?;
+        let vpc = cx.need(fact::VPC)?;
+        let state = cloud.get(crate::cloud::Kind::Vpc, &vpc).await.map_err(cloud_error)?.state;
+        Ok(vec![
+            Evidence::new(format!("ec2:DescribeVpcs {vpc}"), state),
+            Evidence::new("private subnets", cx.need(fact::PRIVATE_SUBNETS)?),
+        ])
+    }
+}

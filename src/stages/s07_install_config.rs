@@ -1,0 +1,185 @@
+//! 07: install-config and manifests. The installer eats what it reads, and its state makes later edits silently
+//! ineffective: so every install directory is used for one cluster, and a copy of install-config stays beside it.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::engine::{Probe, Ran, Step, StepError};
+use crate::host::{Cmd, Stdin};
+use crate::model::event::{Action, Evidence};
+use crate::registry::outputs::DigestSource;
+use crate::spec::Secret;
+use crate::spec::install_config::{InstallInputs, render};
+
+use super::s03_credentials::{aws_credentials, merged};
+use super::s04_tools::tool;
+use super::world::{Cx, World, action, exec, fact, file, get, must, put, sha256};
+
+/// install-config.yaml, checked as the installer would.
+pub struct InstallConfig;
+
+/// `openshift-install create manifests`.
+pub struct Manifests;
+
+fn number(cx: &Cx) -> u32 {
+    cx.fact(fact::INSTALL_NUMBER).and_then(|number| number.parse().ok()).unwrap_or(1)
+}
+
+fn directory(cx: &Cx) -> Result<String, StepError> {
+    Ok(format!("{}/install-{}", cx.need(fact::WORKDIR)?, number(cx)))
+}
+
+/// `openshift-install …` with what the bastion needs in its environment.
+pub(super) fn installer(cx: &Cx, args: &[&str]) -> Result<Cmd, StepError> {
+    let mut cmd =
+        tool(cx, "openshift-install")?.args(args.iter().copied()).arg("--dir").arg(cx.need(fact::INSTALL_DIR)?);
+    cmd = cmd.args(["--log-level", "debug"]);
+    let workdir = cx.need(fact::WORKDIR)?;
+    if cx.world.spec.aws.profile.is_some() {
+        cmd = cmd.env("AWS_SHARED_CREDENTIALS_FILE", aws_credentials(&workdir));
+    }
+    if cx.world.spec.release.pull_spec.is_some()
+        && let Some(release) = cx.fact(fact::MIRROR_PULL_SPEC)
+    {
+        // Only a release that the installer was not built for has to be named.
+        cmd = cmd.env("OPENSHIFT_INSTALL_RELEASE_IMAGE_OVERRIDE", release);
+    }
+    Ok(cmd)
+}
+
+fn pairs(text: &str) -> Vec<(String, String)> {
+    text.split(',').filter_map(|pair| pair.split_once('=')).map(|(id, zone)| (id.to_owned(), zone.to_owned())).collect()
+}
+
+fn rendered(cx: &Cx) -> Result<Secret, StepError> {
+    let spec = &cx.world.spec;
+    let existing = spec.network.existing.as_ref();
+    let private_subnets = match (cx.fact(fact::PRIVATE_SUBNETS), existing) {
+        (Some(subnets), _) => pairs(&subnets),
+        (None, Some(existing)) => existing.private_subnets.iter().map(|id| (id.clone(), String::new())).collect(),
+        (None, None) => {
+            return Err(StepError::fatal("no private subnets are known")
+                .hint("give [network.existing] vpc_id and private_subnets, or let bartizan make the network"));
+        }
+    };
+    let sources: Vec<DigestSource> = serde_json::from_str(&cx.need(fact::IMAGE_SOURCES)?)
+        .map_err(|error| StepError::fatal(format!("the recorded image sources are broken: {error}")))?;
+    let key = &spec.credentials.ssh_public_key;
+    let ssh_public_key = std::fs::read_to_string(key)
+        .map_err(|error| StepError::fatal(format!("reading {}: {error}", key.display())))?;
+    let inputs = InstallInputs {
+        machine_network: cx.fact(fact::MACHINE_NETWORK).unwrap_or_else(|| spec.network.vpc_cidr.clone()),
+        private_subnets,
+        trust_bundle_pem: cx.need(fact::MIRROR_CA)?,
+        pull_secret_merged: merged(&cx.world)?,
+        ssh_public_key: ssh_public_key.trim().to_owned(),
+        image_sources: sources
+            .into_iter()
+            .flat_map(|source| source.mirrors.into_iter().map(move |mirror| (source.source.clone(), mirror)))
+            .collect(),
+        hosted_zone: None,
+        ami: None,
+        proxy: None,
+    };
+    render(spec, &inputs).map_err(|error| StepError::fatal(error.to_string()))
+}
+
+#[async_trait]
+impl Step<World> for InstallConfig {
+    fn preview(&self, world: &World) -> Vec<Action> {
+        let workdir = format!("~/{}", world.spec.bastion.workdir);
+        vec![
+            file("bastion", &format!("{workdir}/install-1/install-config.yaml"), 0o600),
+            file("bastion", &format!("{workdir}/install-1.install-config.yaml"), 0o600),
+        ]
+    }
+
+    async fn probe(&self, cx: &Cx) -> Result<Probe, StepError> {
+        let directory = directory(cx)?;
+        if cx.fact(fact::INSTALL_DIR).as_ref() != Some(&directory) {
+            return Ok(Probe::Missing(format!("{directory} is not written yet")));
+        }
+        let digest = sha256(rendered(cx)?.reveal().as_bytes());
+        let kept = get(&cx.world.bastion(cx)?, &format!("{directory}.install-config.yaml")).await?;
+        Ok(match kept {
+            None => Probe::Missing("the copy of install-config.yaml is not there".into()),
+            Some(kept) if sha256(&kept) != digest => {
+                Probe::Missing("install-config.yaml would be another one now".into())
+            }
+            Some(_) => Probe::True(vec![Evidence::new(format!("sha256 of {directory}.install-config.yaml"), digest)]),
+        })
+    }
+
+    async fn run(&self, cx: &Cx) -> Result<Ran, StepError> {
+        let bastion = cx.world.bastion(cx)?;
+        let mut directory = directory(cx)?;
+        let used = |directory: &str| {
+            Cmd::sh("[ -e \"$1/metadata.json\" ] || [ -e \"$1/.openshift_install_state.json\" ]").arg(directory)
+        };
+        if exec(cx, &bastion, used(&directory)).await?.ok() {
+            // State of another configuration: a new directory, so that nothing of it is silently used.
+            let next = number(cx) + 1;
+            cx.set_fact(fact::INSTALL_NUMBER, next.to_string()).await;
+            directory = format!("{}/install-{next}", cx.need(fact::WORKDIR)?);
+        }
+        let config = rendered(cx)?;
+        must(cx, &bastion, Cmd::sh("umask 077; mkdir -p \"$1\"").arg(&directory)).await?;
+        put(cx, &bastion, &format!("{directory}.install-config.yaml"), Stdin::Secret(config.clone()), 0o600).await?;
+        put(cx, &bastion, &format!("{directory}/install-config.yaml"), Stdin::Secret(config.clone()), 0o600).await?;
+        cx.set_fact(fact::INSTALL_CONFIG_DIGEST, sha256(config.reveal().as_bytes())).await;
+        cx.set_fact(fact::INSTALL_DIR, directory).await;
+        Ok(Ran::Ok)
+    }
+
+    async fn verify(&self, cx: &Cx) -> Result<Vec<Evidence>, StepError> {
+        match self.probe(cx).await? {
+            Probe::True(evidence) => Ok(evidence),
+            Probe::Missing(why) | Probe::NotApplicable(why) => Err(StepError::fatal(why)),
+        }
+    }
+}
+
+/// What `create manifests` leaves in every version.
+const MANIFEST: &str = "manifests/cluster-config.yaml";
+
+async fn made(cx: &Cx) -> Result<Option<Evidence>, StepError> {
+    let directory = cx.need(fact::INSTALL_DIR)?;
+    // Once the cluster is being made the manifests are eaten too; metadata.json tells of that.
+    let look =
+        Cmd::sh("cd \"$1\" && { if [ -e metadata.json ]; then echo metadata.json; else ls \"$2\"; fi; } 2>/dev/null")
+            .arg(directory)
+            .arg(MANIFEST);
+    let output = exec(cx, &cx.world.bastion(cx)?, look.clone()).await?;
+    Ok(output.ok().then(|| Evidence::new(look.line(), output.text())))
+}
+
+#[async_trait]
+impl Step<World> for Manifests {
+    fn preview(&self, world: &World) -> Vec<Action> {
+        let directory = format!("~/{}/install-1", world.spec.bastion.workdir);
+        let cmd =
+            Cmd::new("openshift-install").args(["create", "manifests", "--dir", &directory, "--log-level", "debug"]);
+        vec![action("bastion", &cmd)]
+    }
+
+    async fn probe(&self, cx: &Cx) -> Result<Probe, StepError> {
+        Ok(match made(cx).await? {
+            Some(evidence) => Probe::True(vec![evidence]),
+            None => Probe::Missing("there are no manifests".into()),
+        })
+    }
+
+    async fn run(&self, cx: &Cx) -> Result<Ran, StepError> {
+        let cmd = installer(cx, &["create", "manifests"])?.timeout(Some(Duration::from_secs(540)));
+        must(cx, &cx.world.bastion(cx)?, cmd).await?;
+        Ok(Ran::Ok)
+    }
+
+    async fn verify(&self, cx: &Cx) -> Result<Vec<Evidence>, StepError> {
+        let evidence = made(cx).await?.ok_or_else(|| {
+            StepError::fatal(format!("openshift-install said that it made manifests, but there is no {MANIFEST}"))
+        })?;
+        Ok(vec![evidence])
+    }
+}

@@ -1,0 +1,411 @@
+//! 08: the installer as a job on the bastion. Its log, the bootstrap node's journal and the cluster are followed; its
+//! exit status decides. What it left half done is taken further as its own documentation says: `wait-for
+//! bootstrap-complete`, `destroy bootstrap`, `wait-for install-complete` (openshift/installer, docs/user/overview.md).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::cloud::Kind;
+use crate::engine::{Probe, Ran, Step, StepError};
+use crate::host::Cmd;
+use crate::host::job::{Job, JobSpec, JobStatus};
+use crate::model::event::{Action, Data, Evidence, Level, Object};
+use crate::model::text::one_line;
+
+use super::live;
+use super::s06_image_sync::ended;
+use super::s07_install_config::installer;
+use super::world::{Cx, World, action, exec, fact, get, host_error};
+
+/// Until the machines run.
+pub struct Infrastructure;
+
+/// Until the masters have taken over.
+pub struct Bootstrap;
+
+/// Until every operator is available and stable.
+pub struct Operators;
+
+const LOOK: Duration = Duration::from_millis(700);
+
+/// Phases of the installer's log in order (see `assets/installer.toml`); the place of `phase` in it.
+fn place(phase: &str) -> usize {
+    const ORDER: [&str; 12] = [
+        "prepare",
+        "infrastructure",
+        "network",
+        "machines",
+        "kubernetes-api",
+        "bootstrap",
+        "etcd-member",
+        "bootstrap-destroy",
+        "initialize",
+        "stable",
+        "console",
+        "complete",
+    ];
+    ORDER.iter().position(|known| *known == phase).unwrap_or(0)
+}
+
+/// What part of the installer's work is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Create,
+    WaitBootstrap,
+    DestroyBootstrap,
+    WaitInstall,
+}
+
+impl Part {
+    fn args(self) -> [&'static str; 2] {
+        match self {
+            Part::Create => ["create", "cluster"],
+            Part::WaitBootstrap => ["wait-for", "bootstrap-complete"],
+            Part::DestroyBootstrap => ["destroy", "bootstrap"],
+            Part::WaitInstall => ["wait-for", "install-complete"],
+        }
+    }
+}
+
+fn job(cx: &Cx, part: Part) -> Result<(Job, Cmd), StepError> {
+    let directory = cx.need(fact::INSTALL_DIR)?;
+    let base = directory.rsplit('/').next().unwrap_or("install");
+    let args = part.args();
+    let cmd = installer(cx, &args)?.timeout(None);
+    let spec = JobSpec {
+        name: format!("{base}-{}", args.join("-")),
+        cmd: cmd.clone(),
+        dir: format!("{}/jobs", cx.need(fact::WORKDIR)?),
+    };
+    Ok((Job::new(cx.world.bastion(cx)?, spec).map_err(host_error)?, cmd))
+}
+
+/// Starts a part, or adopts it when it runs.
+async fn begin(cx: &Cx, part: Part) -> Result<Job, StepError> {
+    let (job, cmd) = job(cx, part)?;
+    job.start().await.map_err(host_error)?;
+    cx.acted(action("bastion", &cmd), None, Duration::ZERO).await;
+    Ok(job)
+}
+
+/// The installer's exit codes are ours: 3 config, 4 infrastructure, 5 bootstrap, 6 install, 7 operators, 8 interrupted.
+async fn failure(cx: &Cx, job: &Job, status: i32) -> StepError {
+    let words = job.last_words(4000).await.unwrap_or_default();
+    let fatal = words.lines().rev().find(|line| line.contains("level=fatal") || line.contains("level=error"));
+    let last = fatal.or(words.lines().last()).unwrap_or("it said nothing");
+    let error = StepError::fatal(format!("openshift-install ended with status {status}")).during(format!(
+        "{} in {}",
+        job.name(),
+        cx.fact(fact::INSTALL_DIR).unwrap_or_default()
+    ));
+    let mut error = match u8::try_from(status) {
+        Ok(code @ 3..=8) => error.exit(code),
+        _ => error,
+    };
+    error.causes.push(one_line(&crate::spec::secret::redact(last), 600));
+    error
+}
+
+/// metadata.json tells what the cluster is called in the cloud; without it nothing can be destroyed, so it is kept here
+/// as soon as it is there.
+async fn keep_metadata(cx: &Cx) -> Result<bool, StepError> {
+    if cx.fresh(0).await.fact(fact::INFRA_ID).is_some() {
+        return Ok(true);
+    }
+    let directory = cx.need(fact::INSTALL_DIR)?;
+    let Some(text) = get(&cx.world.bastion(cx)?, &format!("{directory}/metadata.json")).await? else {
+        return Ok(false);
+    };
+    let Some(infra_id) = serde_json::from_slice::<serde_json::Value>(&text)
+        .ok()
+        .and_then(|metadata| Some(metadata.get("infraID")?.as_str()?.to_owned()))
+    else {
+        return Ok(false);
+    };
+    let kept = cx.world.run_dir.join(format!("{infra_id}.metadata.json"));
+    std::fs::write(&kept, &text)
+        .map_err(|error| StepError::transient(format!("writing {}: {error}", kept.display())))?;
+    cx.sink.commit(Data::Created { object: cluster(cx)?, id: infra_id.clone() }).await;
+    cx.set_fact(fact::INFRA_ID, infra_id).await;
+    Ok(true)
+}
+
+/// The cluster as a thing of this run, one for each install directory.
+pub(super) fn cluster(cx: &Cx) -> Result<Object, StepError> {
+    let directory = cx.need(fact::INSTALL_DIR)?;
+    let base = directory.rsplit('/').next().unwrap_or("install").to_owned();
+    Ok(Object { kind: "cluster".into(), name: base })
+}
+
+/// Where the bootstrap node is: by its tag, else by what Cluster API wrote beside the log.
+async fn bootstrap_address(cx: &Cx, infra_id: &str) -> Result<Option<String>, StepError> {
+    if let Some(cloud) = &cx.world.cloud {
+        let tags = BTreeMap::from([("Name".to_owned(), format!("{infra_id}-bootstrap"))]);
+        let found = cloud.find(Kind::Instance, &tags).await.map_err(super::world::cloud_error)?;
+        let running = found.iter().find(|instance| instance.state == "running");
+        if let Some(address) = running.and_then(|instance| instance.property("PrivateIpAddress")) {
+            return Ok(Some(address.to_owned()));
+        }
+    }
+    let directory = cx.need(fact::INSTALL_DIR)?;
+    let machine =
+        format!("{directory}/.clusterapi_output/Machine-openshift-cluster-api-guests-{infra_id}-bootstrap.yaml");
+    let Some(text) = get(&cx.world.bastion(cx)?, &machine).await? else { return Ok(None) };
+    let machine: serde_json::Value = yaml_serde::from_slice(&text).unwrap_or_default();
+    let addresses = machine.pointer("/status/addresses").and_then(serde_json::Value::as_array);
+    Ok(addresses.into_iter().flatten().find_map(|address| {
+        let internal = address.get("type")?.as_str()? == "InternalIP";
+        internal.then(|| address.get("address")?.as_str().map(str::to_owned)).flatten()
+    }))
+}
+
+/// Looks after the followers while the installer works: metadata, the bootstrap node's address, its journal.
+async fn attend(cx: &Cx) -> Result<(), StepError> {
+    live::follow_install(cx).await?;
+    if !keep_metadata(cx).await? {
+        return Ok(());
+    }
+    let now = cx.fresh(0).await;
+    let phase = now.model.installer.phases.last().map_or(0, |phase| place(&phase.name));
+    if phase >= place("bootstrap-destroy") {
+        live::leave_bootstrap(cx).await;
+        return Ok(());
+    }
+    if now.fact(fact::BOOTSTRAP_ADDRESS).is_none()
+        && let Some(address) = bootstrap_address(cx, &now.need(fact::INFRA_ID)?).await?
+    {
+        // Every bootstrap has new host keys, and addresses come back.
+        cx.world.ssh.forget_host_key("bootstrap").map_err(host_error)?;
+        cx.set_fact(fact::BOOTSTRAP_ADDRESS, address).await;
+    }
+    let now = cx.fresh(0).await;
+    if now.fact(fact::BOOTSTRAP_ADDRESS).is_some_and(|address| !address.is_empty()) {
+        live::follow_bootstrap(&now).await?;
+    }
+    Ok(())
+}
+
+/// Waits until `enough` holds of the model or the job ends. A lost link is waited for.
+async fn watch(cx: &Cx, job: &Job, enough: impl Fn(&crate::model::RunModel) -> bool) -> Result<(), StepError> {
+    let mut since_status = 0_u32;
+    loop {
+        match attend(cx).await {
+            Err(error) if !error.retry => return Err(error),
+            Err(_) | Ok(()) => {}
+        }
+        if enough(&cx.fresh(0).await.model) {
+            return Ok(());
+        }
+        since_status += 1;
+        if since_status >= 4 {
+            since_status = 0;
+            match job.status().await {
+                Ok(JobStatus::Ended { status: 0 }) => return Ok(()),
+                Ok(JobStatus::Ended { status }) => {
+                    // Let the followers read the last lines: they hold the cause.
+                    tokio::time::sleep(Duration::from_secs(2)).await;
+                    return Err(failure(cx, job, status).await);
+                }
+                Ok(status @ (JobStatus::Lost | JobStatus::NotStarted)) => {
+                    return Err(StepError::transient(format!("openshift-install: {}", ended(&status))));
+                }
+                Ok(JobStatus::Running { .. }) => {}
+                Err(error) if error.is_link() => {}
+                Err(error) => return Err(host_error(error)),
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            () = cx.cancel.cancelled() => return Err(StepError::fatal("cancelled")),
+        }
+    }
+}
+
+fn reached(model: &crate::model::RunModel, phase: &str) -> bool {
+    model.installer.phases.iter().any(|seen| place(&seen.name) >= place(phase))
+}
+
+fn preview(part: Part, world: &World) -> Action {
+    let directory = format!("~/{}/install-1", world.spec.bastion.workdir);
+    let cmd = Cmd::new("openshift-install").args(part.args()).args(["--dir", &directory, "--log-level", "debug"]);
+    action("bastion", &cmd)
+}
+
+async fn status(cx: &Cx, part: Part) -> Result<JobStatus, StepError> {
+    job(cx, part)?.0.status().await.map_err(host_error)
+}
+
+fn phase_evidence(cx: &Cx, phase: &str) -> Option<Evidence> {
+    let seen = cx.model.installer.phases.iter().find(|seen| place(&seen.name) >= place(phase))?;
+    Some(Evidence::new(".openshift_install.log", seen.message.clone()))
+}
+
+#[async_trait]
+impl Step<World> for Infrastructure {
+    fn preview(&self, world: &World) -> Vec<Action> {
+        vec![preview(Part::Create, world)]
+    }
+
+    async fn probe(&self, cx: &Cx) -> Result<Probe, StepError> {
+        Ok(match phase_evidence(cx, "kubernetes-api") {
+            Some(evidence) if cx.fact(fact::INFRA_ID).is_some() => Probe::True(vec![evidence]),
+            _ => Probe::Missing("the machines do not run yet".into()),
+        })
+    }
+
+    async fn run(&self, cx: &Cx) -> Result<Ran, StepError> {
+        cx.sink.commit(Data::Intent { object: cluster(cx)? }).await;
+        let job = match status(cx, Part::Create).await? {
+            // It must not be started twice in one directory. Was it, and ended badly, then that is the answer.
+            JobStatus::Ended { status } if status != 0 => {
+                let (job, _) = job(cx, Part::Create)?;
+                live::follow_install(cx).await?;
+                keep_metadata(cx).await?;
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                return Err(failure(cx, &job, status)
+                    .await
+                    .hint("destroy what is there and begin in a new install directory (the recovery does both)"));
+            }
+            JobStatus::Ended { .. } => job(cx, Part::Create)?.0,
+            JobStatus::Lost => {
+                return Err(StepError::fatal("openshift-install is gone without a status: was the bastion rebooted?")
+                    .hint(
+                        "if machines exist, skip this step: the next one waits for them; else destroy and begin anew",
+                    ));
+            }
+            JobStatus::NotStarted | JobStatus::Running { .. } => begin(cx, Part::Create).await?,
+        };
+        watch(cx, &job, |model| reached(model, "kubernetes-api")).await?;
+        Ok(Ran::Ok)
+    }
+
+    async fn verify(&self, cx: &Cx) -> Result<Vec<Evidence>, StepError> {
+        let phase = phase_evidence(cx, "kubernetes-api")
+            .ok_or_else(|| StepError::fatal("openshift-install never waited for the Kubernetes API"))?;
+        let infra_id = cx.need(fact::INFRA_ID)?;
+        Ok(vec![phase, Evidence::new("metadata.json", format!("infraID {infra_id}"))])
+    }
+}
+
+/// The job that can bring the cluster further: the one that runs, or the right `wait-for` after one that ended badly.
+async fn go_on(cx: &Cx, wait: Part) -> Result<Job, StepError> {
+    match status(cx, Part::Create).await? {
+        JobStatus::Running { .. } | JobStatus::Ended { status: 0 } => Ok(job(cx, Part::Create)?.0),
+        JobStatus::NotStarted => Err(StepError::fatal("openshift-install create cluster was not started")),
+        JobStatus::Ended { .. } | JobStatus::Lost => {
+            cx.note(Level::Warn, format!("create cluster has ended; going on with {}", wait.args().join(" "))).await;
+            begin(cx, wait).await
+        }
+    }
+}
+
+/// The installer's own completion signal (ConfigMap kube-system/bootstrap), or that it went on to the next phase.
+fn bootstrapped(model: &crate::model::RunModel) -> bool {
+    reached(model, "etcd-member")
+}
+
+#[async_trait]
+impl Step<World> for Bootstrap {
+    fn preview(&self, _world: &World) -> Vec<Action> {
+        let journal = crate::watch::journal::Options::bootstrap();
+        vec![
+            action("bootstrap", &journal.command(&crate::watch::journal::Origin::Boot)),
+            action("bootstrap", &Cmd::new("cat").sudo().arg("/var/log/openshift/bootkube.json")),
+        ]
+    }
+
+    async fn probe(&self, cx: &Cx) -> Result<Probe, StepError> {
+        Ok(match phase_evidence(cx, "etcd-member") {
+            Some(evidence) => Probe::True(vec![evidence]),
+            None => Probe::Missing("the bootstrap is not complete".into()),
+        })
+    }
+
+    async fn run(&self, cx: &Cx) -> Result<Ran, StepError> {
+        // A bootstrap that failed is tried once more only when somebody asks for it.
+        let first = cx.model.step(&cx.step).is_none_or(|record| record.actions.is_empty());
+        let job = match status(cx, Part::Create).await? {
+            JobStatus::Ended { status } if status != 0 && first => {
+                live::follow_install(cx).await?;
+                return Err(failure(cx, &job(cx, Part::Create)?.0, status).await);
+            }
+            _ => go_on(cx, Part::WaitBootstrap).await?,
+        };
+        watch(cx, &job, bootstrapped).await?;
+        if job.name().ends_with("bootstrap-complete") {
+            // `create cluster` would have removed the bootstrap machine itself.
+            let destroy = begin(cx, Part::DestroyBootstrap).await?;
+            watch(cx, &destroy, |_| false).await?;
+        }
+        Ok(Ran::Ok)
+    }
+
+    async fn verify(&self, cx: &Cx) -> Result<Vec<Evidence>, StepError> {
+        live::leave_bootstrap(cx).await;
+        let mut evidence: Vec<Evidence> = phase_evidence(cx, "etcd-member").into_iter().collect();
+        if let Some(stage) = cx.model.bootkube.last() {
+            evidence
+                .push(Evidence::new("bootkube on the bootstrap node", format!("{}: {}", stage.stage, stage.evidence)));
+        }
+        if evidence.is_empty() {
+            let (job, _) = job(cx, Part::WaitBootstrap)?;
+            match job.status().await.map_err(host_error)? {
+                JobStatus::Ended { status: 0 } => {
+                    evidence.push(Evidence::new("openshift-install wait-for bootstrap-complete", "status 0"));
+                }
+                status => return Err(StepError::fatal(format!("bootstrap is not complete: {}", ended(&status)))),
+            }
+        }
+        Ok(evidence)
+    }
+}
+
+#[async_trait]
+impl Step<World> for Operators {
+    fn preview(&self, _world: &World) -> Vec<Action> {
+        ["clusteroperators", "clusterversions", "nodes", "certificatesigningrequests", "machines"]
+            .map(|kind| Action::Http { request: format!("LIST and WATCH {kind} at api-int:6443, through the bastion") })
+            .to_vec()
+    }
+
+    async fn probe(&self, cx: &Cx) -> Result<Probe, StepError> {
+        Ok(match phase_evidence(cx, "complete") {
+            Some(evidence) => Probe::True(vec![evidence]),
+            None => Probe::Missing("the cluster is not complete".into()),
+        })
+    }
+
+    async fn run(&self, cx: &Cx) -> Result<Ran, StepError> {
+        let first = cx.model.step(&cx.step).is_none_or(|record| record.actions.is_empty());
+        let job = match status(cx, Part::Create).await? {
+            JobStatus::Ended { status } if status != 0 && first => {
+                live::follow_install(cx).await?;
+                return Err(failure(cx, &job(cx, Part::Create)?.0, status).await);
+            }
+            _ => go_on(cx, Part::WaitInstall).await?,
+        };
+        watch(cx, &job, |_| false).await?;
+        // The last lines of the log and the last changes of operators belong to the record.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        Ok(Ran::Ok)
+    }
+
+    async fn verify(&self, cx: &Cx) -> Result<Vec<Evidence>, StepError> {
+        live::stop(cx).await;
+        let mut evidence: Vec<Evidence> = phase_evidence(cx, "complete").into_iter().collect();
+        let operators = &cx.model.cluster_state.operators;
+        let available =
+            operators.values().filter(|record| record.operator.available == crate::model::event::Tri::True).count();
+        evidence.push(Evidence::new("oc get co", format!("{available} of {} available", operators.len())));
+        let kubeconfig = format!("{}/auth/kubeconfig", cx.need(fact::INSTALL_DIR)?);
+        let look = Cmd::new("ls").arg(kubeconfig);
+        let there = exec(cx, &cx.world.bastion(cx)?, look.clone()).await?;
+        if !there.ok() {
+            return Err(StepError::fatal("the installer left no kubeconfig"));
+        }
+        evidence.push(Evidence::new(look.line(), there.text()));
+        Ok(evidence)
+    }
+}

@@ -1,0 +1,226 @@
+//! 10: everything that the run made, by recorded id, in order, each with proof; what blocks is named. Local state stays:
+//! it is the proof.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::cloud::Kind;
+use crate::cloud::teardown::teardown;
+use crate::engine::{Probe, Ran, Step, StepError};
+use crate::host::Cmd;
+use crate::host::job::{Job, JobSpec, JobStatus};
+use crate::model::event::{Action, Evidence, Object};
+
+use super::live;
+use super::repair::gone;
+use super::s01_infrastructure::{ledger, ledger_error};
+use super::s05_mirror_registry::{NAME, directory, job as registry_job};
+use super::s06_image_sync::ended;
+use super::s07_install_config::installer;
+use super::s08_install::cluster;
+use super::world::{Cx, World, action, cloud_error, exec, fact, host_error, must, wait_for};
+
+/// The cluster, by its metadata.
+pub struct Cluster;
+
+/// The registry on a bastion that stays.
+pub struct Mirror;
+
+/// Bastion, endpoints, network.
+pub struct Infrastructure;
+
+/// Ends the installer and destroys by infraID what it made.
+pub(super) async fn destroy_cluster(cx: &Cx) -> Result<(), StepError> {
+    let bastion = cx.world.bastion(cx)?;
+    let base = cluster(cx)?.name;
+    let jobs = format!("{}/jobs", cx.need(fact::WORKDIR)?);
+    let job = |name: String, cmd: Cmd| {
+        Job::new(bastion.clone(), JobSpec { name, cmd, dir: jobs.clone() }).map_err(host_error)
+    };
+    for running in ["create-cluster", "wait-for-bootstrap-complete", "wait-for-install-complete"] {
+        // It would go on making what we take away.
+        let job = job(format!("{base}-{running}"), installer(cx, &["create", "cluster"])?.timeout(None))?;
+        job.stop(Duration::from_secs(20)).await.map_err(host_error)?;
+    }
+    let cmd = installer(cx, &["destroy", "cluster"])?.timeout(None);
+    let destroy = job(format!("{base}-destroy-cluster"), cmd.clone())?;
+    destroy.start().await.map_err(host_error)?;
+    cx.acted(action("bastion", &cmd), None, Duration::ZERO).await;
+    wait_for(cx, "openshift-install destroy cluster", Duration::from_secs(1), Duration::from_secs(3000), || async {
+        match destroy.status().await {
+            Ok(JobStatus::Running { .. }) => Ok(None),
+            Ok(JobStatus::Ended { status: 0 }) => Ok(Some(())),
+            Ok(status) => {
+                let words = destroy.last_words(500).await.unwrap_or_default();
+                Err(StepError::transient(format!("openshift-install destroy cluster: {}", ended(&status)))
+                    .during(words.lines().last().unwrap_or_default().to_owned()))
+            }
+            Err(error) if error.is_link() => Ok(None),
+            Err(error) => Err(host_error(error)),
+        }
+    })
+    .await
+}
+
+/// Proof that nothing of the cluster is left: the cloud finds nothing with its tag.
+pub(super) async fn cluster_is_gone(cx: &Cx) -> Result<Vec<Evidence>, StepError> {
+    let infra_id = cx.need(fact::INFRA_ID)?;
+    let proof = match &cx.world.cloud {
+        Some(cloud) => {
+            let tag = format!("kubernetes.io/cluster/{infra_id}");
+            let tags = BTreeMap::from([(tag.clone(), "owned".to_owned())]);
+            wait_for(
+                cx,
+                "the cluster's machines to be gone",
+                Duration::from_secs(1),
+                Duration::from_secs(600),
+                || async {
+                    let mut left = cloud.find(Kind::Instance, &tags).await.map_err(cloud_error)?;
+                    left.retain(|instance| instance.state != "terminated");
+                    Ok(left.is_empty().then_some(()))
+                },
+            )
+            .await?;
+            Evidence::new(format!("ec2:DescribeInstances tag:{tag}=owned"), "none")
+        }
+        None => Evidence::new("openshift-install destroy cluster", "status 0"),
+    };
+    gone(cx, cluster(cx)?, infra_id, proof.answer.clone()).await;
+    Ok(vec![proof])
+}
+
+#[async_trait]
+impl Step<World> for Cluster {
+    fn preview(&self, world: &World) -> Vec<Action> {
+        let directory = format!("~/{}/install-1", world.spec.bastion.workdir);
+        vec![action("bastion", &Cmd::new("openshift-install").args(["destroy", "cluster", "--dir", &directory]))]
+    }
+
+    async fn probe(&self, cx: &Cx) -> Result<Probe, StepError> {
+        let (Some(infra_id), Ok(object)) = (cx.fact(fact::INFRA_ID), cluster(cx)) else {
+            return Ok(Probe::NotApplicable("no cluster was begun".into()));
+        };
+        Ok(match cx.model.objects.get(&object).and_then(|record| record.gone.clone()) {
+            Some(proof) => Probe::True(vec![Evidence::new(infra_id, proof)]),
+            None => Probe::Missing(format!("{infra_id} stands")),
+        })
+    }
+
+    async fn run(&self, cx: &Cx) -> Result<Ran, StepError> {
+        live::stop(cx).await;
+        destroy_cluster(cx).await?;
+        Ok(Ran::Ok)
+    }
+
+    async fn verify(&self, cx: &Cx) -> Result<Vec<Evidence>, StepError> {
+        cluster_is_gone(cx).await
+    }
+}
+
+fn registry() -> Object {
+    Object { kind: "registry".into(), name: NAME.into() }
+}
+
+/// A unit if there is one.
+fn disable() -> Cmd {
+    Cmd::sh("if [ -e \"$HOME/.config/systemd/user/$1.service\" ]; then systemctl --user disable --now \"$1\" && rm -f \"$HOME/.config/systemd/user/$1.service\"; fi").arg(NAME)
+}
+
+#[async_trait]
+impl Step<World> for Mirror {
+    fn preview(&self, world: &World) -> Vec<Action> {
+        if world.makes_bastion() { Vec::new() } else { vec![action("bastion", &disable())] }
+    }
+
+    async fn probe(&self, cx: &Cx) -> Result<Probe, StepError> {
+        if cx.world.makes_bastion() {
+            return Ok(Probe::NotApplicable("it goes with the bastion".into()));
+        }
+        Ok(match cx.model.objects.get(&registry()) {
+            None => Probe::NotApplicable("this run started no registry".into()),
+            Some(record) => match &record.gone {
+                Some(proof) => Probe::True(vec![Evidence::new(NAME, proof.clone())]),
+                None => Probe::Missing("the registry runs".into()),
+            },
+        })
+    }
+
+    async fn run(&self, cx: &Cx) -> Result<Ran, StepError> {
+        let bastion = cx.world.bastion(cx)?;
+        must(cx, &bastion, disable()).await?;
+        // The command does not matter for stopping; the name does.
+        let job = registry_job(bastion, Cmd::new("true"), &cx.need(fact::WORKDIR)?)?;
+        job.stop(Duration::from_secs(20)).await.map_err(host_error)?;
+        Ok(Ran::Warning(format!("its data stays in {}: other clusters may pull from it", directory(cx)?)))
+    }
+
+    async fn verify(&self, cx: &Cx) -> Result<Vec<Evidence>, StepError> {
+        let bastion = cx.world.bastion(cx)?;
+        let status = registry_job(bastion.clone(), Cmd::new("true"), &cx.need(fact::WORKDIR)?)?
+            .status()
+            .await
+            .map_err(host_error)?;
+        if matches!(status, JobStatus::Running { .. }) {
+            return Err(StepError::transient("the registry still runs"));
+        }
+        let unit = Cmd::sh("[ ! -e \"$HOME/.config/systemd/user/$1.service\" ]").arg(NAME);
+        if !exec(cx, &bastion, unit).await?.ok() {
+            return Err(StepError::transient("its unit is still there"));
+        }
+        let proof = format!("no unit, {}", ended(&status));
+        gone(cx, registry(), NAME.into(), proof.clone()).await;
+        Ok(vec![Evidence::new(NAME, proof)])
+    }
+}
+
+#[async_trait]
+impl Step<World> for Infrastructure {
+    fn preview(&self, world: &World) -> Vec<Action> {
+        if world.cloud.is_none() {
+            return Vec::new();
+        }
+        vec![Action::Api { call: "ec2: delete every recorded id in the reverse of its creation, awaiting each".into() }]
+    }
+
+    async fn probe(&self, cx: &Cx) -> Result<Probe, StepError> {
+        if cx.world.cloud.is_none() {
+            return Ok(Probe::NotApplicable("this run made nothing in a cloud".into()));
+        }
+        let standing = ledger(cx)?.standing();
+        Ok(match standing.len() {
+            0 => Probe::True(vec![Evidence::new("objects of this run", "none stands")]),
+            count => Probe::Missing(format!("{count} objects stand")),
+        })
+    }
+
+    async fn run(&self, cx: &Cx) -> Result<Ran, StepError> {
+        let infra_id = cx.fact(fact::INFRA_ID);
+        let report = teardown(&ledger(cx)?, infra_id.as_deref()).await.map_err(ledger_error)?;
+        if report.blocked.is_empty() {
+            if cx.world.makes_bastion() && cx.model.objects.contains_key(&registry()) {
+                gone(cx, registry(), NAME.into(), "its bastion is gone").await;
+            }
+            return Ok(Ran::Ok);
+        }
+        let mut error = StepError::transient(format!("{} objects could not be deleted", report.blocked.len()));
+        error.causes.extend(
+            report.blocked.iter().map(|blocked| format!("{} {}: {}", blocked.object.kind, blocked.id, blocked.why)),
+        );
+        Err(error)
+    }
+
+    async fn verify(&self, cx: &Cx) -> Result<Vec<Evidence>, StepError> {
+        let ledger = ledger(cx)?;
+        let standing = ledger.standing();
+        if !standing.is_empty() {
+            return Err(StepError::transient(format!("{} objects still stand", standing.len())));
+        }
+        let gone = cx.model.objects.values().filter(|record| record.gone.is_some()).count();
+        Ok(vec![Evidence::new(
+            "objects of this run",
+            format!("{gone} gone, each with its proof in the record; none stands"),
+        )])
+    }
+}

@@ -1,0 +1,241 @@
+//! What the steps work on: the spec, the secrets, the cloud, and the way to each host.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use crate::cloud::{Cloud, CloudError};
+use crate::engine::{StepCx, StepError};
+use crate::host::ssh::{SshPool, SshTarget};
+use crate::host::{Cmd, Host, HostError, Output, Stdin};
+use crate::model::event::{Action, LinkName, LogLine};
+use crate::registry::Net;
+use crate::spec::secrets::Secrets;
+use crate::spec::{Secret, Spec};
+
+use super::live::Live;
+
+pub type Cx = StepCx<World>;
+
+/// Everything that the ten stages can reach.
+pub struct World {
+    pub spec: Spec,
+    pub secrets: Secrets,
+    /// Of the account that the mirror has.
+    pub mirror_password: Secret,
+    pub run_dir: PathBuf,
+    /// `None` when this build or this spec makes nothing in a cloud.
+    pub cloud: Option<Arc<dyn Cloud>>,
+    pub ssh: SshPool,
+    /// How this machine reaches a registry through a tunnel; tests put their CAs in.
+    pub net: Net,
+    /// Where watched lines go to be matched against signatures.
+    pub tap: mpsc::Sender<(String, LogLine)>,
+    /// The followers of a running installation.
+    pub live: tokio::sync::Mutex<Option<Live>>,
+}
+
+/// Facts of the run, by name. Each is set by one step.
+pub mod fact {
+    pub const ACCOUNT: &str = "cloud.account";
+    pub const VPC: &str = "network.vpc";
+    pub const MACHINE_NETWORK: &str = "network.machine-network";
+    /// `subnet-1=us-east-2a,subnet-2=us-east-2b`
+    pub const PRIVATE_SUBNETS: &str = "network.private-subnets";
+    pub const PUBLIC_SUBNETS: &str = "network.public-subnets";
+    pub const BASTION_ADDRESS: &str = "bastion.address";
+    pub const BASTION_PRIVATE_IP: &str = "bastion.private-ip";
+    pub const BASTION_INSTANCE: &str = "bastion.instance";
+    /// Host keys, one a line.
+    pub const BASTION_HOST_KEYS: &str = "bastion.host-keys";
+    /// Absolute path of the work directory on the bastion.
+    pub const WORKDIR: &str = "bastion.workdir";
+    pub const HOME: &str = "bastion.home";
+    /// PEM of the CA that signed the mirror's certificate.
+    pub const MIRROR_CA: &str = "mirror.ca";
+    /// Digest of the release.
+    pub const RELEASE_DIGEST: &str = "release.digest";
+    /// The release in the mirror, by digest.
+    pub const MIRROR_PULL_SPEC: &str = "release.mirror-pull-spec";
+    /// JSON list of `{source, mirrors}`.
+    pub const IMAGE_SOURCES: &str = "release.image-sources";
+    pub const INSTALL_DIR: &str = "install.dir";
+    /// Counts install directories: each is used for one cluster.
+    pub const INSTALL_NUMBER: &str = "install.number";
+    pub const INSTALL_CONFIG_DIGEST: &str = "install.config-digest";
+    pub const INFRA_ID: &str = "install.infra-id";
+    pub const BOOTSTRAP_ADDRESS: &str = "bootstrap.address";
+}
+
+impl World {
+    /// The bastion over SSH, once its address and host key are known.
+    ///
+    /// # Errors
+    /// When the run does not know them yet.
+    pub fn bastion(&self, cx: &Cx) -> Result<Arc<dyn Host>, StepError> {
+        let (user, address) = match &self.spec.bastion.host {
+            Some(host) => host.split_once('@').map_or_else(
+                || (self.spec.bastion.user.clone(), host.clone()),
+                |(user, address)| (user.to_owned(), address.to_owned()),
+            ),
+            None => (self.spec.bastion.user.clone(), cx.need(fact::BASTION_ADDRESS)?),
+        };
+        let host_keys = match cx.fact(fact::BASTION_HOST_KEYS) {
+            Some(keys) => keys.lines().map(str::to_owned).collect(),
+            None => self.spec.bastion.host_key.iter().cloned().collect(),
+        };
+        let target = SshTarget {
+            port: self.spec.bastion.port,
+            identity: self.spec.bastion.identity_file.clone(),
+            host_keys,
+            ..SshTarget::new("bastion", address, user)
+        };
+        let host = self.ssh.add(target).map_err(host_error)?;
+        Ok(host.with_sink(cx.sink.clone(), LinkName::Ssh))
+    }
+
+    /// The bootstrap node through the bastion. Its host key is new with every installation: what the console shows is
+    /// pinned, else the first key seen behind the verified bastion.
+    ///
+    /// # Errors
+    /// When its address is not known yet.
+    pub async fn bootstrap(&self, cx: &Cx) -> Result<Arc<dyn Host>, StepError> {
+        self.bastion(cx)?;
+        let target = SshTarget {
+            identity: self.spec.credentials.ssh_private_key.clone(),
+            accept_new: true,
+            via: Some("bastion".into()),
+            ..SshTarget::new("bootstrap", cx.need(fact::BOOTSTRAP_ADDRESS)?, "core")
+        };
+        Ok(self.ssh.add(target).map_err(host_error)?)
+    }
+
+    pub fn cloud(&self) -> Result<Arc<dyn Cloud>, StepError> {
+        self.cloud.clone().ok_or_else(|| {
+            StepError::fatal("there is no cloud to make things in")
+                .hint("give [bastion] host = \"user@host\" and [network.existing], or run where AWS is built in")
+        })
+    }
+
+    /// Does the run make machines and networks itself?
+    pub fn makes_bastion(&self) -> bool {
+        self.spec.bastion.host.is_none()
+    }
+}
+
+/// What a host error means for a step.
+pub fn host_error(error: HostError) -> StepError {
+    match &error {
+        HostError::Refused { .. } => StepError::fatal(error.to_string()),
+        _ => StepError::transient(error.to_string()),
+    }
+}
+
+/// What a cloud error means for a step.
+pub fn cloud_error(error: CloudError) -> StepError {
+    match &error {
+        CloudError::Denied { .. } => {
+            StepError::fatal(error.to_string()).hint("ask the account's owner for this permission")
+        }
+        _ => StepError::transient(error.to_string()),
+    }
+}
+
+/// Runs a command and records it.
+///
+/// # Errors
+/// Only when it could not be run; its status is for the caller.
+pub async fn exec(cx: &Cx, host: &Arc<dyn Host>, cmd: Cmd) -> Result<Output, StepError> {
+    let started = Instant::now();
+    let result = tokio::select! {
+        result = host.exec(&cmd) => result.map_err(host_error),
+        () = cx.cancel.cancelled() => Err(StepError::fatal("cancelled")),
+    };
+    let exit = result.as_ref().ok().map(|output| output.status);
+    cx.acted(action(host.name(), &cmd), exit, started.elapsed()).await;
+    result
+}
+
+/// Runs a command that has to succeed.
+///
+/// # Errors
+/// With what it wrote to standard error.
+pub async fn must(cx: &Cx, host: &Arc<dyn Host>, cmd: Cmd) -> Result<Output, StepError> {
+    let line = cmd.line();
+    let output = exec(cx, host, cmd).await?;
+    if output.ok() {
+        return Ok(output);
+    }
+    let error = output.error_text();
+    let words = error.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing").to_owned();
+    let short: String = line.chars().take(160).collect();
+    Err(StepError::transient(format!("`{short}` on {} ended with status {}: {words}", host.name(), output.status)))
+}
+
+/// Writes a file on a host and records that.
+///
+/// # Errors
+/// When it could not be written.
+pub async fn put(cx: &Cx, host: &Arc<dyn Host>, path: &str, content: Stdin, mode: u32) -> Result<(), StepError> {
+    let started = Instant::now();
+    let result = host.put(path, content, mode).await.map_err(host_error);
+    cx.acted(file(host.name(), path, mode), result.as_ref().ok().map(|()| 0), started.elapsed()).await;
+    result
+}
+
+/// Reads a file of a host; `None` when it is not there.
+///
+/// # Errors
+/// When the host could not be asked.
+pub async fn get(host: &Arc<dyn Host>, path: &str) -> Result<Option<Vec<u8>>, StepError> {
+    host.get(path).await.map_err(host_error)
+}
+
+pub fn bytes(text: impl Into<Vec<u8>>) -> Stdin {
+    Stdin::Bytes(text.into().into())
+}
+
+/// A command in the plan and in the record.
+pub fn action(host: &str, cmd: &Cmd) -> Action {
+    Action::Exec { host: host.to_owned(), command: cmd.line() }
+}
+
+pub fn file(host: &str, path: &str, mode: u32) -> Action {
+    Action::File { host: host.to_owned(), path: path.to_owned(), mode: format!("{mode:04o}") }
+}
+
+/// Hex SHA-256.
+pub fn sha256(bytes: &[u8]) -> String {
+    ring::digest::digest(&ring::digest::SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Waits until `look` gives something, asking every `every`, at most `limit`.
+///
+/// # Errors
+/// When the time is over or the step is cancelled; `what` says what was waited for.
+pub async fn wait_for<T, F>(
+    cx: &Cx,
+    what: &str,
+    every: Duration,
+    limit: Duration,
+    mut look: impl FnMut() -> F,
+) -> Result<T, StepError>
+where
+    F: Future<Output = Result<Option<T>, StepError>>,
+{
+    let started = Instant::now();
+    loop {
+        if let Some(found) = look().await? {
+            return Ok(found);
+        }
+        if started.elapsed() > limit {
+            return Err(StepError::transient(format!("waited {} s for {what}", limit.as_secs())));
+        }
+        tokio::select! {
+            () = tokio::time::sleep(every) => {}
+            () = cx.cancel.cancelled() => return Err(StepError::fatal("cancelled")),
+        }
+    }
+}

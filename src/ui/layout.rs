@@ -1,0 +1,289 @@
+//! Where the panes stand, from `assets/layouts.toml`.
+
+use ratatui::layout::{Constraint, Layout as Split, Rect};
+use serde::Deserialize;
+
+use crate::model::event::RunOutcome;
+use crate::model::run::RunModel;
+
+/// One of the seven panes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PaneId {
+    Pipeline,
+    Sync,
+    Journal,
+    Bootkube,
+    Operators,
+    Checks,
+    Activity,
+}
+
+impl PaneId {
+    pub const ALL: [PaneId; 7] = [
+        PaneId::Pipeline,
+        PaneId::Sync,
+        PaneId::Journal,
+        PaneId::Bootkube,
+        PaneId::Operators,
+        PaneId::Checks,
+        PaneId::Activity,
+    ];
+
+    /// From 1: the key that goes there.
+    pub fn number(self) -> usize {
+        Self::ALL.iter().position(|pane| *pane == self).map_or(0, |place| place + 1)
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            PaneId::Pipeline => "Pipeline",
+            PaneId::Sync => "Image sync",
+            PaneId::Journal => "Journal",
+            PaneId::Bootkube => "Bootkube",
+            PaneId::Operators => "Operators",
+            PaneId::Checks => "Checks",
+            PaneId::Activity => "Activity",
+        }
+    }
+}
+
+/// What the run is doing, as far as the layout cares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    Any,
+    Sync,
+    Install,
+}
+
+impl Phase {
+    pub fn of(model: &RunModel) -> Phase {
+        // What was built stays on the screen.
+        if model.closed.as_ref().is_some_and(|(outcome, ..)| *outcome == RunOutcome::Done) {
+            return Phase::Install;
+        }
+        match model.current_stage().map(|stage| stage.number().to_owned()).as_deref() {
+            Some("06") => Phase::Sync,
+            Some("08" | "09") => Phase::Install,
+            None if !model.plan.stages.is_empty() => Phase::Install,
+            _ => Phase::Any,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(untagged)]
+enum Size {
+    Cells(u16),
+    Percent(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Node {
+    size: Option<Size>,
+    #[serde(default)]
+    rows: Vec<Node>,
+    #[serde(default)]
+    columns: Vec<Node>,
+    pane: Option<PaneId>,
+    #[serde(default)]
+    main: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    name: String,
+    min: (u16, u16),
+    phase: Phase,
+    #[serde(default = "yes")]
+    header: bool,
+    #[serde(default = "yes")]
+    footer: bool,
+    #[serde(default)]
+    strip: bool,
+    body: Option<Node>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// All layouts, the roomiest first.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Layouts {
+    layout: Vec<Entry>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("layouts: {0}")]
+pub struct LayoutError(String);
+
+/// The rectangles of one frame.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Arrangement {
+    pub name: String,
+    pub header: Option<Rect>,
+    pub strip: Option<Rect>,
+    pub timeline: Option<Rect>,
+    pub footer: Option<Rect>,
+    pub panes: Vec<(PaneId, Rect)>,
+}
+
+impl Arrangement {
+    pub fn rect(&self, pane: PaneId) -> Option<Rect> {
+        self.panes.iter().find(|(id, _)| *id == pane).map(|(_, rect)| *rect)
+    }
+}
+
+impl Layouts {
+    pub fn embedded() -> Result<Self, LayoutError> {
+        Self::parse(include_str!("../../assets/layouts.toml"))
+    }
+
+    pub fn parse(text: &str) -> Result<Self, LayoutError> {
+        let layouts: Layouts = toml::from_str(text).map_err(|error| LayoutError(error.to_string()))?;
+        for entry in &layouts.layout {
+            let mut mains = 0;
+            let mut seen = Vec::new();
+            if let Some(body) = &entry.body {
+                check(body, &mut mains, &mut seen).map_err(|why| LayoutError(format!("{}: {why}", entry.name)))?;
+                if mains != 1 {
+                    return Err(LayoutError(format!("{}: one box must be `main`, not {mains}", entry.name)));
+                }
+            }
+        }
+        if !layouts.layout.iter().any(|entry| entry.min == (0, 0) && entry.phase == Phase::Any) {
+            return Err(LayoutError("one layout must fit everywhere: min = [0, 0], phase = \"any\"".into()));
+        }
+        Ok(layouts)
+    }
+
+    fn pick(&self, area: Rect, phase: Phase) -> Option<&Entry> {
+        self.layout.iter().find(|entry| {
+            area.width >= entry.min.0
+                && area.height >= entry.min.1
+                && (entry.phase == Phase::Any || entry.phase == phase)
+        })
+    }
+
+    /// Divide `area`. `focus` always gets a place: its own, or the main one.
+    pub fn arrange(&self, area: Rect, phase: Phase, focus: PaneId, zoom: bool, timeline: bool) -> Arrangement {
+        let mut out = Arrangement::default();
+        let Some(entry) = self.pick(area, phase) else { return out };
+        out.name = entry.name.clone();
+        let mut rest = area;
+        let mut take_top = |wanted: bool| -> Option<Rect> {
+            (wanted && rest.height > 0).then(|| {
+                let row = Rect { height: 1, ..rest };
+                rest = Rect { y: rest.y + 1, height: rest.height - 1, ..rest };
+                row
+            })
+        };
+        out.header = take_top(entry.header);
+        out.strip = take_top(entry.strip);
+        let mut take_bottom = |wanted: bool| -> Option<Rect> {
+            (wanted && rest.height > 0).then(|| {
+                rest.height -= 1;
+                Rect { y: rest.y + rest.height, height: 1, ..rest }
+            })
+        };
+        out.footer = take_bottom(entry.footer);
+        out.timeline = take_bottom(timeline && entry.body.is_some());
+        if let Some(body) = &entry.body {
+            if zoom {
+                out.panes.push((focus, rest));
+            } else {
+                let mut placed = Vec::new();
+                place(body, rest, &mut placed);
+                let homeless = !placed.iter().any(|(pane, _, _)| *pane == focus);
+                out.panes = placed
+                    .into_iter()
+                    .map(|(pane, rect, main)| if main && homeless { (focus, rect) } else { (pane, rect) })
+                    .collect();
+            }
+        }
+        out
+    }
+}
+
+fn check(node: &Node, mains: &mut usize, seen: &mut Vec<PaneId>) -> Result<(), String> {
+    let kinds = [!node.rows.is_empty(), !node.columns.is_empty(), node.pane.is_some()];
+    if kinds.iter().filter(|is| **is).count() != 1 {
+        return Err("a box has `rows`, `columns` or a `pane`, and only one of them".into());
+    }
+    if let Some(Size::Percent(text)) = &node.size
+        && text.strip_suffix('%').and_then(|number| number.parse::<u16>().ok()).is_none_or(|number| number > 100)
+    {
+        return Err(format!("size {text:?} is neither a number of cells nor a percentage"));
+    }
+    *mains += usize::from(node.main);
+    if let Some(pane) = node.pane {
+        if seen.contains(&pane) {
+            return Err(format!("{} stands twice", pane.name()));
+        }
+        seen.push(pane);
+    }
+    node.rows.iter().chain(&node.columns).try_for_each(|child| check(child, mains, seen))
+}
+
+fn place(node: &Node, area: Rect, out: &mut Vec<(PaneId, Rect, bool)>) {
+    if let Some(pane) = node.pane {
+        out.push((pane, area, node.main));
+        return;
+    }
+    let (children, split) = if node.rows.is_empty() {
+        (&node.columns, Split::horizontal([] as [Constraint; 0]))
+    } else {
+        (&node.rows, Split::vertical([] as [Constraint; 0]))
+    };
+    let sizes = children.iter().map(|child| match &child.size {
+        Some(Size::Cells(cells)) => Constraint::Length(*cells),
+        Some(Size::Percent(text)) => Constraint::Percentage(text.trim_end_matches('%').parse().unwrap_or(50)),
+        None => Constraint::Fill(1),
+    });
+    for (child, area) in children.iter().zip(split.constraints(sizes).split(area).iter()) {
+        place(child, *area, out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_layout_is_valid_and_is_used() {
+        let layouts = Layouts::embedded().unwrap();
+        let mut used = std::collections::BTreeSet::new();
+        for (width, height) in [(1, 1), (39, 9), (40, 10), (80, 24), (110, 30), (160, 45), (300, 100)] {
+            for phase in [Phase::Any, Phase::Sync, Phase::Install] {
+                let area = Rect::new(0, 0, width, height);
+                used.insert(layouts.arrange(area, phase, PaneId::Pipeline, false, false).name);
+                for pane in PaneId::ALL {
+                    let arranged = layouts.arrange(area, phase, pane, false, true);
+                    assert!(arranged.panes.is_empty() || arranged.rect(pane).is_some(), "{} {pane:?}", arranged.name);
+                    assert!(arranged.panes.iter().all(|(_, rect)| area.union(*rect) == area));
+                }
+            }
+        }
+        assert_eq!(used.len(), layouts.layout.len(), "{used:?}");
+    }
+
+    #[test]
+    fn the_wide_layouts_show_most_panes_at_once() {
+        let layouts = Layouts::embedded().unwrap();
+        for phase in [Phase::Any, Phase::Sync, Phase::Install] {
+            let wide = layouts.arrange(Rect::new(0, 0, 200, 60), phase, PaneId::Pipeline, false, false);
+            assert!(wide.panes.len() >= 5, "{phase:?} {}", wide.panes.len());
+        }
+    }
+
+    #[test]
+    fn a_wrong_layout_names_itself() {
+        let text = "[[layout]]\nname = \"x\"\nmin = [0, 0]\nphase = \"any\"\nbody = { pane = \"sync\" }\n";
+        assert_eq!(Layouts::parse(text).unwrap_err().to_string(), "layouts: x: one box must be `main`, not 0");
+    }
+}

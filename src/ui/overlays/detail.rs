@@ -1,0 +1,293 @@
+//! Everything that is known about one row: why it is so, and by which commands.
+
+use jiff::Timestamp;
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::text::Line;
+
+use crate::model::event::{Action, ImageState, Outcome, Tri};
+use crate::model::plan::StepId;
+use crate::model::run::RunModel;
+use crate::ui::panes::{Cx, checks, sync, typed};
+use crate::ui::recovery::RecoveryText;
+use crate::ui::screen::{Screen, Target};
+use crate::ui::text as words;
+use crate::ui::theme::Token;
+
+pub fn draw(cx: &Cx, target: &Target, scroll: usize, area: Rect, buf: &mut Buffer) {
+    let width = area.width.saturating_sub(area.width / 10).min(130);
+    let room = usize::from(width).saturating_sub(4);
+    let mut lines = Vec::new();
+    for (place, paragraph) in text(cx.model, cx.screen, target).into_iter().enumerate().skip(1) {
+        let heading = paragraph.ends_with(':') && !paragraph.starts_with(' ');
+        let style = cx.style(if heading { Token::Title } else { Token::Text });
+        if heading && place > 1 {
+            lines.push(Line::default());
+        }
+        let indent = paragraph.len() - paragraph.trim_start().len();
+        for (row, part) in words::wrap(&paragraph, room.saturating_sub(indent), 400).into_iter().enumerate() {
+            let part = if row > 0 { format!("{}{part}", " ".repeat(indent)) } else { part };
+            lines.push(Line::styled(part, style));
+        }
+    }
+    let title = text(cx.model, cx.screen, target).into_iter().next().unwrap_or_default();
+    let height = u16::try_from(lines.len() + 2).unwrap_or(u16::MAX).min(area.height.saturating_sub(area.height / 10));
+    let inner = super::dialog(cx, area, width, height.max(area.height.min(6)), &title, buf);
+    let text_area = Rect { x: inner.x + u16::from(inner.width > 1), width: inner.width.saturating_sub(2), ..inner };
+    super::scrolled(&lines, scroll, text_area, buf);
+}
+
+/// The text of a row: its title first, then paragraphs; one that ends with a colon is a heading.
+pub fn text(model: &RunModel, screen: &Screen, target: &Target) -> Vec<String> {
+    match target {
+        Target::Stage(id) => {
+            let mut out = vec![id.to_string()];
+            if let Some(stage) = model.plan.stage(id) {
+                out.push(format!("goal  {}", stage.goal));
+                out.push("Steps:".into());
+                for step in &stage.steps {
+                    let status = model.step(&step.id).map(|record| format!("{:?}", record.status).to_lowercase());
+                    out.push(format!("  {}  {}", status.unwrap_or_else(|| "waiting".into()), step.title));
+                }
+            }
+            out
+        }
+        Target::Step(id) => step(model, id),
+        Target::Image(name) => image(model, name),
+        Target::Phase(place) => match model.installer.phases.get(*place) {
+            Some(phase) => {
+                let mut out = vec![format!("installer: {}", phase.name), phase.message.clone()];
+                out.push(format!("started   {}", time(phase.started)));
+                out.extend(phase.ended.map(|at| format!("ended     {}", time(at))));
+                out.extend(phase.deadline.map(|at| format!("deadline  {}", time(at))));
+                out
+            }
+            None => Vec::new(),
+        },
+        Target::Boot(stage) => match model.bootkube.iter().find(|record| record.stage == *stage) {
+            Some(record) => {
+                let mut out =
+                    vec![format!("bootkube: {stage}"), format!("state     {:?}", record.state).to_lowercase()];
+                out.push(format!("started   {} (start {})", time(record.started), record.starts));
+                out.extend(record.ended.map(|at| format!("ended     {}", time(at))));
+                out.push("Evidence:".into());
+                out.push(format!("  {}", record.evidence));
+                out
+            }
+            None => Vec::new(),
+        },
+        Target::Unit(host, unit) => match model.units.get(&(host.clone(), unit.clone())) {
+            Some(record) => vec![
+                format!("{unit} on {host}"),
+                format!("state     {}", record.state),
+                format!("restarts  {}", record.restarts),
+                format!("changed   {}", time(record.changed)),
+            ],
+            None => Vec::new(),
+        },
+        Target::ClusterVersion | Target::Operator(_) | Target::Node(_) | Target::Csr(_) => cluster(model, target),
+        Target::Finding(id) | Target::Evidence(id) | Target::Check(id, _) | Target::Recovery(id) => {
+            finding(model, screen, id)
+        }
+        Target::Activity(place) => match model.activity.get(*place) {
+            Some(activity) => vec![format!("{} {}", time(activity.at), activity.text), activity.text.clone()],
+            None => Vec::new(),
+        },
+        Target::Line(number) => match screen.log.line(*number) {
+            Some(line) => vec![
+                format!("{} {}: {}", words::time_of_day(line.at), line.unit, line.text),
+                format!("{} line {number}, {} {:?}", screen.log.source(), time(line.at), line.level),
+                format!("unit  {}", line.unit),
+                "Line:".into(),
+                format!("  {}", line.text),
+            ],
+            None => Vec::new(),
+        },
+    }
+}
+
+fn time(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
+fn place(action: &Action) -> &str {
+    match action {
+        Action::Exec { host, .. } | Action::File { host, .. } => host,
+        Action::Api { .. } => "aws",
+        Action::Http { .. } => "http",
+    }
+}
+
+fn step(model: &RunModel, id: &StepId) -> Vec<String> {
+    let mut out = vec![id.to_string()];
+    if let Some(plan) = model.plan.step(id) {
+        out.push(plan.title.clone());
+        let (low, high) = plan.usual_s;
+        out.push(format!(
+            "usual     {}–{}, at most {} per attempt",
+            words::clock(low),
+            words::clock(high),
+            words::clock(plan.timeout_s)
+        ));
+    }
+    let Some(record) = model.step(id) else { return out };
+    let attempts = model.plan.step(id).map_or(String::new(), |plan| format!(" of {}", plan.attempts));
+    out.push(format!(
+        "status    {}, attempt {}{attempts}",
+        format!("{:?}", record.status).to_lowercase(),
+        record.attempt
+    ));
+    out.extend(record.host.as_ref().map(|host| format!("host      {host}")));
+    out.extend(record.started.map(|at| format!("started   {}", time(at))));
+    out.extend(record.ended.map(|at| format!("ended     {}", time(at))));
+    out.extend(record.last_evidence.map(|at| format!("evidence  last at {}", time(at))));
+    out.extend(record.inferred.as_ref().map(|because| format!("inferred  {because}")));
+    if let Some(note) = record.progress.as_ref().and_then(|progress| progress.note.as_ref()) {
+        out.push(format!("now       {note}"));
+    }
+    match &record.outcome {
+        Some(Outcome::Failed { causes }) => {
+            out.push("Failed because:".into());
+            out.extend(causes.iter().map(|cause| format!("  {cause}")));
+        }
+        Some(Outcome::Warning { message }) => out.push(format!("warning   {message}")),
+        Some(Outcome::Skipped { why }) => out.push(format!("skipped   {why}")),
+        _ => {}
+    }
+    if !record.evidence.is_empty() {
+        out.push("Evidence:".into());
+        for evidence in &record.evidence {
+            out.push(format!("  asked   {}", evidence.asked));
+            out.push(format!("  answer  {}", evidence.answer));
+        }
+    }
+    if !record.actions.is_empty() {
+        out.push("Commands, newest first:".into());
+        for action in record.actions.iter().rev() {
+            let exit = action.exit.map_or("running".to_owned(), |exit| format!("exit {exit}"));
+            out.push(format!(
+                "  {} {} {exit}, {}.{:01}s",
+                words::time_of_day(action.at),
+                place(&action.action),
+                action.elapsed_ms / 1000,
+                action.elapsed_ms % 1000 / 100,
+            ));
+            out.push(format!("    {}", typed(&action.action)));
+        }
+    }
+    out
+}
+
+fn image(model: &RunModel, name: &str) -> Vec<String> {
+    let Some(record) = model.sync.images.iter().find(|record| record.image.name == name) else { return Vec::new() };
+    let image = &record.image;
+    let mut out = vec![
+        format!("image {}", image.name),
+        format!("digest      {}", image.digest),
+        format!("repository  {}", image.repository),
+        format!("layers      {}", image.layers),
+        format!("bytes       {} ({} moved)", words::exact(image.bytes), words::exact(record.bytes)),
+        format!("state       {}, attempt {}", sync::state_word(&record.state), record.attempt),
+    ];
+    if let ImageState::Failed { side, class, why } = &record.state {
+        out.push(format!("Failed at the {side} ({class}):"));
+        out.push(format!("  {why}"));
+    }
+    out.extend(record.changed.map(|at| format!("changed     {}", time(at))));
+    out
+}
+
+fn tri(value: Tri) -> &'static str {
+    match value {
+        Tri::True => "True",
+        Tri::False => "False",
+        Tri::Unknown => "Unknown",
+        Tri::Absent => "-",
+    }
+}
+
+fn cluster(model: &RunModel, target: &Target) -> Vec<String> {
+    let state = &model.cluster_state;
+    let known = match target {
+        Target::Operator(name) => state.operators.get(name).map(|record| {
+            let operator = &record.operator;
+            let mut out = vec![
+                format!("clusteroperator/{name}"),
+                format!("version      {}", operator.version.as_deref().unwrap_or("-")),
+                format!("Available    {}", tri(operator.available)),
+                format!("Progressing  {}", tri(operator.progressing)),
+                format!("Degraded     {}", tri(operator.degraded)),
+            ];
+            out.extend(operator.since.map(|at| format!("since        {}", time(at))));
+            out.extend(record.stable_since.map(|at| format!("stable since {}", time(at))));
+            out.push(format!("changed      {}", time(record.changed)));
+            out.push("Message:".into());
+            out.push(format!("  {}", operator.message));
+            out
+        }),
+        Target::Node(name) => state.nodes.get(name).map(|node| {
+            vec![
+                format!("node/{name}"),
+                format!("ready    {}", node.ready),
+                format!("role     {}", node.role),
+                format!("version  {}", node.version),
+                format!("changed  {}", time(node.changed)),
+                format!("message  {}", node.message),
+            ]
+        }),
+        Target::Csr(name) => state.csrs.get(name).map(|csr| {
+            vec![
+                format!("csr/{name}"),
+                format!("state      {:?}", csr.state),
+                format!("requester  {}", csr.requester),
+                format!("signer     {}", csr.signer),
+                format!("changed    {}", time(csr.changed)),
+            ]
+        }),
+        _ => state.version.as_ref().map(|version| {
+            vec![
+                format!("clusterversion {}", version.desired),
+                format!("Available    {}", tri(version.available)),
+                format!("Progressing  {} {}", tri(version.progressing), version.message),
+                format!("Failing      {} {}", tri(version.failing), version.failing_message),
+            ]
+        }),
+    };
+    known.unwrap_or_default()
+}
+
+fn finding(model: &RunModel, screen: &Screen, id: &str) -> Vec<String> {
+    let Some(record) = checks::record(model, id) else { return Vec::new() };
+    let finding = &record.finding;
+    let mut out = vec![
+        format!("{} {}", finding.signature, finding.title),
+        format!("opened    {}, seen {} times", time(record.opened), record.count),
+    ];
+    out.extend(record.cleared.as_ref().map(|(at, because)| format!("cleared   {}: {because}", time(*at))));
+    out.extend(finding.explained_by.as_ref().map(|other| format!("because   of {other}")));
+    out.push("Evidence:".into());
+    let number = finding.line_number.map_or(String::new(), |number| format!(" line {number}"));
+    out.push(format!("  {}{number}, {} at {}", finding.source, finding.unit, time(finding.at)));
+    out.push(format!("  {}", finding.line));
+    if !finding.captures.is_empty() {
+        out.push("What the line names:".into());
+        out.extend(finding.captures.iter().map(|(key, value)| format!("  {key} = {value}")));
+    }
+    if !record.checks.is_empty() {
+        out.push("Checks:".into());
+        for check in &record.checks {
+            let title = screen.texts.checks.get(&check.check).unwrap_or(&check.check);
+            out.push(format!("  {} {title}", format!("{:?}", check.state).to_lowercase()));
+            if let Some(action) = &check.action {
+                out.push(format!("    {}: {}", place(action), typed(action)));
+            }
+            out.push(format!("    {}", check.evidence));
+        }
+    }
+    if let Some(recovery) = RecoveryText::of(finding) {
+        out.push("Recovery:".into());
+        out.push(format!("  {}", recovery.title));
+        out.extend(recovery.plan.iter().map(|line| format!("    {line}")));
+    }
+    out
+}

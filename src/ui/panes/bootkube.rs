@@ -1,0 +1,105 @@
+//! What happens on the bootstrap node: phases of the installer, stages of bootkube, units in trouble.
+
+use ratatui::text::Line;
+
+use crate::model::event::BootStage;
+use crate::model::run::RunModel;
+use crate::ui::glyph::Mark;
+use crate::ui::screen::Target;
+use crate::ui::text;
+use crate::ui::theme::Token;
+
+use super::Cx;
+
+pub fn targets(model: &RunModel) -> Vec<Target> {
+    let mut rows: Vec<Target> = (0..model.installer.phases.len()).map(Target::Phase).collect();
+    rows.extend(model.bootkube.iter().map(|record| Target::Boot(record.stage.clone())));
+    rows.extend(model.units.keys().map(|(host, unit)| Target::Unit(host.clone(), unit.clone())));
+    rows
+}
+
+pub fn resting(model: &RunModel, targets: &[Target]) -> usize {
+    let wanted = |state: BootStage| {
+        targets.iter().rposition(|target| match target {
+            Target::Boot(stage) => model.bootkube.iter().any(|record| record.stage == *stage && record.state == state),
+            _ => false,
+        })
+    };
+    wanted(BootStage::Running)
+        .or_else(|| wanted(BootStage::Failed))
+        .or_else(|| targets.iter().rposition(|target| matches!(target, Target::Boot(_) | Target::Phase(_))))
+        .unwrap_or(0)
+}
+
+pub fn title(cx: &Cx) -> String {
+    let dot = cx.glyphs.dot;
+    let host = cx
+        .model
+        .cluster_state
+        .instances
+        .iter()
+        .find(|(name, _)| name.contains("bootstrap"))
+        .and_then(|(_, instance)| instance.address.clone());
+    let host = host.map_or(String::new(), |address| format!(" {dot} core@{address}"));
+    let done = cx.model.bootkube.iter().filter(|record| record.state == BootStage::Done).count();
+    let all = cx.model.bootkube.len();
+    let count = if all > 0 { format!(" {dot} {done} stages done, {} not", all - done) } else { String::new() };
+    let starts = cx.model.bootkube.iter().map(|record| record.starts).max().unwrap_or(0);
+    let again = if starts > 1 { format!(" {dot} started {}{starts}", cx.glyphs.times) } else { String::new() };
+    format!("Bootkube{host}{count}{again}")
+}
+
+pub fn line(cx: &Cx, target: &Target, width: usize) -> Line<'static> {
+    let muted = cx.style(Token::Muted);
+    match target {
+        Target::Phase(place) => {
+            let Some(phase) = cx.model.installer.phases.get(*place) else { return Line::default() };
+            let mark = if phase.ended.is_some() { Mark::Ok } else { Mark::Run };
+            let style = if mark == Mark::Ok { cx.style(Token::Text) } else { cx.style(mark.token()) };
+            let left = phase.deadline.filter(|_| phase.ended.is_none()).map_or(String::new(), |deadline| {
+                let past = deadline < cx.now;
+                let gap = if past { text::seconds(deadline, cx.now) } else { text::seconds(cx.now, deadline) };
+                format!("{} {} {} ", text::clock(gap), if past { "over" } else { "left" }, cx.glyphs.dot)
+            });
+            let time = cx.span(Some(phase.started), phase.ended).map(text::clock).unwrap_or_default();
+            cx.mark(cx.row(width), mark)
+                .cell(&format!("installer: {}", phase.name), 26, style)
+                .number(&time, 7, style)
+                .rest(&format!("{left}{}", phase.message), muted)
+                .line()
+        }
+        Target::Boot(stage) => {
+            let Some(record) = cx.model.bootkube.iter().find(|record| record.stage == *stage) else {
+                return Line::default();
+            };
+            let mark = Mark::from(record.state);
+            let style = if mark == Mark::Ok { cx.style(Token::Text) } else { cx.style(mark.token()) };
+            let time = cx.span(Some(record.started), record.ended).map(text::clock).unwrap_or_default();
+            let starts =
+                if record.starts > 1 { format!("{}{}", cx.glyphs.times, record.starts) } else { String::new() };
+            cx.mark(cx.row(width), mark)
+                .cell(&record.stage, 26, style)
+                .number(&time, 7, style)
+                .cell(&starts, 4, style)
+                .rest(&record.evidence, muted)
+                .line()
+        }
+        Target::Unit(host, unit) => {
+            let Some(record) = cx.model.units.get(&(host.clone(), unit.clone())) else { return Line::default() };
+            let mark = match record.state.as_str() {
+                "active" | "exited" | "inactive" | "success" => Mark::Ok,
+                "failed" => Mark::Fail,
+                "activating" | "reloading" | "auto-restart" => Mark::Warn,
+                _ => Mark::Unknown,
+            };
+            let style = if mark == Mark::Ok { muted } else { cx.style(mark.token()) };
+            let restarts = if record.restarts > 0 { format!(", {} restarts", record.restarts) } else { String::new() };
+            cx.mark(cx.row(width), mark)
+                .cell(unit, 26, style)
+                .number(&text::age(text::seconds(record.changed, cx.now)), 7, style)
+                .rest(&format!("{host}: {}{restarts}", record.state), style)
+                .line()
+        }
+        _ => Line::default(),
+    }
+}

@@ -1,0 +1,386 @@
+//! The thin part that touches the world: terminal, signals, clock, channels. Everything it decides, it asks [`update`].
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crossterm::event::{Event, EventStream, KeyEventKind};
+use futures::StreamExt;
+use jiff::Timestamp;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::engine::command::Command;
+use crate::model::event::{Data, Level, LogLine};
+use crate::model::run::RunModel;
+use crate::record::Recorded;
+
+use super::draw::draw;
+use super::history::History;
+use super::keymap::Keymap;
+use super::layout::Layouts;
+use super::screen::{Access, Effect, Input, Screen};
+use super::terminal::Guard;
+use super::theme::Theme;
+use super::update::update;
+use super::{Exit, Logs, UiError, UiOptions, notify, screenshot};
+
+/// Shortest time between two frames, here and over SSH.
+const FRAME: Duration = Duration::from_millis(33);
+const FRAME_SSH: Duration = Duration::from_millis(100);
+/// How often a replay moves on.
+const PLAY: Duration = Duration::from_millis(100);
+/// Events folded before the next look at the keyboard.
+const BATCH: usize = 2000;
+
+/// Log lines to be read, off this task.
+type Wanted = (String, u64, usize);
+/// What was read: source, first line, lines.
+type Read = (String, u64, Vec<LogLine>);
+
+/// Show a run until the operator leaves or a signal ends it.
+///
+/// `model` is the fold of all events that `events` will not bring; `commands` takes what the operator asks for.
+pub async fn run(
+    options: UiOptions,
+    model: RunModel,
+    events: mpsc::Receiver<Recorded>,
+    commands: mpsc::Sender<Command>,
+    logs: Box<dyn Logs>,
+) -> Result<Exit, UiError> {
+    let own = options.keymap.as_ref().map(|(file, text)| (file.as_str(), text.as_str()));
+    let mut screen = Screen::new(Keymap::load(own)?, Layouts::embedded()?, options.glyphs());
+    let theme = Theme::load(options.theme(), options.depth())?;
+    screen.access = options.access;
+    screen.notify = options.notify;
+    screen.texts = options.texts;
+    let history = match options.replay {
+        Some(events) => {
+            screen.access = Access::Replay;
+            screen.timeline = true;
+            History::replay(events)
+        }
+        None => History::new(options.past, model),
+    };
+    let (wanted, lines) = read_logs(logs);
+    let runner = Runner {
+        guard: Guard::enter()?,
+        screen,
+        theme,
+        history,
+        commands,
+        wanted,
+        tmux: options.terminal.tmux,
+        screenshots: options.screenshots,
+        dirty: true,
+        shot: false,
+    };
+    runner.run(events, lines, if options.terminal.ssh { FRAME_SSH } else { FRAME }).await
+}
+
+fn read_logs(mut logs: Box<dyn Logs>) -> (mpsc::Sender<Wanted>, mpsc::Receiver<Read>) {
+    let (wanted, mut requests) = mpsc::channel::<Wanted>(8);
+    let (answers, lines) = mpsc::channel(8);
+    // Ends when the runner drops its side.
+    tokio::task::spawn_blocking(move || {
+        while let Some((source, first, count)) = requests.blocking_recv() {
+            let read = logs.read(&source, first, count);
+            if answers.blocking_send((source, first, read)).is_err() {
+                break;
+            }
+        }
+    });
+    (wanted, lines)
+}
+
+struct Runner {
+    guard: Guard,
+    screen: Screen,
+    theme: Theme,
+    history: History,
+    commands: mpsc::Sender<Command>,
+    wanted: mpsc::Sender<Wanted>,
+    tmux: bool,
+    screenshots: PathBuf,
+    dirty: bool,
+    shot: bool,
+}
+
+struct Signals {
+    term: Signal,
+    hup: Signal,
+    int: Signal,
+    stop: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            hup: signal(SignalKind::hangup())?,
+            int: signal(SignalKind::interrupt())?,
+            stop: signal(SignalKind::from_raw(rustix::process::Signal::TSTP.as_raw()))?,
+        })
+    }
+}
+
+impl Runner {
+    async fn run(
+        mut self,
+        mut events: mpsc::Receiver<Recorded>,
+        mut lines: mpsc::Receiver<Read>,
+        frame: Duration,
+    ) -> Result<Exit, UiError> {
+        let mut signals = Signals::new()?;
+        let mut keys = EventStream::new();
+        let mut alive = true;
+        let (width, height) = self.guard.size()?;
+        self.tell(Input::Resize(width, height));
+        self.moved();
+        self.dirty = true;
+        let mut drawn = Instant::now().checked_sub(frame).unwrap_or_else(Instant::now);
+        let mut ticked = Instant::now();
+        let mut played = Instant::now();
+        loop {
+            let mut deadline = ticked + Duration::from_secs(1);
+            if self.dirty {
+                deadline = deadline.min(drawn + frame);
+            }
+            if self.history.playing() {
+                deadline = deadline.min(played + PLAY);
+            }
+            let leave = tokio::select! {
+                biased;
+                _ = signals.term.recv() => Some(Exit::Signal(SignalKind::terminate().as_raw_value())),
+                _ = signals.hup.recv() => Some(Exit::Signal(SignalKind::hangup().as_raw_value())),
+                _ = signals.int.recv() => Some(Exit::Signal(SignalKind::interrupt().as_raw_value())),
+                _ = signals.stop.recv() => { self.suspend()?; None }
+                input = keys.next() => match input {
+                    Some(Ok(event)) => self.input(event)?,
+                    // The terminal is gone.
+                    Some(Err(_)) | None => Some(Exit::Signal(SignalKind::hangup().as_raw_value())),
+                },
+                () = tokio::time::sleep_until(deadline.into()) => None,
+                Some((source, first, read)) = lines.recv() => {
+                    self.dirty = true;
+                    self.tell(Input::Lines { source, first, lines: read })
+                }
+                event = events.recv(), if alive => match event {
+                    Some(event) => self.recorded(event, &mut events),
+                    None => { alive = false; None }
+                },
+            };
+            if let Some(exit) = leave {
+                return Ok(self.leave(exit));
+            }
+            let now = Instant::now();
+            if self.history.playing() && now >= played + PLAY {
+                let passed = now.duration_since(played).min(Duration::from_secs(1));
+                if self.history.play(passed) {
+                    self.moved();
+                }
+            }
+            if !self.history.playing() || now >= played + PLAY {
+                played = now;
+            }
+            if now >= ticked + Duration::from_secs(1) {
+                ticked = now;
+                tui_logger::move_events();
+                let at = Timestamp::now();
+                self.tell(Input::Tick(at));
+                self.dirty = true;
+            }
+            if self.dirty && now >= drawn + frame {
+                self.draw()?;
+                drawn = Instant::now();
+            }
+        }
+    }
+
+    /// Fold in what has come, without keeping the keyboard waiting.
+    fn recorded(&mut self, first: Recorded, events: &mut mpsc::Receiver<Recorded>) -> Option<Exit> {
+        let mut next = Some(first);
+        let mut count = 0;
+        while let Some(event) = next {
+            self.history.push(event.clone());
+            if matches!(event.data, Data::StepEnded { .. } | Data::FindingOpened { .. } | Data::RunClosed { .. }) {
+                self.tell(Input::Recorded(event));
+            }
+            count += 1;
+            next = if count < BATCH { events.try_recv().ok() } else { None };
+        }
+        self.moved();
+        None
+    }
+
+    fn moved(&mut self) {
+        self.dirty = true;
+        self.tell(Input::Moved(self.history.place()));
+    }
+
+    fn input(&mut self, event: Event) -> Result<Option<Exit>, UiError> {
+        self.dirty = true;
+        let input = match event {
+            Event::Key(key) if key.kind == KeyEventKind::Press => Input::Key(key.into(), Timestamp::now()),
+            Event::Paste(text) => Input::Paste(text),
+            Event::Resize(width, height) => {
+                self.guard.clear()?;
+                Input::Resize(width, height)
+            }
+            Event::FocusGained => Input::Focus(true),
+            Event::FocusLost => Input::Focus(false),
+            _ => return Ok(None),
+        };
+        let mut queue = vec![input];
+        while let Some(input) = queue.pop() {
+            for effect in update(&mut self.screen, self.history.model(), input) {
+                match effect {
+                    Effect::Exit => return Ok(Some(self.exit())),
+                    Effect::Suspend => self.suspend()?,
+                    Effect::Redraw => self.guard.clear()?,
+                    effect => queue.extend(self.effect(effect)),
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// News that can ask for nothing but ordinary effects.
+    fn tell(&mut self, input: Input) -> Option<Exit> {
+        let mut queue = vec![input];
+        while let Some(input) = queue.pop() {
+            for effect in update(&mut self.screen, self.history.model(), input) {
+                queue.extend(self.effect(effect));
+            }
+        }
+        None
+    }
+
+    /// Do one thing outside; what came of it.
+    fn effect(&mut self, effect: Effect) -> Option<Input> {
+        let told = |level, text: &str| Some(Input::Told(level, text.to_owned()));
+        match effect {
+            Effect::Send(command) => {
+                let name = format!("{command:?}").split(['(', ' ']).next().unwrap_or_default().to_lowercase();
+                match self.commands.try_send(command) {
+                    Ok(()) => told(Level::Info, &format!("{name}: asked for")),
+                    Err(mpsc::error::TrySendError::Full(_)) => told(Level::Warn, "the engine is busy; try again"),
+                    Err(mpsc::error::TrySendError::Closed(_)) => {
+                        told(Level::Error, "the engine has ended; `bartizan run --resume` goes on")
+                    }
+                }
+            }
+            Effect::ReadLog { source, first, count } => {
+                // When the reader is busy the next tick asks again.
+                let _busy = self.wanted.try_send((source, first, count));
+                None
+            }
+            Effect::Copy(text) => match notify::clipboard(&text, self.tmux) {
+                Some(sequence) => {
+                    let lines = text.lines().count();
+                    self.send(&sequence);
+                    told(Level::Info, &format!("copied {lines} line{} (OSC 52)", if lines == 1 { "" } else { "s" }))
+                }
+                None => told(Level::Warn, "too long for the clipboard; `s` or `bartizan export` writes it to a file"),
+            },
+            Effect::Screenshot => {
+                self.shot = true;
+                self.dirty = true;
+                None
+            }
+            Effect::NextTheme => {
+                let names: Vec<_> = Theme::names().collect();
+                let place = names.iter().position(|name| *name == self.theme.name).map_or(0, |place| place + 1);
+                let name = names.get(place % names.len().max(1)).copied().unwrap_or("dark");
+                match Theme::load(name, self.theme.depth) {
+                    Ok(theme) if theme.name == self.theme.name => told(Level::Info, "this terminal has one theme only"),
+                    Ok(theme) => {
+                        self.theme = theme;
+                        told(Level::Info, &format!("theme {name}"))
+                    }
+                    Err(error) => told(Level::Error, &error.to_string()),
+                }
+            }
+            Effect::Notify { title, body } => {
+                self.send(&notify::notification(&title, &body, self.tmux));
+                None
+            }
+            Effect::Title(title) => {
+                self.send(&notify::title(&title));
+                None
+            }
+            Effect::Seek(seek) => {
+                self.history.seek(seek);
+                self.dirty = true;
+                Some(Input::Moved(self.history.place()))
+            }
+            // These need the loop; `input` has taken them out.
+            Effect::Exit | Effect::Suspend | Effect::Redraw => None,
+        }
+    }
+
+    fn send(&mut self, sequence: &str) {
+        // A terminal that is gone shows itself at the next read.
+        let _gone = self.guard.send(sequence);
+    }
+
+    fn suspend(&mut self) -> Result<(), UiError> {
+        self.guard.suspend()?;
+        let (width, height) = self.guard.size()?;
+        self.tell(Input::Resize(width, height));
+        self.dirty = true;
+        Ok(())
+    }
+
+    fn now(&self) -> Timestamp {
+        let model = self.history.model();
+        match (self.history.clock(), model.now, &model.closed) {
+            (Some(clock), ..) => clock,
+            (None, Some(end), Some(_)) => end,
+            // A clock that runs faster than ours is the run's own.
+            (None, Some(newest), None) => newest.max(Timestamp::now()),
+            _ => Timestamp::now(),
+        }
+    }
+
+    fn draw(&mut self) -> Result<(), UiError> {
+        self.dirty = false;
+        let now = self.now();
+        let (model, screen, theme) = (self.history.model(), &self.screen, &self.theme);
+        let mut shot = None;
+        let wanted = std::mem::take(&mut self.shot);
+        self.guard.draw(
+            |frame| draw(model, screen, theme, frame, now),
+            |cells| shot = wanted.then(|| (screenshot::plain(cells), screenshot::ansi(cells))),
+        )?;
+        if let Some((plain, ansi)) = shot {
+            let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%S");
+            let path = self.screenshots.join(format!("bartizan-{stamp}.txt"));
+            let written = std::fs::create_dir_all(&self.screenshots)
+                .and_then(|()| std::fs::write(&path, plain))
+                .and_then(|()| std::fs::write(path.with_extension("ans"), ansi));
+            let (level, text) = match written {
+                Ok(()) => (Level::Info, format!("written to {}", path.display())),
+                Err(error) => (Level::Error, format!("{}: {error}", path.display())),
+            };
+            self.tell(Input::Told(level, text));
+            self.dirty = true;
+        }
+        Ok(())
+    }
+
+    fn exit(&self) -> Exit {
+        if self.screen.access == Access::Full && self.history.newest().closed.is_none() {
+            Exit::Detached
+        } else {
+            Exit::Closed
+        }
+    }
+
+    fn leave(self, exit: Exit) -> Exit {
+        if exit != Exit::Closed && self.screen.access == Access::Full {
+            // An engine that has ended already needs no telling.
+            let _ended = self.commands.try_send(Command::Detach);
+        }
+        exit
+    }
+}

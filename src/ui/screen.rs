@@ -1,0 +1,259 @@
+//! What the operator's own view is made of. It is no part of the run: losing it loses nothing.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::engine::command::Command;
+use crate::model::event::{Level, LogLine};
+use crate::model::plan::{StageId, StepId};
+use crate::model::run::RunModel;
+use crate::record::Recorded;
+
+use super::command::{Context, Danger, Verb};
+use super::glyph::Glyphs;
+use super::history::{Place, Seek};
+use super::keymap::{Key, Keymap};
+use super::layout::{Arrangement, Layouts, PaneId, Phase};
+use super::logs::LogView;
+use super::panes;
+
+/// What a row is about. A chosen row stays chosen when the rows move.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    Stage(StageId),
+    Step(StepId),
+    Image(String),
+    Phase(usize),
+    Boot(String),
+    Unit(String, String),
+    ClusterVersion,
+    Operator(String),
+    Node(String),
+    Csr(String),
+    Finding(String),
+    /// The line that proves a finding.
+    Evidence(String),
+    /// Finding, check.
+    Check(String, String),
+    /// The recovery of a finding.
+    Recovery(String),
+    /// By its place in the model.
+    Activity(usize),
+    /// A line of the log in view, by number.
+    Line(u64),
+}
+
+/// What a screen may do to the run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Access {
+    #[default]
+    Full,
+    /// Another process drives the run.
+    ReadOnly,
+    /// There is no run any more, only its record.
+    Replay,
+}
+
+/// What the pure part is told.
+#[derive(Debug, Clone)]
+pub enum Input {
+    Key(Key, Timestamp),
+    Paste(String),
+    Resize(u16, u16),
+    /// The terminal gained or lost the focus.
+    Focus(bool),
+    Tick(Timestamp),
+    /// Log lines that were asked for.
+    Lines {
+        source: String,
+        first: u64,
+        lines: Vec<LogLine>,
+    },
+    /// This event has just been folded into the model.
+    Recorded(Recorded),
+    /// Where in the history the model on the screen is.
+    Moved(Place),
+    /// How an effect went.
+    Told(Level, String),
+}
+
+/// What the pure part wants done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    Send(Command),
+    ReadLog { source: String, first: u64, count: usize },
+    Copy(String),
+    Screenshot,
+    NextTheme,
+    Notify { title: String, body: String },
+    Title(String),
+    Seek(Seek),
+    Suspend,
+    Redraw,
+    Exit,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PromptKind {
+    Search,
+    Filter,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Then {
+    Send(Command),
+    Leave,
+}
+
+/// A question before something is done.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Confirm {
+    pub title: String,
+    pub body: Vec<String>,
+    pub danger: Danger,
+    pub then: Then,
+    /// A key counts only when the keyboard has been quiet for a moment: a held key confirms nothing.
+    pub quiet_since: Timestamp,
+    pub typed: String,
+    /// The button on which Enter would fall.
+    pub yes: bool,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Overlay {
+    Help { scroll: usize },
+    Palette { text: String, selected: usize },
+    Confirm(Confirm),
+    Detail { target: Target, scroll: usize },
+    Prompt { kind: PromptKind, text: String },
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Toast {
+    pub level: Level,
+    pub text: String,
+    pub until: Timestamp,
+}
+
+/// Names that the model knows only by id.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Texts {
+    pub checks: BTreeMap<String, String>,
+}
+
+/// The operator's view.
+#[derive(Debug, Clone)]
+pub struct Screen {
+    pub size: (u16, u16),
+    /// The pane that the operator chose; none: the one that matters now.
+    pub focus: Option<PaneId>,
+    pub zoom: bool,
+    pub cursors: BTreeMap<PaneId, Target>,
+    pub log: LogView,
+    pub overlay: Option<Overlay>,
+    pub timeline: bool,
+    pub place: Place,
+    /// Keys of a sequence that is not complete.
+    pub pending: Vec<Key>,
+    pub toast: Option<Toast>,
+    pub terminal_focused: bool,
+    pub notify: bool,
+    pub notified: Option<Timestamp>,
+    pub title: String,
+    pub access: Access,
+    pub interrupted: Option<Timestamp>,
+    pub now: Timestamp,
+    pub glyphs: Glyphs,
+    pub keymap: Keymap,
+    pub layouts: Layouts,
+    pub texts: Texts,
+}
+
+impl Screen {
+    pub fn new(keymap: Keymap, layouts: Layouts, glyphs: Glyphs) -> Self {
+        Self {
+            size: (80, 24),
+            focus: None,
+            zoom: false,
+            cursors: BTreeMap::new(),
+            log: LogView::default(),
+            overlay: None,
+            timeline: false,
+            place: Place::default(),
+            pending: Vec::new(),
+            toast: None,
+            terminal_focused: true,
+            notify: true,
+            notified: None,
+            title: String::new(),
+            access: Access::Full,
+            interrupted: None,
+            now: Timestamp::UNIX_EPOCH,
+            glyphs,
+            keymap,
+            layouts,
+            texts: Texts::default(),
+        }
+    }
+
+    /// The focused pane.
+    pub fn pane(&self, model: &RunModel) -> PaneId {
+        self.focus.unwrap_or_else(|| {
+            if model.open_findings().iter().any(|record| record.finding.severity == Level::Error) {
+                return PaneId::Checks;
+            }
+            match Phase::of(model) {
+                Phase::Sync => PaneId::Sync,
+                Phase::Install if model.closed.is_some() => PaneId::Pipeline,
+                Phase::Install if model.cluster_state.operators.is_empty() && !model.bootkube.is_empty() => {
+                    PaneId::Bootkube
+                }
+                Phase::Install if !model.cluster_state.operators.is_empty() => PaneId::Operators,
+                _ => PaneId::Pipeline,
+            }
+        })
+    }
+
+    pub fn arrange(&self, model: &RunModel) -> Arrangement {
+        let area = ratatui::layout::Rect::new(0, 0, self.size.0, self.size.1);
+        self.layouts.arrange(area, Phase::of(model), self.pane(model), self.zoom, self.timeline)
+    }
+
+    /// Rows inside the borders of a pane.
+    pub fn rows_in(&self, model: &RunModel, pane: PaneId) -> usize {
+        self.arrange(model).rect(pane).map_or(1, |rect| usize::from(rect.height.saturating_sub(2)).max(1))
+    }
+
+    /// Key tables that count now, the nearest first.
+    pub fn contexts(&self, model: &RunModel) -> Vec<Context> {
+        let mut contexts = vec![Context::Pane(self.pane(model)), Context::Global];
+        if self.timeline {
+            contexts.insert(0, Context::Timeline);
+        }
+        contexts
+    }
+
+    /// The chosen row of a pane: what the operator chose if it is still there, else the row that matters.
+    pub fn target(&self, model: &RunModel, pane: PaneId) -> Option<Target> {
+        if pane == PaneId::Journal {
+            return self.log.current().map(|(entry, _)| Target::Line(entry.last));
+        }
+        let targets = panes::targets(pane, model);
+        self.cursors
+            .get(&pane)
+            .filter(|chosen| targets.contains(chosen))
+            .cloned()
+            .or_else(|| targets.get(panes::resting(pane, model, &targets)).cloned())
+    }
+
+    pub fn tell(&mut self, level: Level, text: impl Into<String>) {
+        let until = self.now.checked_add(jiff::SignedDuration::from_secs(5)).unwrap_or(self.now);
+        self.toast = Some(Toast { level, text: text.into(), until });
+    }
+
+    /// The verbs of the palette that match, best first.
+    pub fn palette(&self, text: &str) -> Vec<Verb> {
+        super::overlays::palette::matches(text)
+    }
+}

@@ -1,0 +1,243 @@
+//! Which verbs are possible now, what they are aimed at, and how they ask.
+
+use crate::engine::command::Command;
+use crate::model::event::{CsrState, RunOutcome};
+use crate::model::plan::{StageId, StepId};
+use crate::model::run::{RunModel, Status};
+
+use super::command::{Danger, Verb};
+use super::layout::PaneId;
+use super::logs::LogView;
+use super::panes;
+use super::recovery::RecoveryText;
+use super::screen::{Access, Screen, Target};
+use super::update::chosen;
+
+/// A verb with its object, ready to be asked about.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Order {
+    pub command: Command,
+    pub danger: Danger,
+    pub title: String,
+    /// What will happen. For [`Danger::Destroy`] the last line is the name to be typed.
+    pub body: Vec<String>,
+}
+
+/// Possible now, or why not.
+pub fn enabled(verb: Verb, screen: &Screen, model: &RunModel) -> Result<(), String> {
+    let no = |why: &str| Err(why.to_owned());
+    let orders = matches!(
+        verb,
+        Verb::Retry
+            | Verb::Skip
+            | Verb::Cancel
+            | Verb::StopAfter
+            | Verb::RunChecks
+            | Verb::Recover
+            | Verb::Resync
+            | Verb::ApproveCsr
+    );
+    if orders {
+        return match screen.access {
+            Access::ReadOnly => no("this screen only watches"),
+            Access::Replay => no("a record cannot be changed"),
+            Access::Full if screen.place.back => no("this is the past; End returns to now"),
+            Access::Full => match (&model.closed, aim(verb, screen, model)) {
+                (Some((RunOutcome::Done, ..)), _) => no("the run is done"),
+                (_, Ok(_)) => Ok(()),
+                (_, Err(why)) => no(why),
+            },
+        };
+    }
+    match verb {
+        Verb::FindNext | Verb::FindPrevious if screen.log.search.is_none() => no("nothing is searched for; / searches"),
+        Verb::Context if screen.log.filter.is_none() => no("nothing is filtered"),
+        Verb::NextSource | Verb::PreviousSource if LogView::sources(model).len() < 2 => no("there is no other log yet"),
+        Verb::Search
+        | Verb::Filter
+        | Verb::NextError
+        | Verb::PreviousError
+        | Verb::FindNext
+        | Verb::FindPrevious
+        | Verb::Context
+        | Verb::Follow
+        | Verb::Wrap
+        | Verb::Times
+        | Verb::Left
+        | Verb::Right
+            if screen.pane(model) != PaneId::Journal =>
+        {
+            no("this is for the journal; 3 goes there")
+        }
+        Verb::Open | Verb::Copy if chosen(screen, model).is_none() => no("nothing is here yet"),
+        Verb::CopyCommand if chosen(screen, model).and_then(|target| panes::command_of(model, &target)).is_none() => {
+            no("no command belongs to this row")
+        }
+        Verb::StepForward
+        | Verb::StepBack
+        | Verb::JumpForward
+        | Verb::JumpBack
+        | Verb::Play
+        | Verb::NextFailure
+        | Verb::NextStage
+        | Verb::PreviousStage
+        | Verb::Beginning
+            if screen.place.total == 0 =>
+        {
+            no("nothing has been recorded yet")
+        }
+        _ => Ok(()),
+    }
+}
+
+fn failed_step(model: &RunModel) -> Option<StepId> {
+    model.steps.iter().find(|(_, record)| record.status == Status::Failed).map(|(id, _)| id.clone())
+}
+
+fn waiting_retry(model: &RunModel) -> Option<StepId> {
+    model.steps.iter().find(|(_, record)| record.retry_at.is_some()).map(|(id, _)| id.clone())
+}
+
+/// The finding that the chosen row belongs to, else the likeliest one.
+fn finding(screen: &Screen, model: &RunModel) -> Option<String> {
+    let open = model.open_findings();
+    let chosen = match screen.target(model, PaneId::Checks) {
+        Some(Target::Finding(id) | Target::Evidence(id) | Target::Check(id, _) | Target::Recovery(id)) => Some(id),
+        _ => None,
+    };
+    chosen
+        .filter(|id| open.iter().any(|record| record.finding.id == *id))
+        .or_else(|| open.first().map(|record| record.finding.id.clone()))
+}
+
+/// The command that a verb stands for now.
+fn aim(verb: Verb, screen: &Screen, model: &RunModel) -> Result<Command, &'static str> {
+    let target = chosen(screen, model);
+    let chosen_step = match &target {
+        Some(Target::Step(id)) => model.step(id).map(|record| (id.clone(), record.status)),
+        _ => None,
+    };
+    match verb {
+        Verb::Retry => match chosen_step {
+            Some((id, Status::Failed | Status::Cancelled)) => Ok(Command::Retry(Some(id))),
+            _ => failed_step(model)
+                .or_else(|| waiting_retry(model))
+                .map(|id| Command::Retry(Some(id)))
+                .ok_or("no step has failed"),
+        },
+        Verb::Skip => match chosen_step {
+            Some((id, Status::Failed | Status::Running)) => Ok(Command::Skip(id)),
+            _ => failed_step(model)
+                .or_else(|| model.current_step().map(|(id, _)| id.clone()))
+                .map(Command::Skip)
+                .ok_or("no step runs or has failed"),
+        },
+        Verb::Cancel if model.closed.is_some() => Err("the run has ended"),
+        Verb::Cancel => model.current_step().map(|_| Command::Cancel).ok_or("no step runs"),
+        Verb::StopAfter => {
+            let stage = match target {
+                Some(Target::Stage(stage)) => Some(stage),
+                Some(Target::Step(step)) => Some(step.stage()),
+                _ => model.current_stage().cloned(),
+            };
+            let open = |stage: &StageId| {
+                matches!(model.stage_status(stage).status, Status::Waiting | Status::Running | Status::Failed)
+            };
+            match stage {
+                Some(stage) if open(&stage) => Ok(Command::StopAfter(stage)),
+                _ => Err("that stage is over"),
+            }
+        }
+        Verb::RunChecks => {
+            finding(screen, model).map(|finding| Command::RunChecks { finding }).ok_or("there is no open finding")
+        }
+        Verb::Recover => {
+            let id = finding(screen, model).ok_or("there is no open finding")?;
+            let offers = |record: &&crate::model::run::FindingRecord| {
+                record.finding.id == id && record.finding.recovery.is_some()
+            };
+            model
+                .open_findings()
+                .into_iter()
+                .find(offers)
+                .ok_or("this finding has no recovery that works by itself")?;
+            Ok(Command::Recover { finding: id })
+        }
+        Verb::Resync => match target {
+            Some(Target::Image(image)) => Ok(Command::Resync { image }),
+            _ => Err("no image is chosen"),
+        },
+        Verb::ApproveCsr => match target {
+            Some(Target::Csr(name)) => match model.cluster_state.csrs.get(&name) {
+                Some(record) if record.state == CsrState::Pending => Ok(Command::ApproveCsr { name }),
+                _ => Err("this request does not wait for approval"),
+            },
+            _ => Err("no certificate signing request is chosen"),
+        },
+        _ => Err("this is not for the engine"),
+    }
+}
+
+/// What the verb would do, with the question that goes before it.
+pub fn order(verb: Verb, screen: &Screen, model: &RunModel) -> Option<Order> {
+    let command = aim(verb, screen, model).ok()?;
+    let mut danger = verb.command().danger;
+    let (title, mut body) = match &command {
+        Command::Retry(step) => {
+            let step = step.as_ref()?;
+            if step.stage().number() == "10" {
+                danger = Danger::Destroy;
+            }
+            (
+                format!("Try {step} again?"),
+                vec!["Its probe looks first at what exists; what is there is adopted.".into()],
+            )
+        }
+        Command::Skip(step) => (
+            format!("Leave {step} out?"),
+            vec!["Later steps go on as if it were true. This is recorded with your name.".to_owned()],
+        ),
+        Command::Cancel => {
+            let step = model.current_step().map_or(String::new(), |(id, _)| id.to_string());
+            (
+                format!("Stop {step} and the run?"),
+                vec!["What was made stays; `run --resume` goes on from here.".to_owned()],
+            )
+        }
+        Command::StopAfter(stage) => {
+            (format!("End the run after {stage}?"), vec!["Nothing is taken away; `run --resume` goes on.".to_owned()])
+        }
+        Command::Recover { finding } => {
+            let record = model.open_findings().into_iter().find(|record| record.finding.id == *finding)?;
+            let text = RecoveryText::of(&record.finding)?;
+            if text.destroys {
+                danger = Danger::Destroy;
+            }
+            let mut body = vec![text.title, format!("for: {}", record.finding.title)];
+            body.extend(text.plan);
+            ("Apply this recovery?".to_owned(), body)
+        }
+        Command::ApproveCsr { name } => {
+            let csr = model.cluster_state.csrs.get(name)?;
+            (
+                format!("Approve {name}?"),
+                vec![
+                    format!("requester {}", csr.requester),
+                    format!("signer {}", csr.signer),
+                    format!("oc adm certificate approve {name}"),
+                ],
+            )
+        }
+        Command::Resync { image } => (format!("Copy {image} again?"), Vec::new()),
+        Command::RunChecks { finding } => (format!("Run the checks of {finding}?"), Vec::new()),
+        Command::Detach => ("Leave?".to_owned(), Vec::new()),
+    };
+    if danger != Danger::Safe {
+        let cluster = &model.cluster;
+        body.push(format!("cluster {}.{} in {}, run {}", cluster.name, cluster.base_domain, cluster.region, model.run));
+    }
+    if danger == Danger::Destroy {
+        body.push(model.cluster.name.clone());
+    }
+    Some(Order { command, danger, title, body })
+}

@@ -1,0 +1,7 @@
+//! Parts that panes and overlays are built of.
+
+pub mod gauge;
+pub mod row;
+
+pub use gauge::bar;
+pub use row::Row;
