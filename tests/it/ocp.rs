@@ -1,5 +1,7 @@
 //! The lab's OpenShift side: a whole installation without the product, and real clients against its servers.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where something is wrong")]
+
 use std::path::Path;
 use std::time::Duration;
 
