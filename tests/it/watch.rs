@@ -357,7 +357,9 @@ async fn the_installer_s_log_gives_phases_with_deadlines_and_no_password() {
         })
         .collect();
     let out = Out::new(sink, CancellationToken::new());
-    installer::follow(futures::stream::iter(lines), installer::Phases::new(), "/home/core/install-1", &out).await.unwrap();
+    installer::follow(futures::stream::iter(lines), installer::Phases::new(), "/home/core/install-1", &out)
+        .await
+        .unwrap();
     drop(out);
     let (mut phases, mut texts, mut last) = (Vec::new(), Vec::new(), None);
     while let Some(record) = records.recv().await {
@@ -373,10 +375,11 @@ async fn the_installer_s_log_gives_phases_with_deadlines_and_no_password() {
                 }
                 other => panic!("{other:?}"),
             },
+            Recorded::Model(_) | Recorded::Finish => {}
         }
     }
     assert_eq!(texts.len(), INSTALLER_LOG.lines().count());
-    assert_eq!(last, Some(offset.to_string()));
+    assert_eq!(last, Some(format!("/home/core/install-1#{offset}")));
     assert!(!texts.iter().any(|text| text.contains("aBcDe")), "{texts:?}");
     assert_eq!(texts[17], r#"Login to the console with user: "kubeadmin", and password: "[redacted]""#);
     assert!(texts[16].ends_with("run     export KUBECONFIG=/root/c1/auth/kubeconfig"), "{}", texts[16]);
