@@ -1,5 +1,7 @@
 //! The lab's OpenShift side: a whole installation without the product, and real clients against its servers.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where something is wrong")]
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,7 +16,11 @@ use serde_json::{Value, json};
 const MIRROR: &str = "registry.edge-lab.example.com";
 
 async fn lab(dir: &Path, scenario: &str) -> Lab {
-    let options = LabOptions { dir: dir.to_path_buf(), scenario: scenario.into(), speed: 200.0, payload_mb: 8 };
+    fast(dir, scenario, 200.0).await
+}
+
+async fn fast(dir: &Path, scenario: &str, speed: f64) -> Lab {
+    let options = LabOptions { dir: dir.to_path_buf(), scenario: scenario.into(), speed, payload_mb: 8 };
     Lab::start(options).await.unwrap()
 }
 
@@ -216,6 +222,144 @@ async fn a_mirror_of_another_authority_is_not_trusted() {
     let (code, log) = install(&machine).await;
     assert_eq!(code, 0, "{log}");
     lab.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn etcd_that_never_forms_ends_the_bootstrap_and_every_numbered_line_is_there_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let lab = fast(dir.path(), "etcd-stuck", 600.0).await;
+    let (machine, subnet) = bastion(&lab).await;
+    let ca = registry(&lab, &machine).await;
+    assert_eq!(sync(&lab, &machine).await.0, 0);
+    install_config(&lab, &machine, &subnet, &ca);
+    let (code, log) = install(&machine).await;
+    assert_eq!(code, 5, "{log}");
+    assert!(log.contains("Cluster operator etcd Degraded is True"), "{log}");
+    let bootstrap = lab.scene().machines.machine("bootstrap").unwrap();
+    let (_, lines, _) = bootstrap.run("journalctl --no-pager -q -b -o json --all").await;
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let text = |line: &Value| line["MESSAGE"].as_str().unwrap_or_default().to_owned();
+    assert!(lines.iter().any(|line| text(line).contains("waiting on condition EtcdRunningInCluster")));
+    let own = lines.iter().filter(|line| line["CONTAINER_NAME"].is_null());
+    let mut numbers: Vec<u64> = own.filter_map(|line| journal::number(&text(line))).collect();
+    numbers.sort_unstable();
+    assert!(numbers.len() > 100);
+    assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
+    lab.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_wait_for_somebody_to_approve_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let lab = fast(dir.path(), "csr-pending", 600.0).await;
+    let (machine, subnet) = bastion(&lab).await;
+    let ca = registry(&lab, &machine).await;
+    assert_eq!(sync(&lab, &machine).await.0, 0);
+    install_config(&lab, &machine, &subnet, &ca);
+    let (code, log) = install(&machine).await;
+    assert_eq!(code, 6, "{log}");
+    assert!(log.contains("NoReadyIngressNodes"), "{log}");
+    let oc = "oc --kubeconfig /home/ec2-user/install/auth/kubeconfig";
+    for _ in 0..100 {
+        let (_, csrs, _) = machine.run(&format!("{oc} get csr --no-headers")).await;
+        for csr in csrs.lines().filter(|line| line.ends_with("Pending")) {
+            let name = csr.split_whitespace().next().unwrap();
+            assert_eq!(machine.run(&format!("{oc} adm certificate approve {name}")).await.0, 0);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let (code, _, why) = machine.run("openshift-install wait-for install-complete --dir /home/ec2-user/install").await;
+    assert_eq!(code, 0, "{why}");
+    lab.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn skopeo_copies_between_the_two_registries() {
+    if std::process::Command::new("skopeo").arg("--version").output().is_err() {
+        eprintln!("skopeo is not installed");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let lab = lab(dir.path(), "happy").await;
+    let (machine, _) = bastion(&lab).await;
+    registry(&lab, &machine).await;
+    let pull: Value = serde_json::from_slice(&std::fs::read(dir.path().join("pull-secret.json")).unwrap()).unwrap();
+    let source = format!("127.0.0.1:{}", lab.scene().source.port());
+    let mirror = format!("127.0.0.1:{}", port(&lab));
+    let mut auths = json!({ "auths": {} });
+    auths["auths"][&source] = pull["auths"]["quay.io"].clone();
+    auths["auths"][&mirror] = secret(&lab)["auths"][format!("{MIRROR}:{}", port(&lab))].clone();
+    let authfile = dir.path().join("auth.json");
+    std::fs::write(&authfile, auths.to_string()).unwrap();
+    let skopeo = async |args: &[&str]| {
+        let mut command = tokio::process::Command::new("skopeo");
+        command.args(args).arg("--authfile").arg(&authfile);
+        let output = command.output().await.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let from = format!("docker://{source}/openshift-release-dev/ocp-release:4.18.12-x86_64");
+    let to = format!("docker://{mirror}/openshift/release-images:4.18.12-x86_64");
+    skopeo(&["copy", "--preserve-digests", "--src-tls-verify=false", "--dest-tls-verify=false", &from, &to]).await;
+    let raw = skopeo(&["inspect", "--raw", "--tls-verify=false", &to]).await;
+    assert_eq!(raw.as_bytes(), lab.scene().payload.release.manifest);
+    lab.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kube_client_lists_watches_and_lists_again_when_it_is_too_late() {
+    use bartizan::lab::ocp::kube_store::{Resource, Store};
+    use futures::StreamExt;
+    use kube::runtime::watcher;
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path().join("kube.json"));
+    store.set_up(true);
+    let ca = Ca::make("kube-ca").unwrap();
+    let server = ca.server(&["localhost", "127.0.0.1"]).unwrap();
+    let cancel = tokio_util::sync::CancellationToken::new();
+    let at = bartizan::lab::ocp::kube_api::start(store.clone(), &server, ca.pem(), "v1.31.7", cancel.clone()).unwrap();
+    let admin = ca.client("system:admin", "system:masters").unwrap();
+    let encode = |text: &str| {
+        use base64::Engine;
+        base64::engine::general_purpose::STANDARD.encode(text)
+    };
+    let config: kube::config::Kubeconfig = serde_json::from_value(json!({
+        "clusters": [{ "name": "c", "cluster": { "server": format!("https://{at}"), "certificate-authority-data": encode(ca.pem()) } }],
+        "users": [{ "name": "u", "user": { "client-certificate-data": encode(&admin.certificate), "client-key-data": encode(&admin.key) } }],
+        "contexts": [{ "name": "x", "context": { "cluster": "c", "user": "u" } }],
+        "current-context": "x",
+    }))
+    .unwrap();
+    let config = kube::Config::from_custom_kubeconfig(config, &Default::default()).await.unwrap();
+    let client = kube::Client::try_from(config).unwrap();
+    assert_eq!(client.apiserver_version().await.unwrap().git_version, "v1.31.7");
+    let nodes = Resource::named("nodes").unwrap();
+    let node = |ready: &str| json!({ "metadata": { "name": "a" }, "status": { "conditions": [{ "type": "Ready", "status": ready }] } });
+    store.put(nodes, node("False"));
+    let api: kube::Api<k8s_openapi::api::core::v1::Node> = kube::Api::all(client.clone());
+    let mut events = std::pin::pin!(watcher::watcher(api.clone(), watcher::Config::default()));
+    let mut seen = Vec::new();
+    while seen.len() < 2 {
+        let event = tokio::time::timeout(Duration::from_secs(10), events.next()).await.unwrap().unwrap().unwrap();
+        let found = match event {
+            watcher::Event::InitApply(node) | watcher::Event::Apply(node) => node,
+            watcher::Event::InitDone => {
+                store.put(nodes, node("True"));
+                continue;
+            }
+            _ => continue,
+        };
+        seen.push(found.status.unwrap().conditions.unwrap()[0].status.clone());
+    }
+    assert_eq!(seen, ["False", "True"]);
+    let late = api.watch(&kube::api::WatchParams::default(), "99999").await.unwrap().boxed().next().await;
+    assert!(matches!(late, Some(Ok(kube::api::WatchEvent::Error(status))) if status.code == 410));
+    // Without a certificate there is nothing but the version.
+    let stranger = reqwest::Client::builder().danger_accept_invalid_certs(true).build().unwrap();
+    let answer = stranger.get(format!("https://{at}/api/v1/nodes")).send().await.unwrap();
+    assert_eq!(answer.status(), 401);
+    cancel.cancel();
 }
 
 #[test]

@@ -55,6 +55,8 @@ pub struct Assets {
     /// Of the kube API: certificate and key of the CA and of the administrator, PEM.
     pub ca: (String, String),
     pub server: (String, String),
+    /// Where workers are made.
+    pub subnet: String,
     pub nodes: Vec<NodePlan>,
     pub kubeconfig: String,
 }

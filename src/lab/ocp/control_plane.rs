@@ -360,7 +360,11 @@ impl Plane {
                     (format!("kubernetes.io/cluster/{}", self.cluster.assets.infra_id), "owned".to_owned()),
                 ]
                 .into(),
-                properties: [("InstanceType".to_owned(), "m6i.large".to_owned())].into(),
+                properties: [
+                    ("InstanceType".to_owned(), "m6i.large".to_owned()),
+                    ("SubnetId".to_owned(), self.cluster.assets.subnet.clone()),
+                ]
+                .into(),
                 token: self.machine_name(node),
             };
             self.scene.cloud.create(&create).await?;

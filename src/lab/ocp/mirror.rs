@@ -2,6 +2,8 @@
 //! machine's own file system in the layout of distribution/distribution (`registry/storage/paths.go`), so that a full
 //! disk is a full disk.
 
+#![allow(clippy::result_large_err, reason = "the error is the answer itself, and goes out as it is")]
+
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,7 +1,6 @@
 //! `bartizan agent REQUEST.json` on the lab's bastion: the product's own copier, in this process, with the bastion's files
 //! and with the names of the lab.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -86,9 +85,4 @@ pub fn net(scene: &Scene, registry: &str, machine: &Machine) -> Net {
         resolve.push((registry.to_owned(), address));
     }
     Net { roots: vec![super::net::anchors(scene, machine)], resolve, ..Net::default() }
-}
-
-/// A path of the machine as this process reaches it.
-pub fn real(cx: &ToolCx, file: &str) -> Option<PathBuf> {
-    cx.machine.fs().real(&path(cx, file)).ok()
 }

@@ -72,13 +72,22 @@ impl Tool for OcMirror {
         let (registry, prefix) = target
             .split_once('/')
             .map_or((target.as_str(), String::new()), |(registry, rest)| (registry, format!("{rest}/")));
+        // The copier wants a file that nobody else reads; oc-mirror does not care.
+        let private = tempfile::NamedTempFile::new_in(&self.0.dir).and_then(|file| {
+            std::fs::write(file.path(), read(&cx, &authfile).unwrap_or_default())?;
+            Ok(file)
+        });
+        let Ok(private) = private else {
+            say(&mut cx, "ERROR", "unable to read the auth file").await;
+            return 1;
+        };
         let request = json!({
             "action": "sync",
             "source": release,
             "mirror": registry,
             "release_repository": format!("{prefix}openshift/release-images"),
             "component_repository": format!("{prefix}openshift/release"),
-            "authfile": super::agent::real(&cx, &authfile),
+            "authfile": private.path(),
         });
         let request: Request = match serde_json::from_value(request) {
             Ok(request) => request,
@@ -100,6 +109,9 @@ impl Tool for OcMirror {
         let mut done = 0;
         while let Ok(Some(line)) = lines.next_line().await {
             let Ok(message) = serde_json::from_str::<Value>(&line) else { continue };
+            if let Some(why) = message["error"]["why"].as_str() {
+                say(&mut cx, "ERROR", &format!("[Executor] {why}")).await;
+            }
             let sync = &message["sync"];
             if sync["sync"] != "image-state" {
                 continue;

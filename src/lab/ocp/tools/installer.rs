@@ -85,6 +85,9 @@ struct Session {
     stderr: Mutex<Box<dyn AsyncWrite + Send + Unpin>>,
 }
 
+/// Describes a resource of the cluster, with the tags that all of them have.
+type Maker<'m> = dyn Fn(Kind, String, &[(&str, &str)]) -> Create + Sync + 'm;
+
 /// A fatal error: exit code and message.
 struct Fatal(i32, String);
 
@@ -433,17 +436,14 @@ impl Session {
             ssh_key: config.raw["sshKey"].as_str().unwrap_or_default().trim().to_owned(),
             ca: (ca.pem().to_owned(), String::new()),
             server: (server.certificate, server.key),
+            subnet: subnet.id,
             nodes,
             kubeconfig,
         })
     }
 
     /// A network of its own, when the install config names no subnets.
-    async fn own_network(
-        &self,
-        made: &(dyn Fn(Kind, String, &[(&str, &str)]) -> Create + Sync),
-        infra_id: &str,
-    ) -> Result<Resource, Fatal> {
+    async fn own_network(&self, made: &Maker<'_>, infra_id: &str) -> Result<Resource, Fatal> {
         let cloud = &self.scene.cloud;
         let vpc = cloud.create(&made(Kind::Vpc, format!("{infra_id}-vpc"), &[("CidrBlock", "10.0.0.0/16")])).await?;
         let subnet = made(
