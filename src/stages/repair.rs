@@ -316,13 +316,13 @@ impl Step<World> for MakeRoom {
                 .hint("grow its disk or move mirror.storage, then retry"));
         };
         let now = cloud.get(Kind::Instance, &instance).await.map_err(cloud_error)?;
-        let size = now.property("VolumeSize").and_then(|size| size.parse::<u64>().ok()).unwrap_or(0);
+        let size = now.property("RootVolumeSize").and_then(|size| size.parse::<u64>().ok()).unwrap_or(0);
         let missing_gib = Self::wanted_kib(cx).div_ceil(1 << 20);
         let next = (size + missing_gib).max(size.saturating_mul(2)).min(LARGEST_GIB);
         if next <= size {
             return Err(StepError::fatal(format!("the bastion's disk has {size} GiB already")));
         }
-        let size = BTreeMap::from([("VolumeSize".to_owned(), next.to_string())]);
+        let size = BTreeMap::from([("RootVolumeSize".to_owned(), next.to_string())]);
         let call = format!("ec2:ModifyVolume of {instance} Size={next}");
         cloud.modify(Kind::Instance, &instance, &size).await.map_err(cloud_error)?;
         cx.acted(Action::Api { call }, Some(0), Duration::ZERO).await;
