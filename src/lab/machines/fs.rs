@@ -315,7 +315,11 @@ impl Fs {
             match self.meta(&at, true) {
                 Ok(meta) if meta.kind == Kind::Dir => {}
                 Ok(_) => return Err(io::ErrorKind::NotADirectory.into()),
-                Err(_) => self.mkdir(&at, 0o755)?,
+                // Somebody else may make it in the same moment.
+                Err(_) => match self.mkdir(&at, 0o755) {
+                    Err(why) if why.kind() != io::ErrorKind::AlreadyExists => return Err(why),
+                    _ => {}
+                },
             }
         }
         Ok(())
