@@ -176,7 +176,8 @@ impl Lab {
         let (user, password) = &self.kept.account;
         let auth = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
         let entry = json!({ "auth": auth, "email": "lab@example.com" });
-        let secret = json!({ "auths": { "quay.io": entry, "cloud.openshift.com": entry, "registry.redhat.io": entry } });
+        let secret =
+            json!({ "auths": { "quay.io": entry, "cloud.openshift.com": entry, "registry.redhat.io": entry } });
         private(&dir.join("pull-secret.json"), secret.to_string().as_bytes())?;
         let key = dir.join("id_ed25519");
         if !key.exists() {
@@ -202,8 +203,7 @@ impl Kept {
         };
         // Both are held until both are known, so that they differ.
         let ((_one, bastion_port), (_other, mirror_port)) = (free()?, free()?);
-        let kept =
-            Self { bastion_port, mirror_port, account: ("openshift-release-dev+lab".into(), password) };
+        let kept = Self { bastion_port, mirror_port, account: ("openshift-release-dev+lab".into(), password) };
         private(&file, &serde_json::to_vec(&kept)?)?;
         Ok(kept)
     }
@@ -232,7 +232,8 @@ fn key_pair() -> Result<(String, String), LabError> {
     ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut seed).map_err(refused)?;
     let pair = ring::signature::Ed25519KeyPair::from_seed_unchecked(&seed)
         .map_err(|_| LabError::Key("the seed is no key".into()))?;
-    let public = pair.public_key().as_ref().try_into().map_err(|_| LabError::Key("the key has a wrong length".into()))?;
+    let public =
+        pair.public_key().as_ref().try_into().map_err(|_| LabError::Key("the key has a wrong length".into()))?;
     let pair = Ed25519Keypair {
         public: ssh_key::public::Ed25519PublicKey(public),
         private: Ed25519PrivateKey::from_bytes(&seed),
@@ -289,9 +290,9 @@ async fn follow_bastion(scene: Arc<Scene>) {
     loop {
         tokio::time::sleep(Duration::from_millis(200)).await;
         let Ok(instances) = scene.cloud.find(Kind::Instance, &Tags::new()).await else { continue };
-        let bastion = instances.into_iter().find(|one| {
-            one.state == "running" && one.tags.get("Name").is_some_and(|name| name.ends_with("bastion"))
-        });
+        let bastion = instances
+            .into_iter()
+            .find(|one| one.state == "running" && one.tags.get("Name").is_some_and(|name| name.ends_with("bastion")));
         let running = scene.machines.machine("bastion");
         match (bastion, running) {
             (Some(instance), None) => match boot(&scene, &instance).await {

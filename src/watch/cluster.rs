@@ -15,6 +15,8 @@ use super::{BackOff, Out};
 /// How often the API is asked whether it is there, and `oc` for the whole picture.
 const ASK_EVERY: Duration = Duration::from_secs(10);
 const OC_EVERY: Duration = Duration::from_secs(7);
+/// How long to wait for a kubeconfig that the installer has not written yet.
+const NOT_YET: Duration = Duration::from_secs(3);
 /// Unanswered questions before a new tunnel is opened.
 const PATIENCE: u32 = 3;
 /// Tunnels that failed in a row before `oc` is asked for a while.
@@ -70,7 +72,12 @@ async fn by_api(host: &dyn Host, path: &str, changes: &Changes, out: &Out) -> Re
         what: path.to_owned(),
         why: error.to_string(),
     };
-    let Some(kubeconfig) = host.get(path).await? else { return Ok(false) };
+    let kubeconfig = loop {
+        match host.get(path).await? {
+            Some(kubeconfig) => break kubeconfig,
+            None => tokio::time::sleep(NOT_YET).await,
+        }
+    };
     let (name, port) = api::server(&kubeconfig).map_err(wrong)?;
     let tunnel = host.tunnel(&name, port).await?;
     let local: SocketAddr = tunnel.local();

@@ -114,7 +114,7 @@ impl Options {
         cmd = match from {
             Origin::Boot => cmd,
             Origin::After(position) => cmd.arg(format!("--after-cursor={}", position.cursor)),
-            Origin::Time(at) => cmd.arg(format!("--since=@{}", seconds_after(*at))),
+            Origin::Time(at) => cmd.arg(format!("--since=@{}", seconds(*at))),
         };
         self.output(cmd)
     }
@@ -143,7 +143,7 @@ pub enum Origin {
     /// The start of the present boot.
     Boot,
     After(Position),
-    /// Later than this.
+    /// At this time and later.
     Time(Timestamp),
 }
 
@@ -161,10 +161,10 @@ impl Position {
     }
 }
 
-/// The microsecond after `at`, as seconds since the epoch.
-fn seconds_after(at: Timestamp) -> String {
-    let next = at.as_microsecond().saturating_add(1);
-    format!("{}.{:06}", next.div_euclid(1_000_000), next.rem_euclid(1_000_000))
+/// Seconds since the epoch with microseconds, as journalctl takes them behind an `@`.
+fn seconds(at: Timestamp) -> String {
+    let micros = at.as_microsecond();
+    format!("{}.{:06}", micros.div_euclid(1_000_000), micros.rem_euclid(1_000_000))
 }
 
 /// What reads along: called with every line after it is recorded; what it answers is emitted.
@@ -175,8 +175,15 @@ pub type Reader<'a> = &'a mut (dyn FnMut(&LogLine) -> Vec<Observed> + Send);
 /// # Errors
 /// Only when the host refuses us, or says that it cannot do this at all. Everything else is tried again.
 pub async fn follow(host: Arc<dyn Host>, options: Options, out: &Out, reader: Reader<'_>) -> Result<(), HostError> {
-    let mut state =
-        State { last: options.start.clone(), boot: None, batch: Vec::new(), oldest: None, options, out: out.clone() };
+    let mut state = State {
+        last: options.start.clone(),
+        same: options.start.iter().map(|start| start.cursor.clone()).collect(),
+        boot: None,
+        batch: Vec::new(),
+        oldest: None,
+        options,
+        out: out.clone(),
+    };
     let mut back_off = BackOff::new();
     let mut complaint = String::new();
     loop {
@@ -208,6 +215,8 @@ fn first_entry(output: &[u8]) -> Option<Entry> {
 
 struct State {
     last: Option<Position>,
+    /// Cursors of all lines of the same microsecond as the last one: reading on by time brings them again.
+    same: Vec<String>,
     boot: Option<String>,
     batch: Vec<LogLine>,
     /// When the first line of the batch came.
@@ -337,9 +346,13 @@ impl State {
     }
 
     async fn take(&mut self, entry: Entry, reader: Reader<'_>) {
-        if self.last.as_ref().is_some_and(|last| last.cursor == entry.cursor) {
+        if self.same.contains(&entry.cursor) {
             return;
         }
+        if self.last.as_ref().is_none_or(|last| last.at != entry.at) {
+            self.same.clear();
+        }
+        self.same.push(entry.cursor.clone());
         if self.boot.as_ref().is_some_and(|boot| *boot != entry.boot) {
             self.flush(reader).await;
             self.gap("the node has rebooted; the last lines before that may be missing").await;

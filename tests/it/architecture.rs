@@ -56,7 +56,8 @@ fn no_arrow_points_up() {
             continue;
         }
         let text = fs::read_to_string(&file).unwrap();
-        let code: String = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+        let code: String =
+            text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
         for other in used(&code) {
             let known = src.join(&other).is_dir() || src.join(format!("{other}.rs")).is_file();
             let up = floor(&other) > floor(&module);

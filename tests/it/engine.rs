@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bartizan::engine::runner::Steps;
-use bartizan::engine::{Command, Ending, Hands, Options, Probe, Ran, Recovery, Resume, Runner, Step, StepCx, StepError};
+use bartizan::engine::{
+    Command, Ending, Hands, Options, Probe, Ran, Recovery, Resume, Runner, Step, StepCx, StepError,
+};
 use bartizan::model::RunModel;
 use bartizan::model::event::*;
 use bartizan::model::plan::{Plan, StageId, StagePlan, StepId, StepPlan};
@@ -52,7 +54,9 @@ impl Step<Outside> for Make {
     }
     async fn run(&self, cx: &StepCx<Outside>) -> Result<Ran, StepError> {
         match self.kind {
-            Kind::Flaky if cx.world.tries.fetch_add(1, Ordering::SeqCst) < 2 => return Err(StepError::transient("not yet")),
+            Kind::Flaky if cx.world.tries.fetch_add(1, Ordering::SeqCst) < 2 => {
+                return Err(StepError::transient("not yet"));
+            }
             Kind::Broken if !cx.world.repaired.load(Ordering::SeqCst) => {
                 return Err(StepError::fatal("broken").exit(5));
             }

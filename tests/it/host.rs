@@ -431,7 +431,7 @@ async fn the_link_tells_how_it_is() {
                 Data::Link { link: LinkName::Ssh, state } => states.push(state),
                 other => panic!("{other:?}"),
             },
-            Entry::Lines { .. } => panic!("lines"),
+            Entry::Lines { .. } | Entry::Model(_) | Entry::Finish => panic!("lines"),
         }
     }
     assert_eq!(states.first(), Some(&LinkState::Up));

@@ -193,6 +193,7 @@ async fn follow(
                     meanwhile(seen.lines.len());
                 }
                 Recorded::Event(data, _) => seen.events.push(*data),
+                Recorded::Model(_) | Recorded::Finish => {}
             }
             if enough(&seen) {
                 break;
@@ -206,6 +207,7 @@ async fn follow(
         match record {
             Recorded::Lines { lines, .. } => seen.lines.extend(lines),
             Recorded::Event(data, _) => seen.events.push(*data),
+            Recorded::Model(_) | Recorded::Finish => {}
         }
     }
     task.await.unwrap().unwrap();

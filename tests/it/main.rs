@@ -7,9 +7,9 @@ mod engine;
 mod host;
 mod journal;
 #[cfg(feature = "lab")]
-mod ocp;
-#[cfg(feature = "lab")]
 mod lab;
+#[cfg(feature = "lab")]
+mod ocp;
 mod record;
 mod registry;
 mod spec;

@@ -40,7 +40,12 @@ async fn bastion(lab: &Lab) -> (std::sync::Arc<Machine>, String) {
     let instance = make(
         Kind::Instance,
         "edge-lab-bastion",
-        &[("SubnetId", &subnet.id), ("KeyName", "key"), ("RootVolumeSize", "120"), ("AssociatePublicIpAddress", "true")],
+        &[
+            ("SubnetId", &subnet.id),
+            ("KeyName", "key"),
+            ("RootVolumeSize", "120"),
+            ("AssociatePublicIpAddress", "true"),
+        ],
     );
     cloud.create(&instance).await.unwrap();
     for _ in 0..200 {
@@ -139,10 +144,13 @@ async fn a_release_is_mirrored_and_a_cluster_is_installed_from_it() {
     install_config(&lab, &bastion, &subnet, &ca);
     let (code, log) = install(&bastion).await;
     assert_eq!(code, 0, "{log}");
-    for text in ["Creating infrastructure resources", "API v1.31.7 up", "Bootstrap status: complete", "Install complete!"] {
+    for text in
+        ["Creating infrastructure resources", "API v1.31.7 up", "Bootstrap status: complete", "Install complete!"]
+    {
         assert!(log.contains(text), "{text} is not in\n{log}");
     }
-    let (code, operators, _) = bastion.run("oc --kubeconfig /home/ec2-user/install/auth/kubeconfig get co -o json").await;
+    let (code, operators, _) =
+        bastion.run("oc --kubeconfig /home/ec2-user/install/auth/kubeconfig get co -o json").await;
     assert_eq!(code, 0);
     let operators: Value = serde_json::from_str(&operators).unwrap();
     assert!(operators["items"].as_array().unwrap().len() > 30);

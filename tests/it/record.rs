@@ -23,7 +23,13 @@ fn opened() -> Data {
 }
 
 fn line(text: &str) -> LogLine {
-    LogLine { at: Timestamp::UNIX_EPOCH, unit: "u".into(), level: Level::Info, text: text.into(), cursor: Some(text.into()) }
+    LogLine {
+        at: Timestamp::UNIX_EPOCH,
+        unit: "u".into(),
+        level: Level::Info,
+        text: text.into(),
+        cursor: Some(text.into()),
+    }
 }
 
 #[test]
@@ -141,12 +147,18 @@ async fn a_slow_follower_gets_every_event() {
 }
 
 fn any_event() -> impl Strategy<Value = Data> {
-    let step = prop_oneof![Just("06-image-sync/copy"), Just("08-install/bootstrap"), Just("no/such")].prop_map(StepId::new);
+    let step =
+        prop_oneof![Just("06-image-sync/copy"), Just("08-install/bootstrap"), Just("no/such")].prop_map(StepId::new);
     let text = "[a-z]{0,8}";
     prop_oneof![
         (step.clone(), 0..4u32).prop_map(|(step, attempt)| Data::StepStarted { step, attempt, host: None }),
-        (step.clone(), any::<u64>(), any::<Option<u64>>())
-            .prop_map(|(step, done, total)| Data::StepProgress { step, done, total, unit: Unit::Bytes, note: None }),
+        (step.clone(), any::<u64>(), any::<Option<u64>>()).prop_map(|(step, done, total)| Data::StepProgress {
+            step,
+            done,
+            total,
+            unit: Unit::Bytes,
+            note: None
+        }),
         (step.clone(), any::<bool>()).prop_map(|(step, good)| Data::StepEnded {
             step,
             attempt: 1,
@@ -154,11 +166,20 @@ fn any_event() -> impl Strategy<Value = Data> {
             elapsed_ms: 1,
             evidence: vec![],
         }),
-        (step, any::<u64>()).prop_map(|(step, after_ms)| Data::StepRetry { step, next_attempt: 2, after_ms, why: "w".into() }),
+        (step, any::<u64>()).prop_map(|(step, after_ms)| Data::StepRetry {
+            step,
+            next_attempt: 2,
+            after_ms,
+            why: "w".into()
+        }),
         prop_oneof![Just("07-install-config"), Just("nowhere")]
             .prop_map(|stage| Data::Rewound { stage: StageId::new(stage), because: "b".into() }),
-        (text, any::<u64>(), any::<u64>())
-            .prop_map(|(source, first, count)| Data::Lines { source, first, count, bytes: count }),
+        (text, any::<u64>(), any::<u64>()).prop_map(|(source, first, count)| Data::Lines {
+            source,
+            first,
+            count,
+            bytes: count
+        }),
         (text, text).prop_map(|(key, value)| Data::Fact { key, value }),
         (text, any::<u64>()).prop_map(|(image, bytes)| Data::Sync(SyncEvent::Progress { image, bytes, rate: None })),
         (text, text).prop_map(|(stage, evidence)| {

@@ -3,13 +3,18 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on stops")]
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bartizan::cluster::{self, Kind, csr, operators};
-use bartizan::model::event::{BootStage, CsrState, Data, Level, LogLine, Observed, Tri};
+use bartizan::host::{Cmd, Host, HostError, Output, Stdin, StreamItem, Tunnel};
+use bartizan::model::event::{BootStage, CsrState, Data, Level, LinkState, LogLine, Observed, Tri};
 use bartizan::record::Sink;
 use bartizan::record::sink::Entry as Recorded;
 use bartizan::watch::bootkube::{self, Recogniser};
 use bartizan::watch::{Out, installer, records};
+use futures::StreamExt;
+use futures::stream::BoxStream;
 use jiff::Timestamp;
 use proptest::prelude::*;
 use serde_json::json;
@@ -357,7 +362,9 @@ async fn the_installer_s_log_gives_phases_with_deadlines_and_no_password() {
         })
         .collect();
     let out = Out::new(sink, CancellationToken::new());
-    installer::follow(futures::stream::iter(lines), installer::Phases::new(), "/home/core/install-1", &out).await.unwrap();
+    installer::follow(futures::stream::iter(lines), installer::Phases::new(), "/home/core/install-1", &out)
+        .await
+        .unwrap();
     drop(out);
     let (mut phases, mut texts, mut last) = (Vec::new(), Vec::new(), None);
     while let Some(record) = records.recv().await {
@@ -373,10 +380,11 @@ async fn the_installer_s_log_gives_phases_with_deadlines_and_no_password() {
                 }
                 other => panic!("{other:?}"),
             },
+            Recorded::Model(_) | Recorded::Finish => {}
         }
     }
     assert_eq!(texts.len(), INSTALLER_LOG.lines().count());
-    assert_eq!(last, Some(offset.to_string()));
+    assert_eq!(last, Some(format!("/home/core/install-1#{offset}")));
     assert!(!texts.iter().any(|text| text.contains("aBcDe")), "{texts:?}");
     assert_eq!(texts[17], r#"Login to the console with user: "kubeadmin", and password: "[redacted]""#);
     assert!(texts[16].ends_with("run     export KUBECONFIG=/root/c1/auth/kubeconfig"), "{}", texts[16]);
@@ -530,10 +538,76 @@ proptest! {
     }
 }
 
+/// A host that only knows `oc`, whose API has no Machines yet.
+struct OcHost(std::sync::atomic::AtomicUsize);
+
+#[async_trait::async_trait]
+impl Host for OcHost {
+    fn name(&self) -> &str {
+        "bastion"
+    }
+    async fn exec(&self, cmd: &Cmd) -> Result<Output, HostError> {
+        let line = cmd.line();
+        assert!(line.starts_with("oc --kubeconfig /c1/auth/kubeconfig --request-timeout=10s get "), "{line}");
+        let round = self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst) / Kind::ALL.len();
+        let items = if line.contains("get clusterversions.") {
+            json!([{"metadata": {"name": "version"}, "status": {"desired": {"version": "4.18.12"}, "conditions": [
+                {"type": "Progressing", "status": "True", "message": "Working towards 4.18.12: 7 of 9 done (77% complete)"}]}}])
+        } else if line.contains("get nodes ") && round == 0 {
+            json!([{"metadata": {"name": "m0", "labels": {"node-role.kubernetes.io/master": "", "node-role.kubernetes.io/control-plane": ""}},
+                "status": {"conditions": [{"type": "Ready", "status": "False", "message": "no CNI"}]}}])
+        } else if line.contains("get machines.") {
+            let stderr = b"error: the server doesn't have a resource type \"machines\"".to_vec();
+            return Ok(Output { status: 1, stdout: Vec::new(), stderr });
+        } else {
+            json!([])
+        };
+        Ok(Output { status: 0, stdout: json!({ "items": items }).to_string().into_bytes(), stderr: Vec::new() })
+    }
+    async fn stream(&self, _: &Cmd) -> Result<BoxStream<'static, Result<StreamItem, HostError>>, HostError> {
+        Ok(futures::stream::empty().boxed())
+    }
+    async fn put(&self, _: &str, _: Stdin, _: u32) -> Result<(), HostError> {
+        Ok(())
+    }
+    async fn get(&self, _: &str) -> Result<Option<Vec<u8>>, HostError> {
+        Ok(None)
+    }
+    async fn tunnel(&self, _: &str, _: u16) -> Result<Box<dyn Tunnel>, HostError> {
+        Err(HostError::Link { host: "bastion".into(), why: "no tunnels here".into() })
+    }
+}
+
+#[tokio::test]
+async fn without_a_tunnel_oc_is_asked_and_only_changes_are_told() {
+    let (sink, mut records) = Sink::channel(64);
+    let out = Out::new(sink, CancellationToken::new());
+    let host = Arc::new(OcHost(Default::default()));
+    let changes = cluster::Changes::new();
+    for _round in 0..2 {
+        let asked = bartizan::watch::cluster::follow_by_oc(host.clone(), "/c1/auth/kubeconfig", &changes, &out);
+        assert!(tokio::time::timeout(Duration::from_millis(500), asked).await.is_err());
+    }
+    drop(out);
+    let mut told = Vec::new();
+    while let Some(Recorded::Event(data, _)) = records.recv().await {
+        told.push(*data);
+    }
+    let [Data::Observed(Observed::ClusterVersion(version)), Data::Observed(node), rest @ ..] = told.as_slice() else {
+        panic!("{told:?}")
+    };
+    assert!(
+        rest.len() == 2 && rest.iter().all(|data| matches!(data, Data::Link { state: LinkState::Up, .. })),
+        "{rest:?}"
+    );
+    assert_eq!((version.done, version.progressing), (Some((7, 9)), Tri::True));
+    let Observed::Node { role, ready, message, .. } = node else { panic!("{node:?}") };
+    assert_eq!((role.as_str(), *ready, message.as_str()), ("control-plane,master", false, "no CNI"));
+}
+
 #[cfg(feature = "lab")]
 mod kube_api {
-    use std::sync::{Arc, Mutex};
-    use std::time::Duration;
+    use std::sync::Mutex;
 
     use axum::Router;
     use axum::body::Body;
@@ -542,7 +616,7 @@ mod kube_api {
     use axum::response::{IntoResponse, Response};
     use axum::routing::get;
     use bartizan::cluster::{Changes, ClusterApi, api, follow};
-    use bartizan::model::event::{LinkName, LinkState};
+    use bartizan::model::event::LinkName;
     use serde_json::Value;
     use tokio::sync::broadcast;
 

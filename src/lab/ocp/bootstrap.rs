@@ -33,8 +33,20 @@ const fn render(
 const RENDERS: &[Render] = &[
     render("openshift-manifests", "Moving OpenShift manifests in with the rest of them", &[], "", 0),
     render("api-bootstrap", "Rendering api manifests...", &["cluster-config-api"], "api-render", 15),
-    render("auth-api-bootstrap", "Rendering auth api manifests...", &["cluster-authentication-operator"], "auth-api-render", 19),
-    render("config-bootstrap", "Rendering cluster config manifests...", &["cluster-config-operator"], "config-render", 0),
+    render(
+        "auth-api-bootstrap",
+        "Rendering auth api manifests...",
+        &["cluster-authentication-operator"],
+        "auth-api-render",
+        19,
+    ),
+    render(
+        "config-bootstrap",
+        "Rendering cluster config manifests...",
+        &["cluster-config-operator"],
+        "config-render",
+        0,
+    ),
     render("cvo-bootstrap", "Rendering Cluster Version Operator Manifests...", &["release"], "cvo-render", 0),
     render("etcd-bootstrap", "Rendering CEO Manifests...", &["cluster-etcd-operator", "etcd"], "etcd-render", 0),
     render(
@@ -138,7 +150,9 @@ impl Node {
         let assets = &self.cluster.assets;
         let mut rules = String::new();
         for (source, mirrors) in &assets.pull.mirrors {
-            rules.push_str(&format!("[[registry]]\n  prefix = \"\"\n  location = \"{source}\"\n  mirror-by-digest-only = true\n\n"));
+            rules.push_str(&format!(
+                "[[registry]]\n  prefix = \"\"\n  location = \"{source}\"\n  mirror-by-digest-only = true\n\n"
+            ));
             for mirror in mirrors {
                 rules.push_str(&format!("  [[registry.mirror]]\n    location = \"{mirror}\"\n\n"));
             }
@@ -150,7 +164,10 @@ impl Node {
         for name in ["kubeconfig", "kubeconfig-loopback", "kubeconfig-kubelet"] {
             fs.write(&format!("/opt/openshift/auth/{name}"), assets.kubeconfig.as_bytes())?;
         }
-        fs.write("/etc/hostname", format!("{}\n", self.cluster.node("bootstrap").map_or("localhost", |node| &node.node)).as_bytes())?;
+        fs.write(
+            "/etc/hostname",
+            format!("{}\n", self.cluster.node("bootstrap").map_or("localhost", |node| &node.node)).as_bytes(),
+        )?;
         fs.mkdir_p("/etc/kubernetes/manifests")?;
         fs.mkdir_p("/var/log/openshift")?;
         Ok(())
@@ -313,11 +330,17 @@ impl Node {
                     records.service_end(Err(&died.message));
                     let code = died.status;
                     let meaning = if code == 1 { "FAILURE" } else { "n/a" };
-                    self.pen.systemd(UNIT, format!("bootkube.service: Main process exited, code=exited, status={code}/{meaning}"));
+                    self.pen.systemd(
+                        UNIT,
+                        format!("bootkube.service: Main process exited, code=exited, status={code}/{meaning}"),
+                    );
                     self.pen.systemd(UNIT, "bootkube.service: Failed with result 'exit-code'.");
                     self.sleep(5).await;
                     restarts += 1;
-                    self.pen.systemd(UNIT, format!("bootkube.service: Scheduled restart job, restart counter is at {restarts}."));
+                    self.pen.systemd(
+                        UNIT,
+                        format!("bootkube.service: Scheduled restart job, restart counter is at {restarts}."),
+                    );
                     self.pen.systemd(UNIT, "Stopped Bootstrap a Kubernetes cluster.");
                     self.pen.systemd(UNIT, "Started Bootstrap a Kubernetes cluster.");
                 }
@@ -372,8 +395,14 @@ impl Node {
                 break;
             }
         }
-        self.pen.container("wait-for-ceo", "I0301 10:16:04.118362       1 waitforceo.go:64] Cluster etcd operator bootstrapped successfully");
-        self.pen.container("wait-for-ceo", "I0301 10:16:04.118400       1 waitforceo.go:58] cluster-etcd-operator bootstrap etcd");
+        self.pen.container(
+            "wait-for-ceo",
+            "I0301 10:16:04.118362       1 waitforceo.go:64] Cluster etcd operator bootstrapped successfully",
+        );
+        self.pen.container(
+            "wait-for-ceo",
+            "I0301 10:16:04.118400       1 waitforceo.go:58] cluster-etcd-operator bootstrap etcd",
+        );
         records.stage_end("wait-for-ceo", Ok(()));
         self.url(records, "check-api-url", "api-dns-check.done", "API", "api", false).await;
         self.url(records, "check-api-int-url", "api-int-dns-check.done", "API-Int", "api-int", false).await;
@@ -416,7 +445,10 @@ impl Node {
                 self.pen.podman(verb, &image, render.container);
             }
             for part in ["assets/tls/ca.crt", "manifests/00_namespace.yaml", "manifests/99_bindings.yaml"] {
-                let line = format!("I0301 10:06:01.774215       1 render.go:98] Writing asset: /assets/{}/{part}", render.container);
+                let line = format!(
+                    "I0301 10:06:01.774215       1 render.go:98] Writing asset: /assets/{}/{part}",
+                    render.container
+                );
                 self.pen.numbered_container(render.container, &line);
                 self.sleep(3).await;
             }
@@ -431,7 +463,9 @@ impl Node {
     /// `podman run --quiet` of an image of the release.
     async fn pull(&self, name: &str) -> Result<(), Died> {
         let Some(image) = self.scene.payload.component(name) else {
-            let message = format!("F0301 10:06:00.875723       1 image.go:32] error: error: Unknown name requested, could not find {name} in UpdatePayload");
+            let message = format!(
+                "F0301 10:06:00.875723       1 image.go:32] error: error: Unknown name requested, could not find {name} in UpdatePayload"
+            );
             self.pen.line(UNIT, SCRIPT, &message);
             return Err(Died { status: 1, message });
         };
@@ -483,7 +517,10 @@ impl Node {
 
     async fn cloud_credentials(&self) -> Result<(), Died> {
         self.pull("cloud-credential-operator").await?;
-        self.pen.numbered_container("cco-render", "time=\"2025-03-01T10:08:03Z\" level=info msg=\"Rendering files to /assets/cco-bootstrap\"");
+        self.pen.numbered_container(
+            "cco-render",
+            "time=\"2025-03-01T10:08:03Z\" level=info msg=\"Rendering files to /assets/cco-bootstrap\"",
+        );
         self.sleep(6).await;
         Ok(())
     }
@@ -504,10 +541,14 @@ impl Node {
         }
         say("Starting temporary bootstrap control plane...");
         say("Copying static manifests from: /assets/bootstrap-manifests to: /etc/kubernetes/manifests");
-        say("Successfully copied static pod manifests: [bootstrap-pod.yaml cluster-version-operator.yaml etcd-member-pod.yaml kube-apiserver-pod.yaml kube-controller-manager-pod.yaml kube-scheduler-pod.yaml]");
+        say(
+            "Successfully copied static pod manifests: [bootstrap-pod.yaml cluster-version-operator.yaml etcd-member-pod.yaml kube-apiserver-pod.yaml kube-controller-manager-pod.yaml kube-scheduler-pod.yaml]",
+        );
         say("Waiting up to 20m0s for the Kubernetes API");
         self.sleep(5).await;
-        say("Still waiting for the Kubernetes API: Get \"https://localhost:6443/readyz\": dial tcp [::1]:6443: connect: connection refused");
+        say(
+            "Still waiting for the Kubernetes API: Get \"https://localhost:6443/readyz\": dial tcp [::1]:6443: connect: connection refused",
+        );
         self.sleep(20).await;
         self.cluster.mark(|marks| marks.api = true);
         say("API is up");
@@ -516,7 +557,9 @@ impl Node {
             self.pen.numbered_container("cluster-bootstrap", &line);
             if index == 3 {
                 say("[#1] failed to create some manifests:");
-                say("\"99_openshift-machineconfig_99-master-ssh.yaml\": unable to get REST mapping for \"99_openshift-machineconfig_99-master-ssh.yaml\": no matches for kind \"MachineConfig\" in version \"machineconfiguration.openshift.io/v1\"");
+                say(
+                    "\"99_openshift-machineconfig_99-master-ssh.yaml\": unable to get REST mapping for \"99_openshift-machineconfig_99-master-ssh.yaml\": no matches for kind \"MachineConfig\" in version \"machineconfiguration.openshift.io/v1\"",
+                );
             }
             self.sleep(2).await;
         }
@@ -539,12 +582,19 @@ impl Node {
             for (what, operand) in
                 [("API", "kubeapiservers"), ("scheduler", "kubeschedulers"), ("kcm", "kubecontrollermanagers")]
             {
-                say(&format!("Waiting up to 30m0s for condition: {what} should be available on at least two master nodes"));
+                say(&format!(
+                    "Waiting up to 30m0s for condition: {what} should be available on at least two master nodes"
+                ));
                 let nodes: Vec<_> =
                     self.cluster.masters().map(|node| format!("[{} at Current: 0, Traget: 5]", node.node)).collect();
-                say(&format!("polling will continue, last status: {operand}/cluster NodeStatuses:  {}", nodes.join(" ")));
+                say(&format!(
+                    "polling will continue, last status: {operand}/cluster NodeStatuses:  {}",
+                    nodes.join(" ")
+                ));
                 self.sleep(14).await;
-                say(&format!("condition \"{what} should be available on at least two master nodes\" has been satisfied, reason: {operand}/cluster has 2 nodes at revision 5"));
+                say(&format!(
+                    "condition \"{what} should be available on at least two master nodes\" has been satisfied, reason: {operand}/cluster has 2 nodes at revision 5"
+                ));
             }
             say("Waiting 30s to give load-balancers time to observe the self-hosted control-plane");
             self.sleep(30).await;
@@ -563,7 +613,12 @@ impl Node {
     }
 
     fn event(&self, name: &str) {
-        super::control_plane::event(&self.scene.kube, "kube-system", name, "Required control plane pods have been created");
+        super::control_plane::event(
+            &self.scene.kube,
+            "kube-system",
+            name,
+            "Required control plane pods have been created",
+        );
     }
 
     async fn progress(&self) {
@@ -579,7 +634,11 @@ impl Node {
         records.stage_end("wait-for-bootstrap-complete", Ok(()));
         let masters: Vec<_> = self.cluster.masters().map(|node| node.node.clone()).collect();
         if self.minor >= 16 && masters.len() > 1 {
-            self.pen.line(SERVICE, REPORT, "Waiting for at least 3 available IP addresses for the default/kubernetes service");
+            self.pen.line(
+                SERVICE,
+                REPORT,
+                "Waiting for at least 3 available IP addresses for the default/kubernetes service",
+            );
             for ready in 1..=2 {
                 self.sleep(5).await;
                 let names = masters.iter().take(ready).cloned().collect::<Vec<_>>().join(" ");
@@ -604,15 +663,35 @@ impl Node {
 /// File, resource and name of some of the manifests that cluster-bootstrap applies.
 const MANIFESTS: &[(&str, &str, &str)] = &[
     ("0000_00_cluster-version-operator_00_namespace.yaml", "namespaces.v1.", "openshift-cluster-version -n "),
-    ("0000_10_config-operator_01_apiservers.crd.yaml", "customresourcedefinitions.v1.apiextensions.k8s.io", "apiservers.config.openshift.io -n "),
+    (
+        "0000_10_config-operator_01_apiservers.crd.yaml",
+        "customresourcedefinitions.v1.apiextensions.k8s.io",
+        "apiservers.config.openshift.io -n ",
+    ),
     ("cluster-infrastructure-02-config.yml", "infrastructures.v1.config.openshift.io", "cluster -n "),
     ("cluster-ingress-02-config.yml", "ingresses.v1.config.openshift.io", "cluster -n "),
     ("cluster-network-02-config.yml", "networks.v1.config.openshift.io", "cluster -n "),
     ("image-digest-mirror-set.yaml", "imagedigestmirrorsets.v1.config.openshift.io", "image-digest-mirror -n "),
     ("kube-cloud-config.yaml", "secrets.v1.", "kube-cloud-cfg -n kube-system"),
-    ("machine-config-server-tls-secret.yaml", "secrets.v1.", "machine-config-server-tls -n openshift-machine-config-operator"),
+    (
+        "machine-config-server-tls-secret.yaml",
+        "secrets.v1.",
+        "machine-config-server-tls -n openshift-machine-config-operator",
+    ),
     ("openshift-config-secret-pull-secret.yaml", "secrets.v1.", "pull-secret -n openshift-config"),
-    ("99_openshift-cluster-api_master-machines-0.yaml", "machines.v1beta1.machine.openshift.io", "master-0 -n openshift-machine-api"),
-    ("99_openshift-cluster-api_worker-machineset-0.yaml", "machinesets.v1beta1.machine.openshift.io", "worker-us-east-2a -n openshift-machine-api"),
-    ("99_openshift-machineconfig_99-master-ssh.yaml", "machineconfigs.v1.machineconfiguration.openshift.io", "99-master-ssh -n "),
+    (
+        "99_openshift-cluster-api_master-machines-0.yaml",
+        "machines.v1beta1.machine.openshift.io",
+        "master-0 -n openshift-machine-api",
+    ),
+    (
+        "99_openshift-cluster-api_worker-machineset-0.yaml",
+        "machinesets.v1beta1.machine.openshift.io",
+        "worker-us-east-2a -n openshift-machine-api",
+    ),
+    (
+        "99_openshift-machineconfig_99-master-ssh.yaml",
+        "machineconfigs.v1.machineconfiguration.openshift.io",
+        "99-master-ssh -n ",
+    ),
 ];

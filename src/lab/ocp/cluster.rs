@@ -235,7 +235,11 @@ impl Scene {
     }
 
     /// Boot one machine of a cluster, reachable at its address.
-    pub async fn boot(&self, cluster: &Cluster, node: &NodePlan) -> Result<Arc<crate::lab::machines::Machine>, OcpError> {
+    pub async fn boot(
+        &self,
+        cluster: &Cluster,
+        node: &NodePlan,
+    ) -> Result<Arc<crate::lab::machines::Machine>, OcpError> {
         if let Some(machine) = self.machines.machine(&node.name) {
             return Ok(machine);
         }

@@ -32,7 +32,12 @@ const OPERATORS: &[(&str, Wave, u64, &str)] = &[
     ("cloud-credential", Wave::Early, 4, ""),
     ("config-operator", Wave::Early, 3, ""),
     ("etcd", Wave::Early, 10, "StaticPodsAvailable: 0 nodes are active; 3 nodes are at revision 0"),
-    ("kube-apiserver", Wave::Early, 8, "StaticPodsAvailable: 0 nodes are active; 1 node is at revision 0; 2 nodes are at revision 5"),
+    (
+        "kube-apiserver",
+        Wave::Early,
+        8,
+        "StaticPodsAvailable: 0 nodes are active; 1 node is at revision 0; 2 nodes are at revision 5",
+    ),
     ("kube-controller-manager", Wave::Early, 5, "StaticPodsAvailable: 0 nodes are active; 3 nodes are at revision 0"),
     ("kube-scheduler", Wave::Early, 5, "StaticPodsAvailable: 0 nodes are active; 3 nodes are at revision 0"),
     ("network", Wave::Early, 6, "The network is starting up"),
@@ -47,22 +52,52 @@ const OPERATORS: &[(&str, Wave, u64, &str)] = &[
     ("service-ca", Wave::Later, 4, ""),
     ("kube-storage-version-migrator", Wave::Later, 4, "KubeStorageVersionMigratorAvailable: Waiting for Deployment"),
     ("csi-snapshot-controller", Wave::Later, 3, ""),
-    ("storage", Wave::Later, 8, "AWSEBSCSIDriverOperatorCRAvailable: AWSEBSDriverControllerServiceControllerAvailable: Waiting for Deployment"),
+    (
+        "storage",
+        Wave::Later,
+        8,
+        "AWSEBSCSIDriverOperatorCRAvailable: AWSEBSDriverControllerServiceControllerAvailable: Waiting for Deployment",
+    ),
     ("openshift-apiserver", Wave::Later, 12, "APIServicesAvailable: PreconditionNotReady"),
     ("openshift-controller-manager", Wave::Later, 6, "Available: no pods available on any node."),
     ("node-tuning", Wave::Later, 5, "DaemonSet \"tuned\" has no available Pod(s)"),
     ("marketplace", Wave::Later, 4, ""),
     ("operator-lifecycle-manager", Wave::Later, 4, ""),
     ("operator-lifecycle-manager-catalog", Wave::Later, 2, ""),
-    ("operator-lifecycle-manager-packageserver", Wave::Later, 4, "ClusterServiceVersion openshift-operator-lifecycle-manager/packageserver observed in phase Failed"),
+    (
+        "operator-lifecycle-manager-packageserver",
+        Wave::Later,
+        4,
+        "ClusterServiceVersion openshift-operator-lifecycle-manager/packageserver observed in phase Failed",
+    ),
     ("olm", Wave::Later, 3, ""),
     ("insights", Wave::Later, 3, ""),
     ("openshift-samples", Wave::Workers, 4, ""),
     ("image-registry", Wave::Workers, 10, "Available: The deployment does not have available replicas"),
-    ("ingress", Wave::Workers, 18, "The \"default\" ingress controller reports Available=False: IngressControllerUnavailable: One or more status conditions indicate unavailable: DeploymentAvailable=False (DeploymentUnavailable: The deployment has Available status condition set to False (reason: MinimumReplicasUnavailable) with message: Deployment does not have minimum availability.)"),
-    ("monitoring", Wave::Workers, 16, "UpdatingPrometheusOperator: reconciling Prometheus Operator Admission Webhook Deployment failed: got 2 unavailable replicas"),
-    ("authentication", Wave::Workers, 14, "OAuthServerRouteEndpointAccessibleControllerAvailable: route \"openshift-authentication/oauth-openshift\": status does not have a valid host address"),
-    ("console", Wave::Workers, 12, "RouteHealthAvailable: failed to GET route (https://console-openshift-console.apps.DOMAIN): EOF"),
+    (
+        "ingress",
+        Wave::Workers,
+        18,
+        "The \"default\" ingress controller reports Available=False: IngressControllerUnavailable: One or more status conditions indicate unavailable: DeploymentAvailable=False (DeploymentUnavailable: The deployment has Available status condition set to False (reason: MinimumReplicasUnavailable) with message: Deployment does not have minimum availability.)",
+    ),
+    (
+        "monitoring",
+        Wave::Workers,
+        16,
+        "UpdatingPrometheusOperator: reconciling Prometheus Operator Admission Webhook Deployment failed: got 2 unavailable replicas",
+    ),
+    (
+        "authentication",
+        Wave::Workers,
+        14,
+        "OAuthServerRouteEndpointAccessibleControllerAvailable: route \"openshift-authentication/oauth-openshift\": status does not have a valid host address",
+    ),
+    (
+        "console",
+        Wave::Workers,
+        12,
+        "RouteHealthAvailable: failed to GET route (https://console-openshift-console.apps.DOMAIN): EOF",
+    ),
 ];
 
 /// What `/version` says for an OpenShift version: Kubernetes is 13 minor versions ahead.
@@ -86,7 +121,14 @@ pub async fn run(scene: Arc<Scene>, cluster: Arc<Cluster>) -> Result<(), OcpErro
     for node in &masters {
         let machine = plane.scene.boot(&plane.cluster, node).await?;
         let pen = Pen::new(machine, false);
-        pen.line("kubelet", "kubenswrapper", format!("I0301 10:09:11.402118    2411 server.go:491] \"Kubelet version\" kubeletVersion=\"{}\"", kubernetes(&plane.cluster.assets.version)));
+        pen.line(
+            "kubelet",
+            "kubenswrapper",
+            format!(
+                "I0301 10:09:11.402118    2411 server.go:491] \"Kubelet version\" kubeletVersion=\"{}\"",
+                kubernetes(&plane.cluster.assets.version)
+            ),
+        );
         pens.push(pen);
     }
     plane.cluster.until(|marks| marks.api).await;
@@ -96,8 +138,16 @@ pub async fn run(scene: Arc<Scene>, cluster: Arc<Cluster>) -> Result<(), OcpErro
     }
     futures::future::try_join_all(masters.iter().map(|node| plane.join(node, false))).await?;
     for pen in &pens {
-        pen.line("kubelet", "kubenswrapper", "I0301 10:11:40.118362    2411 kubelet_node_status.go:78] \"Successfully registered node\"");
-        pen.line("crio", "crio", "time=\"2025-03-01 10:11:42Z\" level=info msg=\"Got pod network &{Name:installer-5-master}\"");
+        pen.line(
+            "kubelet",
+            "kubenswrapper",
+            "I0301 10:11:40.118362    2411 kubelet_node_status.go:78] \"Successfully registered node\"",
+        );
+        pen.line(
+            "crio",
+            "crio",
+            "time=\"2025-03-01 10:11:42Z\" level=info msg=\"Got pod network &{Name:installer-5-master}\"",
+        );
     }
     plane.scene.sleep(15).await;
     plane.cluster.mark(|marks| marks.control_plane = true);
@@ -122,7 +172,8 @@ impl Plane {
         self.version(0, &[])?;
         for (name, ..) in OPERATORS {
             if self.store.get("clusteroperators", "", name).is_none() {
-                self.store.put(named("clusteroperators")?, json!({ "metadata": { "name": name }, "spec": {}, "status": {} }));
+                self.store
+                    .put(named("clusteroperators")?, json!({ "metadata": { "name": name }, "spec": {}, "status": {} }));
             }
         }
         for node in masters {
@@ -283,7 +334,8 @@ impl Plane {
         set("False", "NotEnoughEtcdMembers", "still waiting for three healthy etcd members")?;
         if stuck {
             let address = self.cluster.masters().last().map_or("", |node| node.address.as_str());
-            let message = format!("EtcdMembersDegraded: 2 of 3 members are available, NAME-PENDING-{address} has not started");
+            let message =
+                format!("EtcdMembersDegraded: 2 of 3 members are available, NAME-PENDING-{address} has not started");
             self.operator("etcd", "False", "True", Some(("EtcdMembers_UnhealthyMembers", &message)))?;
             return Ok(());
         }
@@ -378,15 +430,25 @@ impl Plane {
             if !told {
                 told = true;
                 let missing = "Got 0 worker nodes, 3 master nodes, 0 custom target nodes (none are schedulable or ready for ingress pods).";
-                let message = format!("ReadyIngressNodesAvailable: Authentication requires functional ingress which requires at least one schedulable and ready node. {missing}");
-                self.operator("authentication", "False", "True", Some(("ReadyIngressNodes_NoReadyIngressNodes", &message)))?;
+                let message = format!(
+                    "ReadyIngressNodesAvailable: Authentication requires functional ingress which requires at least one schedulable and ready node. {missing}"
+                );
+                self.operator(
+                    "authentication",
+                    "False",
+                    "True",
+                    Some(("ReadyIngressNodes_NoReadyIngressNodes", &message)),
+                )?;
                 for (name, wave, _, message) in OPERATORS {
                     if *wave == Wave::Workers && !message.is_empty() && *name != "authentication" {
                         let message = self.fill(message);
                         self.operator(name, "False", "True", Some(("_Unavailable", &message)))?;
                     }
                 }
-                self.version(MANIFESTS * 9 / 10, &["authentication", "console", "image-registry", "ingress", "monitoring"])?;
+                self.version(
+                    MANIFESTS * 9 / 10,
+                    &["authentication", "console", "image-registry", "ingress", "monitoring"],
+                )?;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
@@ -439,7 +501,9 @@ impl Plane {
         let finished = done >= MANIFESTS;
         let message = match (finished, waiting) {
             (true, _) => format!("Cluster version is {version}"),
-            (false, []) => format!("Working towards {version}: {done} of {MANIFESTS} done ({}% complete)", done * 100 / MANIFESTS),
+            (false, []) => {
+                format!("Working towards {version}: {done} of {MANIFESTS} done ({}% complete)", done * 100 / MANIFESTS)
+            }
             (false, names) => format!(
                 "Working towards {version}: {done} of {MANIFESTS} done ({}% complete), waiting on {}",
                 done * 100 / MANIFESTS,
@@ -498,7 +562,13 @@ pub fn approve(store: &Store, name: &str) -> bool {
     let Some(resource) = Resource::named("csr") else { return false };
     store.update(resource, "", name, |csr| {
         if !has_condition(csr, "Approved") {
-            let mut approved = condition("Approved", "True", "KubectlApprove", "This CSR was approved by kubectl certificate approve.", &now());
+            let mut approved = condition(
+                "Approved",
+                "True",
+                "KubectlApprove",
+                "This CSR was approved by kubectl certificate approve.",
+                &now(),
+            );
             approved["lastUpdateTime"] = json!(now());
             csr["status"]["conditions"] = json!([approved]);
         }

@@ -39,11 +39,18 @@ pub fn start(
     tls::serve(listener, RustlsConfig::from_config(config), router, cancel)
 }
 
-async fn serve(State(api): State<Arc<Api>>, ConnectInfo(peer): ConnectInfo<Peer>, request: Request<Body>) -> Response<Body> {
+async fn serve(
+    State(api): State<Arc<Api>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    request: Request<Body>,
+) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path().to_owned();
     if !api.store.is_up() || api.cancel.is_cancelled() {
-        return json_answer(StatusCode::SERVICE_UNAVAILABLE, &status(503, "ServiceUnavailable", "apiserver is shutting down"));
+        return json_answer(
+            StatusCode::SERVICE_UNAVAILABLE,
+            &status(503, "ServiceUnavailable", "apiserver is shutting down"),
+        );
     }
     match path.as_str() {
         "/version" => return json_answer(StatusCode::OK, &api.version()),
@@ -83,7 +90,10 @@ async fn serve(State(api): State<Arc<Api>>, ConnectInfo(peer): ConnectInfo<Peer>
 
 fn bearer(headers: &HeaderMap) -> bool {
     // The kubeadmin token of the lab; the lab has no other accounts.
-    headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).is_some_and(|text| text == "Bearer sha256~lab")
+    headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|text| text == "Bearer sha256~lab")
 }
 
 impl Api {
@@ -284,7 +294,10 @@ struct Query {
 impl Query {
     fn parse(text: &str) -> Self {
         let value = |key: &str| {
-            text.split('&').filter_map(|pair| pair.split_once('=')).find(|(name, _)| *name == key).map(|(_, value)| value)
+            text.split('&')
+                .filter_map(|pair| pair.split_once('='))
+                .find(|(name, _)| *name == key)
+                .map(|(_, value)| value)
         };
         let yes = |key: &str| matches!(value(key), Some("true" | "1"));
         let selector = value("fieldSelector").map(|text| text.replace("%3D", "=").replace("%3d", "="));
@@ -387,9 +400,7 @@ fn json_answer(code: StatusCode, value: &Value) -> Response<Body> {
     answer
 }
 
-fn stream_answer(
-    lines: impl futures::Stream<Item = std::io::Result<Bytes>> + Send + 'static,
-) -> Response<Body> {
+fn stream_answer(lines: impl futures::Stream<Item = std::io::Result<Bytes>> + Send + 'static) -> Response<Body> {
     let mut answer = Response::new(Body::from_stream(lines));
     answer.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
     answer

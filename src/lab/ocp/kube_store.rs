@@ -56,9 +56,9 @@ impl Resource {
     pub fn named(text: &str) -> Option<&'static Self> {
         let text = text.to_lowercase();
         let plain = text.split('.').next().unwrap_or_default();
-        RESOURCES.iter().find(|known| {
-            known.plural == plain || known.kind.to_lowercase() == plain || known.short.contains(&plain)
-        })
+        RESOURCES
+            .iter()
+            .find(|known| known.plural == plain || known.kind.to_lowercase() == plain || known.short.contains(&plain))
     }
 
     pub fn at(group: &str, version: &str, plural: &str) -> Option<&'static Self> {

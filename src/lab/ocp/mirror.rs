@@ -171,7 +171,12 @@ impl Mirror {
     fn put_manifest(&self, repository: &str, reference: &str, bytes: &[u8]) -> Result<Answer, Answer> {
         let digest = payload::digest(bytes);
         let Ok(manifest) = serde_json::from_slice::<Value>(bytes) else {
-            return Err(registries::failure(StatusCode::BAD_REQUEST, "MANIFEST_INVALID", "manifest invalid", json!({})));
+            return Err(registries::failure(
+                StatusCode::BAD_REQUEST,
+                "MANIFEST_INVALID",
+                "manifest invalid",
+                json!({}),
+            ));
         };
         if is_digest(reference) && reference != digest {
             return Err(registries::failure(
@@ -182,7 +187,12 @@ impl Mirror {
             ));
         }
         if !is_digest(reference) && !is_tag(reference) {
-            return Err(registries::failure(StatusCode::NOT_FOUND, "TAG_INVALID", "manifest tag did not match URI", json!({})));
+            return Err(registries::failure(
+                StatusCode::NOT_FOUND,
+                "TAG_INVALID",
+                "manifest tag did not match URI",
+                json!({}),
+            ));
         }
         let blobs = manifest["layers"].as_array().into_iter().flatten().chain([&manifest["config"]]);
         for blob in blobs.filter_map(|blob| blob["digest"].as_str()) {
@@ -195,7 +205,8 @@ impl Mirror {
                 ));
             }
         }
-        for child in manifest["manifests"].as_array().into_iter().flatten().filter_map(|child| child["digest"].as_str()) {
+        for child in manifest["manifests"].as_array().into_iter().flatten().filter_map(|child| child["digest"].as_str())
+        {
             if self.manifest_digest(repository, child).is_none() {
                 return Err(registries::failure(
                     StatusCode::BAD_REQUEST,
@@ -238,7 +249,10 @@ impl Mirror {
         for tag in self.tags(repository) {
             if self.manifest_digest(repository, &tag).as_deref() == Some(digest) {
                 // A tag that is left over names nothing and answers 404.
-                let _ = self.machine.fs().remove(&self.path(&format!("repositories/{repository}/_manifests/tags/{tag}/current/link")));
+                let _ = self
+                    .machine
+                    .fs()
+                    .remove(&self.path(&format!("repositories/{repository}/_manifests/tags/{tag}/current/link")));
             }
         }
         true
@@ -294,10 +308,9 @@ impl Mirror {
     async fn add(&self, repository: &str, id: &str, headers: &HeaderMap, body: Body) -> Result<(), Answer> {
         let hashing = self.uploads.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
         let Some(mut hashing) = hashing else { return Err(no_upload()) };
-        let start = headers
-            .get(header::CONTENT_RANGE)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|text| text.split('-').next().and_then(|first| first.trim_start_matches("bytes ").parse::<u64>().ok()));
+        let start = headers.get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok()).and_then(|text| {
+            text.split('-').next().and_then(|first| first.trim_start_matches("bytes ").parse::<u64>().ok())
+        });
         if start.is_some_and(|start| start != hashing.size) {
             let size = hashing.size;
             self.uploads.lock().unwrap_or_else(PoisonError::into_inner).insert(id.into(), hashing);
@@ -314,7 +327,12 @@ impl Mirror {
                 Some(Err(why)) => {
                     let _ = self.machine.fs().remove(&full);
                     let detail = json!(why.to_string());
-                    return Err(registries::failure(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", "unknown error", detail));
+                    return Err(registries::failure(
+                        StatusCode::INTERNAL_SERVER_ERROR,
+                        "UNKNOWN",
+                        "unknown error",
+                        detail,
+                    ));
                 }
                 None => {}
             }
@@ -356,7 +374,10 @@ impl Mirror {
         if let Some((parent, _)) = target.rsplit_once('/') {
             self.machine.fs().mkdir_p(parent).map_err(|why| self.broken(&blob, &why))?;
         }
-        self.machine.fs().rename(&self.path(&format!("{folder}/data")), &target).map_err(|why| self.broken(&blob, &why))?;
+        self.machine
+            .fs()
+            .rename(&self.path(&format!("{folder}/data")), &target)
+            .map_err(|why| self.broken(&blob, &why))?;
         let _ = self.machine.fs().remove(&self.path(&folder));
         self.write(&Self::link(repository, "_layers", digest), digest.as_bytes())?;
         let _ = self.stored.send(Stored::Blob(hashing.size));
@@ -409,7 +430,9 @@ async fn handle(
             }
             registries::answer(StatusCode::OK, &json_type, json!({ "name": repository, "tags": tags }).to_string())
         }
-        ("GET" | "HEAD", Place::Manifest { repository, reference }) => mirror.get_manifest(head, &repository, &reference),
+        ("GET" | "HEAD", Place::Manifest { repository, reference }) => {
+            mirror.get_manifest(head, &repository, &reference)
+        }
         ("PUT", Place::Manifest { repository, reference }) => {
             let bytes = axum::body::to_bytes(body, 4 << 20).await.map_err(|_| {
                 registries::failure(StatusCode::BAD_REQUEST, "MANIFEST_INVALID", "manifest invalid", json!({}))
@@ -452,13 +475,19 @@ async fn handle(
         }
         ("PATCH", Place::Upload { repository, id }) => {
             mirror.add(&repository, &id, headers, body).await?;
-            let size = mirror.uploads.lock().unwrap_or_else(PoisonError::into_inner).get(&id).map_or(0, |open| open.size);
+            let size =
+                mirror.uploads.lock().unwrap_or_else(PoisonError::into_inner).get(&id).map_or(0, |open| open.size);
             going_on(&repository, &id, size, StatusCode::ACCEPTED)
         }
         ("PUT", Place::Upload { repository, id }) => {
             let digest = parameters(query).get("digest").cloned().filter(|digest| is_digest(digest));
             let Some(digest) = digest else {
-                return Err(registries::failure(StatusCode::BAD_REQUEST, "DIGEST_INVALID", "digest missing", json!(null)));
+                return Err(registries::failure(
+                    StatusCode::BAD_REQUEST,
+                    "DIGEST_INVALID",
+                    "digest missing",
+                    json!(null),
+                ));
             };
             mirror.add(&repository, &id, &HeaderMap::new(), body).await?;
             mirror.finish(&repository, &id, &digest)?
@@ -508,8 +537,12 @@ fn created(repository: &str, digest: &str) -> Answer {
 fn going_on(repository: &str, id: &str, size: u64, status: StatusCode) -> Answer {
     let location = format!("/v2/{repository}/blobs/uploads/{id}?_state=lab");
     let range = format!("0-{}", size.saturating_sub(1));
-    let headers =
-        [("location", location.as_str()), ("docker-upload-uuid", id), ("range", range.as_str()), ("content-length", "0")];
+    let headers = [
+        ("location", location.as_str()),
+        ("docker-upload-uuid", id),
+        ("range", range.as_str()),
+        ("content-length", "0"),
+    ];
     registries::answer(status, &headers, Body::empty())
 }
 
@@ -525,7 +558,9 @@ fn parameters(query: &str) -> BTreeMap<String, String> {
     query
         .split('&')
         .filter_map(|pair| pair.split_once('='))
-        .map(|(key, value)| (key.to_owned(), value.replace("%3A", ":").replace("%3a", ":").replace("%2F", "/").replace("%2f", "/")))
+        .map(|(key, value)| {
+            (key.to_owned(), value.replace("%3A", ":").replace("%3a", ":").replace("%2F", "/").replace("%2f", "/"))
+        })
         .collect()
 }
 

@@ -119,7 +119,10 @@ impl Payload {
         let manifests = maker.archive(&[
             ("release-manifests/image-references", to_text(&references)),
             ("release-manifests/release-metadata", to_text(&metadata(version))),
-            ("release-manifests/0000_50_cloud-credential-operator_05-iam-ro-credentialsrequest.yaml", CREDENTIALS.into()),
+            (
+                "release-manifests/0000_50_cloud-credential-operator_05-iam-ro-credentialsrequest.yaml",
+                CREDENTIALS.into(),
+            ),
         ])?;
         let labels = json!({ "io.openshift.release": version, "io.openshift.release.base-image-digest": base.digest });
         let release = maker.image("release", RELEASE_REPOSITORY, arch, &labels, &[base, manifests]);
@@ -298,9 +301,9 @@ impl Maker {
     }
 
     fn hash(&self, name: &str, blocks: u64) -> Layer {
-        let seed = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
+        let seed = name
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
         let mut layer = Layer {
             seed,
             path: format!("usr/lib/{name}/{name}.bin"),

@@ -29,7 +29,10 @@ impl PullConfig {
     /// Ask for the manifest of `spec` (`quay.io/…@sha256:…`) as podman would. `Err` is podman's error.
     pub async fn pull(&self, machines: &Machines, spec: &str) -> Result<(), String> {
         let (repository, digest) = spec.split_once('@').unwrap_or((spec, ""));
-        let mirrors = self.mirrors.iter().filter(|(source, _)| repository == source || repository.starts_with(&format!("{source}/")));
+        let mirrors = self
+            .mirrors
+            .iter()
+            .filter(|(source, _)| repository == source || repository.starts_with(&format!("{source}/")));
         let (mut failures, mut any) = (Vec::new(), false);
         for (source, mirrors) in mirrors {
             for mirror in mirrors {
@@ -64,8 +67,10 @@ impl PullConfig {
         };
         let client = self.client(host, address).map_err(|why| format!("{ping}: {why}"))?;
         let url = format!("https://{host}:{}", address.port());
-        let answer = client.get(format!("{url}/v2/")).send().await.map_err(|why| format!("{ping}: {}", go(&why, host, port)))?;
-        let mut request = client.get(format!("{url}/v2/{repository}/manifests/{digest}")).header("accept", MANIFEST_TYPE);
+        let answer =
+            client.get(format!("{url}/v2/")).send().await.map_err(|why| format!("{ping}: {}", go(&why, host, port)))?;
+        let mut request =
+            client.get(format!("{url}/v2/{repository}/manifests/{digest}")).header("accept", MANIFEST_TYPE);
         if answer.status() == reqwest::StatusCode::UNAUTHORIZED
             && let Some((user, password)) = self.account(registry)
         {
@@ -89,11 +94,12 @@ impl PullConfig {
 
     fn client(&self, host: &str, address: std::net::SocketAddr) -> Result<reqwest::Client, String> {
         let roots = tls::roots(self.trust.as_bytes()).map_err(|why| why.to_string())?;
-        let config = rustls::ClientConfig::builder_with_provider(std::sync::Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|why| why.to_string())?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let config =
+            rustls::ClientConfig::builder_with_provider(std::sync::Arc::new(rustls::crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .map_err(|why| why.to_string())?
+                .with_root_certificates(roots)
+                .with_no_client_auth();
         reqwest::Client::builder()
             .tls_backend_preconfigured(config)
             .no_proxy()

@@ -180,7 +180,10 @@ mod tests {
 
     #[test]
     fn a_mistake_names_the_file() {
-        let wrong = Scenario::parse("x", "title = \"a\"\ndescription = \"b\"\nexpect = { exit = 0 }\n[[twist]]\nwhen = \"never\"\ndo = \"etcd.stuck\"\n");
+        let wrong = Scenario::parse(
+            "x",
+            "title = \"a\"\ndescription = \"b\"\nexpect = { exit = 0 }\n[[twist]]\nwhen = \"never\"\ndo = \"etcd.stuck\"\n",
+        );
         assert!(wrong.unwrap_err().to_string().contains("assets/scenarios/x.toml"));
     }
 }

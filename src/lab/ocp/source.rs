@@ -122,19 +122,23 @@ async fn serve(State(source): State<Arc<Source>>, method: Method, uri: Uri, head
         Place::Base => registries::answer(StatusCode::OK, &[("content-type", "application/json")], "true"),
         Place::Manifest { repository, reference } => source.manifest(head, &repository, &reference),
         Place::Tags { repository } => {
-            let tags = if repository == source.payload.release.repository { vec![source.payload.tag()] } else { vec![] };
+            let tags =
+                if repository == source.payload.release.repository { vec![source.payload.tag()] } else { vec![] };
             let body = json!({ "name": repository, "tags": tags }).to_string();
             registries::answer(StatusCode::OK, &[("content-type", "application/json")], body)
         }
         Place::Blob { digest, .. } => match source.payload.blob_size(&digest) {
             None => registries::blob_unknown(&digest),
-            Some(size) => registries::blob(head, &digest, size, &headers, |first| {
-                parts(source.clone(), digest.clone(), first)
-            }),
+            Some(size) => {
+                registries::blob(head, &digest, size, &headers, |first| parts(source.clone(), digest.clone(), first))
+            }
         },
-        Place::Catalog | Place::Uploads { .. } | Place::Upload { .. } => {
-            registries::failure(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "access to the requested resource is not authorized", json!({}))
-        }
+        Place::Catalog | Place::Uploads { .. } | Place::Upload { .. } => registries::failure(
+            StatusCode::UNAUTHORIZED,
+            "UNAUTHORIZED",
+            "access to the requested resource is not authorized",
+            json!({}),
+        ),
     }
 }
 

@@ -26,7 +26,21 @@ impl Tool for OcMirror {
     }
 
     async fn run(&self, mut cx: ToolCx) -> i32 {
-        let valued = ["c", "config", "workspace", "authfile", "parallel-images", "parallel-layers", "retry-times", "retry-delay", "image-timeout", "cache-dir", "log-level", "p", "port"];
+        let valued = [
+            "c",
+            "config",
+            "workspace",
+            "authfile",
+            "parallel-images",
+            "parallel-layers",
+            "retry-times",
+            "retry-delay",
+            "image-timeout",
+            "cache-dir",
+            "log-level",
+            "p",
+            "port",
+        ];
         let words = Words::parse(&cx.args, &valued);
         let version = self.0.payload.version.clone();
         if words.word(0) == "version" {
@@ -43,12 +57,21 @@ impl Tool for OcMirror {
             say(&mut cx, "ERROR", "use the --config flag and a docker:// destination").await;
             return 1;
         }
-        let authfile = words.get(&["authfile"]).map_or_else(|| format!("{}/.docker/config.json", home(&cx)), str::to_owned);
-        for line in ["👋 Hello, welcome to oc-mirror", "⚙️  setting up the environment for you...", "🔀 workflow mode: mirrorToMirror", "🕵️  going to discover the necessary images...", "🔍 collecting release images..."] {
+        let authfile =
+            words.get(&["authfile"]).map_or_else(|| format!("{}/.docker/config.json", home(&cx)), str::to_owned);
+        for line in [
+            "👋 Hello, welcome to oc-mirror",
+            "⚙️  setting up the environment for you...",
+            "🔀 workflow mode: mirrorToMirror",
+            "🕵️  going to discover the necessary images...",
+            "🔍 collecting release images...",
+        ] {
             say(&mut cx, "INFO", line).await;
         }
         let release = format!("quay.io/{RELEASE_REPOSITORY}:{}", self.0.payload.tag());
-        let (registry, prefix) = target.split_once('/').map_or((target.as_str(), String::new()), |(registry, rest)| (registry, format!("{rest}/")));
+        let (registry, prefix) = target
+            .split_once('/')
+            .map_or((target.as_str(), String::new()), |(registry, rest)| (registry, format!("{rest}/")));
         let request = json!({
             "action": "sync",
             "source": release,
@@ -102,7 +125,9 @@ impl Tool for OcMirror {
             say(&mut cx, "INFO", &format!(" ✓  {total} / {total} release images mirrored successfully")).await;
             self.resources(&mut cx, &words, &target).await;
         } else {
-            let line = format!(" ✗  {done} / {total} release images mirrored: Some release images failed to be mirrored - please check the logs");
+            let line = format!(
+                " ✗  {done} / {total} release images mirrored: Some release images failed to be mirrored - please check the logs"
+            );
             say(&mut cx, "INFO", &line).await;
         }
         say(&mut cx, "INFO", &format!("mirror time     : {:.1?}", started.elapsed())).await;
@@ -165,7 +190,10 @@ impl Tool for Skopeo {
             Some(found) => found,
             None => rest.rsplit_once(':').unwrap_or((rest, "latest")),
         };
-        let user = words.get(&["creds"]).and_then(|text| text.split_once(':')).map(|(user, password)| (user.to_owned(), password.to_owned()));
+        let user = words
+            .get(&["creds"])
+            .and_then(|text| text.split_once(':'))
+            .map(|(user, password)| (user.to_owned(), password.to_owned()));
         let user = user.or_else(|| account(&cx, &words, registry));
         let mut ca = String::new();
         if let Some(folder) = words.get(&["cert-dir"]).map(|folder| path(&cx, folder)) {
@@ -201,11 +229,18 @@ impl Tool for Skopeo {
                 timeout: Duration::from_secs(30),
             };
         }
-        let failed = |why: String| format!("time=\"{}\" level=fatal msg=\"Error parsing image name \\\"docker://{image}\\\": {why}\"\n", super::super::kube_store::now());
+        let failed = |why: String| {
+            format!(
+                "time=\"{}\" level=fatal msg=\"Error parsing image name \\\"docker://{image}\\\": {why}\"\n",
+                super::super::kube_store::now()
+            )
+        };
         let answer = match net::ask(&self.0, &cx.machine, &asked).await {
             Ok(answer) => answer,
             Err((60, _)) => {
-                let why = format!("pinging container registry {registry}: Get \\\"https://{registry}/v2/\\\": tls: failed to verify certificate: x509: certificate signed by unknown authority");
+                let why = format!(
+                    "pinging container registry {registry}: Get \\\"https://{registry}/v2/\\\": tls: failed to verify certificate: x509: certificate signed by unknown authority"
+                );
                 err(&mut cx, failed(why)).await;
                 return 1;
             }
@@ -228,8 +263,12 @@ impl Tool for Skopeo {
         } else if words.get(&["format"]).is_some_and(|format| format.contains("Digest")) {
             format!("{digest}\n")
         } else {
-            let layers: Vec<&Value> = manifest["layers"].as_array().into_iter().flatten().map(|layer| &layer["digest"]).collect();
-            format!("{:#}\n", json!({ "Name": format!("{registry}/{repository}"), "Digest": digest, "RepoTags": [], "Architecture": "amd64", "Os": "linux", "Layers": layers }))
+            let layers: Vec<&Value> =
+                manifest["layers"].as_array().into_iter().flatten().map(|layer| &layer["digest"]).collect();
+            format!(
+                "{:#}\n",
+                json!({ "Name": format!("{registry}/{repository}"), "Digest": digest, "RepoTags": [], "Architecture": "amd64", "Os": "linux", "Layers": layers })
+            )
         };
         out(&mut cx, text).await;
         0

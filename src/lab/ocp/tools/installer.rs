@@ -53,7 +53,11 @@ impl Tool for Installer {
             out(&mut cx, format!("openshift-install {version}\nbuilt from commit 4f6b1d5d3c1e2a3b4c5d6e7f8091a2b3c4d5e6f7\nrelease image {image}\nrelease architecture amd64\n")).await;
             return 0;
         }
-        let log = Log { machine: cx.machine.clone(), path: format!("{folder}/.openshift_install.log"), debug: level == "debug" };
+        let log = Log {
+            machine: cx.machine.clone(),
+            path: format!("{folder}/.openshift_install.log"),
+            debug: level == "debug",
+        };
         let mut session = Session { scene: self.0.clone(), folder, log, env: cx.env, stderr: Mutex::new(cx.stderr) };
         session.debug(format!("OpenShift Installer {version}")).await;
         session.debug("Built from commit 4f6b1d5d3c1e2a3b4c5d6e7f8091a2b3c4d5e6f7").await;
@@ -86,7 +90,8 @@ struct Fatal(i32, String);
 
 impl From<CloudError> for Fatal {
     fn from(why: CloudError) -> Self {
-        let why = format!("failed to fetch Cluster: failed to generate asset \"Cluster\": failed to create cluster: {why}");
+        let why =
+            format!("failed to fetch Cluster: failed to generate asset \"Cluster\": failed to create cluster: {why}");
         Self(INFRASTRUCTURE, why)
     }
 }
@@ -167,7 +172,11 @@ impl Session {
     }
 
     fn store(&self, name: &str, text: impl AsRef<[u8]>) -> Result<(), Fatal> {
-        self.log.machine.fs().write(&self.file(name), text.as_ref()).map_err(|why| Fatal(1, format!("failed to write {name}: {why}")))
+        self.log
+            .machine
+            .fs()
+            .write(&self.file(name), text.as_ref())
+            .map_err(|why| Fatal(1, format!("failed to write {name}: {why}")))
     }
 
     /// The install config, from its file (which is consumed) or from the state of an earlier command.
@@ -180,7 +189,8 @@ impl Session {
             self.store(".openshift_install_state.json", format!("{state:#}"))?;
             return Ok(config);
         }
-        let state: Option<Value> = self.load(".openshift_install_state.json").and_then(|text| serde_json::from_str(&text).ok());
+        let state: Option<Value> =
+            self.load(".openshift_install_state.json").and_then(|text| serde_json::from_str(&text).ok());
         match state {
             Some(state) => Config::from_value(state["*installconfig.InstallConfig"]["config"].clone()),
             None => Err(invalid("no install-config.yaml in the target directory, and no terminal to ask for it")),
@@ -193,7 +203,10 @@ impl Session {
         let domain = format!("{}.{}", config.name, config.base_domain);
         self.store("manifests/cluster-config.yaml", format!("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: cluster-config-v1\n  namespace: kube-system\ndata:\n  cluster: {domain}\n"))?;
         self.store("manifests/cluster-infrastructure-02-config.yml", format!("apiVersion: config.openshift.io/v1\nkind: Infrastructure\nmetadata:\n  name: cluster\nstatus:\n  apiServerURL: https://api.{domain}:6443\n"))?;
-        self.store("openshift/99_openshift-cluster-api_master-machines-0.yaml", "apiVersion: machine.openshift.io/v1beta1\nkind: Machine\n")?;
+        self.store(
+            "openshift/99_openshift-cluster-api_master-machines-0.yaml",
+            "apiVersion: machine.openshift.io/v1beta1\nkind: Machine\n",
+        )?;
         if !config.pull().mirrors.is_empty() {
             let idms = json!({ "apiVersion": "config.openshift.io/v1", "kind": "ImageDigestMirrorSet", "metadata": { "name": "image-digest-mirror" }, "spec": { "imageDigestMirrors": config.raw["imageDigestSources"] } });
             self.store("manifests/image-digest-mirror-set.yaml", yaml_serde::to_string(&idms).unwrap_or_default())?;
@@ -236,7 +249,16 @@ impl Session {
         self.install_complete(&cluster).await?;
         let minutes = started.elapsed().as_secs_f64() * self.scene.clock.speed();
         self.debug("Time elapsed per stage:").await;
-        for (stage, part) in [("Infrastructure Pre-provisioning", 0.02), ("Network-infrastructure Provisioning", 0.05), ("Machine Provisioning", 0.05), ("Bootstrap Complete", 0.5), ("API", 0.1), ("Bootstrap Destroy", 0.04), ("Cluster Operators Available", 0.3), ("Cluster Operators Stable", 0.04)] {
+        for (stage, part) in [
+            ("Infrastructure Pre-provisioning", 0.02),
+            ("Network-infrastructure Provisioning", 0.05),
+            ("Machine Provisioning", 0.05),
+            ("Bootstrap Complete", 0.5),
+            ("API", 0.1),
+            ("Bootstrap Destroy", 0.04),
+            ("Cluster Operators Available", 0.3),
+            ("Cluster Operators Stable", 0.04),
+        ] {
             self.debug(format!("{stage:>35}: {}", elapsed(minutes * part))).await;
         }
         self.info(format!("Time elapsed: {}", elapsed(minutes))).await;
@@ -267,9 +289,15 @@ impl Session {
         self.store("metadata.json", metadata.to_string())?;
         let release = self.env.get("OPENSHIFT_INSTALL_RELEASE_IMAGE_OVERRIDE").cloned();
         if let Some(image) = &release {
-            self.say("warning", format!("Found override for release image ({image}). Please be warned, this is not advised")).await;
+            self.say(
+                "warning",
+                format!("Found override for release image ({image}). Please be warned, this is not advised"),
+            )
+            .await;
         }
-        let release = release.filter(|image| image.contains("@sha256:")).unwrap_or_else(|| Payload::pull_spec(&scene.payload.release));
+        let release = release
+            .filter(|image| image.contains("@sha256:"))
+            .unwrap_or_else(|| Payload::pull_spec(&scene.payload.release));
         self.info("Credentials loaded from the \"default\" profile in file \"/home/ec2-user/.aws/credentials\"").await;
         self.info("Skipping quota checks").await;
         self.info("Creating infrastructure resources...").await;
@@ -277,11 +305,18 @@ impl Session {
         self.info("Creating IAM role for master").await;
         self.info("Creating IAM role for worker").await;
         self.info("Started local control plane with envtest").await;
-        self.info(format!("Stored kubeconfig for envtest in: {}/.clusterapi_output/envtest.kubeconfig", self.folder)).await;
-        self.info("Running process: Cluster API with args [-v=2 --diagnostics-address=0 --health-addr=127.0.0.1:38475]").await;
+        self.info(format!("Stored kubeconfig for envtest in: {}/.clusterapi_output/envtest.kubeconfig", self.folder))
+            .await;
+        self.info(
+            "Running process: Cluster API with args [-v=2 --diagnostics-address=0 --health-addr=127.0.0.1:38475]",
+        )
+        .await;
         self.info("Running process: aws infrastructure provider with args [-v=4 --diagnostics-address=0]").await;
         self.info("Creating infra manifests...").await;
-        self.info(format!("Created manifest *v1beta2.AWSCluster, namespace=openshift-cluster-api-guests name={infra_id}")).await;
+        self.info(format!(
+            "Created manifest *v1beta2.AWSCluster, namespace=openshift-cluster-api-guests name={infra_id}"
+        ))
+        .await;
         self.info("Done creating infra manifests").await;
         self.info(format!("Creating kubeconfig entry for capi cluster {infra_id}")).await;
         let ca = Ca::make("kube-apiserver-lb-signer")?;
@@ -306,7 +341,12 @@ impl Session {
         scene.sleep(25).await;
         let made = |kind: Kind, name: String, properties: &[(&str, &str)]| Create {
             kind,
-            tags: [("Name".to_owned(), name.clone()), (owned.clone(), "owned".to_owned()), (capi.clone(), "owned".to_owned())].into(),
+            tags: [
+                ("Name".to_owned(), name.clone()),
+                (owned.clone(), "owned".to_owned()),
+                (capi.clone(), "owned".to_owned()),
+            ]
+            .into(),
             properties: properties.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
             token: name,
         };
@@ -315,9 +355,24 @@ impl Session {
             None => self.own_network(&made, &infra_id).await?,
         };
         let vpc = subnet.properties.get("VpcId").cloned().unwrap_or_default();
-        let group = made(Kind::SecurityGroup, format!("{infra_id}-controlplane"), &[("GroupName", &format!("{infra_id}-controlplane")), ("VpcId", &vpc), ("Description", "Kubernetes cluster control plane")]);
+        let group = made(
+            Kind::SecurityGroup,
+            format!("{infra_id}-controlplane"),
+            &[
+                ("GroupName", &format!("{infra_id}-controlplane")),
+                ("VpcId", &vpc),
+                ("Description", "Kubernetes cluster control plane"),
+            ],
+        );
         let group = scene.cloud.create(&group).await?;
-        scene.cloud.create(&made(Kind::LoadBalancer, format!("{infra_id}-int"), &[("Name", &format!("{infra_id}-int")), ("Scheme", "internal"), ("SubnetId", &subnet.id)])).await?;
+        scene
+            .cloud
+            .create(&made(
+                Kind::LoadBalancer,
+                format!("{infra_id}-int"),
+                &[("Name", &format!("{infra_id}-int")), ("Scheme", "internal"), ("SubnetId", &subnet.id)],
+            ))
+            .await?;
         self.info("Network infrastructure is ready").await;
         self.info("Creating Route53 records for control plane load balancer").await;
         scene.cloud.create(&made(Kind::HostedZone, domain.clone(), &[("Name", &domain), ("VpcId", &vpc)])).await?;
@@ -326,11 +381,23 @@ impl Session {
         let bucket = format!("openshift-bootstrap-data-{infra_id}");
         scene.cloud.create(&made(Kind::Bucket, bucket.clone(), &[("Bucket", &bucket)])).await?;
         let mut nodes = Vec::new();
-        let names: Vec<String> = std::iter::once("bootstrap".to_owned()).chain((0..config.masters).map(|index| format!("master-{index}"))).collect();
+        let names: Vec<String> = std::iter::once("bootstrap".to_owned())
+            .chain((0..config.masters).map(|index| format!("master-{index}")))
+            .collect();
         for name in &names {
             let full = format!("{infra_id}-{name}");
-            self.info(format!("Created manifest *v1beta1.Machine, namespace=openshift-cluster-api-guests name={full}")).await;
-            let create = made(Kind::Instance, full.clone(), &[("SubnetId", &subnet.id), ("InstanceType", "m6i.xlarge"), ("SecurityGroupIds", &group.id), ("ImageId", "ami-0f736c64d5751d7e6")]);
+            self.info(format!("Created manifest *v1beta1.Machine, namespace=openshift-cluster-api-guests name={full}"))
+                .await;
+            let create = made(
+                Kind::Instance,
+                full.clone(),
+                &[
+                    ("SubnetId", &subnet.id),
+                    ("InstanceType", "m6i.xlarge"),
+                    ("SecurityGroupIds", &group.id),
+                    ("ImageId", "ami-0f736c64d5751d7e6"),
+                ],
+            );
             let instance = scene.cloud.create(&create).await?;
             nodes.push(node_plan(name, &instance));
         }
@@ -341,7 +408,8 @@ impl Session {
         }
         let machines: Vec<String> = names.iter().map(|name| format!("{infra_id}-{name}")).collect();
         let until = self.until(15);
-        self.info(format!("Waiting up to 15m0s (until {until}) for machines [{}] to provision...", machines.join(" "))).await;
+        self.info(format!("Waiting up to 15m0s (until {until}) for machines [{}] to provision...", machines.join(" ")))
+            .await;
         for machine in &machines {
             self.debug(format!("Machine {machine} has not yet provisioned: Pending")).await;
         }
@@ -371,10 +439,18 @@ impl Session {
     }
 
     /// A network of its own, when the install config names no subnets.
-    async fn own_network(&self, made: &(dyn Fn(Kind, String, &[(&str, &str)]) -> Create + Sync), infra_id: &str) -> Result<Resource, Fatal> {
+    async fn own_network(
+        &self,
+        made: &(dyn Fn(Kind, String, &[(&str, &str)]) -> Create + Sync),
+        infra_id: &str,
+    ) -> Result<Resource, Fatal> {
         let cloud = &self.scene.cloud;
         let vpc = cloud.create(&made(Kind::Vpc, format!("{infra_id}-vpc"), &[("CidrBlock", "10.0.0.0/16")])).await?;
-        let subnet = made(Kind::Subnet, format!("{infra_id}-subnet-private"), &[("CidrBlock", "10.0.0.0/20"), ("VpcId", &vpc.id)]);
+        let subnet = made(
+            Kind::Subnet,
+            format!("{infra_id}-subnet-private"),
+            &[("CidrBlock", "10.0.0.0/20"), ("VpcId", &vpc.id)],
+        );
         Ok(cloud.create(&subnet).await?)
     }
 
@@ -387,7 +463,9 @@ impl Session {
         let url = format!("https://api.{}:6443", cluster.assets.domain);
         let until = self.until(20);
         self.info(format!("Waiting up to 20m0s (until {until}) for the Kubernetes API at {url}...")).await;
-        let refused = format!("Still waiting for the Kubernetes API: Get \"{url}/version\": dial tcp 10.0.5.9:6443: connect: connection refused");
+        let refused = format!(
+            "Still waiting for the Kubernetes API: Get \"{url}/version\": dial tcp 10.0.5.9:6443: connect: connection refused"
+        );
         if !self.wait(20, Some(&refused), || self.scene.kube.is_up()).await {
             self.say("error", format!("Bootstrap failed to complete: Get \"{url}/version\": dial tcp 10.0.5.9:6443: connect: connection refused")).await;
             self.say("error", "Failed waiting for Kubernetes API. This error usually happens when there is a problem on the bootstrap host that prevents creating a temporary control plane.").await;
@@ -440,13 +518,22 @@ impl Session {
     async fn install_complete(&mut self, cluster: &Arc<Cluster>) -> Result<(), Fatal> {
         let domain = cluster.assets.domain.clone();
         let until = self.until(40);
-        self.info(format!("Waiting up to 40m0s (until {until}) for the cluster at https://api.{domain}:6443 to initialize...")).await;
+        self.info(format!(
+            "Waiting up to 40m0s (until {until}) for the cluster at https://api.{domain}:6443 to initialize..."
+        ))
+        .await;
         let (mut last, mut waited) = (String::new(), 0);
         while !cluster.marks().initialized {
             if waited >= 40 * 60 {
                 let unhappy = self.unhappy_operators().await;
                 self.say("error", "Cluster initialization failed because one or more operators are not functioning properly.\nThe cluster should be accessible for troubleshooting as detailed in the documentation linked below,\nhttps://docs.openshift.com/container-platform/latest/support/troubleshooting/troubleshooting-installations.html\nThe 'wait-for install-complete' subcommand can then be used to continue the installation").await;
-                return Err(Fatal(INSTALL, format!("failed to initialize the cluster: Cluster operators {} are not available", unhappy.join(", "))));
+                return Err(Fatal(
+                    INSTALL,
+                    format!(
+                        "failed to initialize the cluster: Cluster operators {} are not available",
+                        unhappy.join(", ")
+                    ),
+                ));
             }
             let message = self.progress();
             if message != last && !message.is_empty() {
@@ -458,7 +545,10 @@ impl Session {
         }
         self.debug("Cluster is initialized").await;
         let until = self.until(30);
-        self.info(format!("Waiting up to 30m0s (until {until}) to ensure each cluster operator has finished progressing...")).await;
+        self.info(format!(
+            "Waiting up to 30m0s (until {until}) to ensure each cluster operator has finished progressing..."
+        ))
+        .await;
         if !self.wait(30, None, || cluster.marks().stable).await {
             return Err(Fatal(OPERATORS, "These cluster operators were not stable: [kube-apiserver]".into()));
         }
@@ -472,7 +562,8 @@ impl Session {
         self.scene.sleep(2).await;
         self.info("Install complete!").await;
         self.info(format!("To access the cluster as the system:admin user when using 'oc', run\n    export KUBECONFIG={}/auth/kubeconfig", self.folder)).await;
-        self.info(format!("Access the OpenShift web-console here: https://console-openshift-console.apps.{domain}")).await;
+        self.info(format!("Access the OpenShift web-console here: https://console-openshift-console.apps.{domain}"))
+            .await;
         let password = self.load("auth/kubeadmin-password").unwrap_or_default();
         self.info(format!("Login to the console with user: \"kubeadmin\", and password: \"{password}\"")).await;
         Ok(())
@@ -482,7 +573,9 @@ impl Session {
         let version = self.scene.kube.get("clusterversions", "", "version");
         version
             .and_then(|version| {
-                version["status"]["conditions"].as_array()?.iter().find(|one| one["type"] == "Progressing")?["message"].as_str().map(str::to_owned)
+                version["status"]["conditions"].as_array()?.iter().find(|one| one["type"] == "Progressing")?["message"]
+                    .as_str()
+                    .map(str::to_owned)
             })
             .unwrap_or_default()
     }
@@ -494,11 +587,20 @@ impl Session {
         for operator in &operators {
             let name = operator["metadata"]["name"].as_str().unwrap_or_default();
             for one in operator["status"]["conditions"].as_array().into_iter().flatten() {
-                let (kind, status) = (one["type"].as_str().unwrap_or_default(), one["status"].as_str().unwrap_or_default());
+                let (kind, status) =
+                    (one["type"].as_str().unwrap_or_default(), one["status"].as_str().unwrap_or_default());
                 let bad = matches!((kind, status), ("Available", "False") | ("Degraded", "True"));
                 if bad {
                     let text = |field: &str| one[field].as_str().unwrap_or_default();
-                    self.say("error", format!("Cluster operator {name} {kind} is {status} with {}: {}", text("reason"), text("message"))).await;
+                    self.say(
+                        "error",
+                        format!(
+                            "Cluster operator {name} {kind} is {status} with {}: {}",
+                            text("reason"),
+                            text("message")
+                        ),
+                    )
+                    .await;
                 }
                 if bad && kind == "Available" {
                     unavailable.push(name.to_owned());
@@ -531,9 +633,15 @@ impl Session {
 
     fn infra_id(&self) -> Result<String, Fatal> {
         let metadata: Option<Value> = self.load("metadata.json").and_then(|text| serde_json::from_str(&text).ok());
-        metadata
-            .and_then(|metadata| metadata["infraID"].as_str().map(str::to_owned))
-            .ok_or_else(|| Fatal(1, format!("Failed while preparing to destroy cluster: open {}: no such file or directory", self.file("metadata.json"))))
+        metadata.and_then(|metadata| metadata["infraID"].as_str().map(str::to_owned)).ok_or_else(|| {
+            Fatal(
+                1,
+                format!(
+                    "Failed while preparing to destroy cluster: open {}: no such file or directory",
+                    self.file("metadata.json")
+                ),
+            )
+        })
     }
 
     async fn wait_bootstrap(&mut self) -> Result<(), Fatal> {
@@ -551,7 +659,10 @@ impl Session {
     async fn destroy_bootstrap(&mut self) -> Result<(), Fatal> {
         let id = self.infra_id()?;
         self.info("Destroying the bootstrap resources...").await;
-        self.info(format!("Waiting up to 5m0s for bootstrap machine deletion openshift-cluster-api-guests/{id}-bootstrap...")).await;
+        self.info(format!(
+            "Waiting up to 5m0s for bootstrap machine deletion openshift-cluster-api-guests/{id}-bootstrap..."
+        ))
+        .await;
         let tags = [("Name".to_owned(), format!("{id}-bootstrap"))].into();
         for instance in self.scene.cloud.find(Kind::Instance, &tags).await? {
             self.scene.cloud.delete(Kind::Instance, &instance.id).await?;
@@ -575,7 +686,15 @@ impl Session {
         let id = self.infra_id()?;
         let tags: BTreeMap<_, _> = [(format!("kubernetes.io/cluster/{id}"), "owned".to_owned())].into();
         // Machines first; what they use goes when they are gone.
-        let order = [Kind::Instance, Kind::LoadBalancer, Kind::Bucket, Kind::HostedZone, Kind::SecurityGroup, Kind::Subnet, Kind::Vpc];
+        let order = [
+            Kind::Instance,
+            Kind::LoadBalancer,
+            Kind::Bucket,
+            Kind::HostedZone,
+            Kind::SecurityGroup,
+            Kind::Subnet,
+            Kind::Vpc,
+        ];
         for kind in order {
             for attempt in 0..100 {
                 let found = self.scene.cloud.find(kind, &tags).await?;
@@ -608,7 +727,10 @@ impl Session {
     async fn gather(&mut self) -> Result<(), Fatal> {
         self.info("Pulling debug logs from the bootstrap machine").await;
         let Some(bytes) = self.bundle() else {
-            return Err(Fatal(1, "failed to get bootstrap and control plane host addresses from \"metadata.json\"".into()));
+            return Err(Fatal(
+                1,
+                "failed to get bootstrap and control plane host addresses from \"metadata.json\"".into(),
+            ));
         };
         let bundle = self.file(&format!("log-bundle-{}.tar.gz", self.scene.clock.now().strftime("%Y%m%d%H%M%S")));
         self.log.machine.fs().write(&bundle, &bytes).map_err(|why| Fatal(1, why.to_string()))?;
@@ -628,7 +750,12 @@ fn node_plan(name: &str, instance: &Resource) -> NodePlan {
 }
 
 fn invalid(why: &str) -> Fatal {
-    Fatal(CONFIG, format!("failed to fetch Metadata: failed to load asset \"Install Config\": failed to create install config: {why}"))
+    Fatal(
+        CONFIG,
+        format!(
+            "failed to fetch Metadata: failed to load asset \"Install Config\": failed to create install config: {why}"
+        ),
+    )
 }
 
 impl Config {
@@ -642,24 +769,32 @@ impl Config {
     fn from_value(raw: Value) -> Result<Self, Fatal> {
         let text = |pointer: &str| raw.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
         let need = |pointer: &str, key: &str| {
-            text(pointer).filter(|value| !value.is_empty()).ok_or_else(|| {
-                invalid(&format!("invalid \"install-config.yaml\" file: {key}: Required value"))
-            })
+            text(pointer)
+                .filter(|value| !value.is_empty())
+                .ok_or_else(|| invalid(&format!("invalid \"install-config.yaml\" file: {key}: Required value")))
         };
         if raw["apiVersion"] != "v1" {
-            return Err(invalid("invalid \"install-config.yaml\" file: apiVersion: Required value: install-config version required"));
+            return Err(invalid(
+                "invalid \"install-config.yaml\" file: apiVersion: Required value: install-config version required",
+            ));
         }
         let secret = need("/pullSecret", "pullSecret")?;
         if serde_json::from_str::<Value>(&secret).map_or(true, |secret| !secret["auths"].is_object()) {
-            return Err(invalid("invalid \"install-config.yaml\" file: pullSecret: Invalid value: \"\": auths required"));
+            return Err(invalid(
+                "invalid \"install-config.yaml\" file: pullSecret: Invalid value: \"\": auths required",
+            ));
         }
         if raw.get("imageContentSources").is_some() && raw.get("imageDigestSources").is_some() {
-            return Err(invalid("invalid \"install-config.yaml\" file: imageContentSources: Invalid value: cannot set imageContentSources and imageDigestSources at the same time"));
+            return Err(invalid(
+                "invalid \"install-config.yaml\" file: imageContentSources: Invalid value: cannot set imageContentSources and imageDigestSources at the same time",
+            ));
         }
         if let Some(trust) = text("/additionalTrustBundle")
             && crate::lab::ocp::tls::roots(trust.as_bytes()).map_or(true, |roots| roots.is_empty())
         {
-            return Err(invalid("invalid \"install-config.yaml\" file: additionalTrustBundle: Invalid value: invalid block"));
+            return Err(invalid(
+                "invalid \"install-config.yaml\" file: additionalTrustBundle: Invalid value: invalid block",
+            ));
         }
         let subnets = raw
             .pointer("/platform/aws/subnets")
@@ -669,7 +804,8 @@ impl Config {
             .flatten()
             .filter_map(|subnet| subnet.as_str().or_else(|| subnet["id"].as_str()).map(str::to_owned))
             .collect();
-        let count = |pointer: &str, default: u64| raw.pointer(pointer).and_then(Value::as_u64).unwrap_or(default) as usize;
+        let count =
+            |pointer: &str, default: u64| raw.pointer(pointer).and_then(Value::as_u64).unwrap_or(default) as usize;
         Ok(Self {
             name: need("/metadata/name", "metadata.name")?,
             base_domain: need("/baseDomain", "baseDomain")?,
@@ -688,7 +824,8 @@ impl Config {
             .into_iter()
             .flatten()
             .filter_map(|rule| {
-                let mirrors = rule["mirrors"].as_array()?.iter().filter_map(|mirror| mirror.as_str().map(str::to_owned));
+                let mirrors =
+                    rule["mirrors"].as_array()?.iter().filter_map(|mirror| mirror.as_str().map(str::to_owned));
                 Some((rule["source"].as_str()?.to_owned(), mirrors.collect()))
             })
             .collect();
@@ -711,14 +848,14 @@ fn elapsed(seconds: f64) -> String {
     if seconds < 60 { format!("{seconds}s") } else { format!("{}m{}s", seconds / 60, seconds % 60) }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_config_without_a_pull_secret_is_refused_with_the_installers_words() {
-        let Err(Fatal(code, why)) = Config::parse("apiVersion: v1\nbaseDomain: example.com\nmetadata: {name: a}\n") else {
+        let Err(Fatal(code, why)) = Config::parse("apiVersion: v1\nbaseDomain: example.com\nmetadata: {name: a}\n")
+        else {
             panic!("it was taken");
         };
         assert_eq!(code, CONFIG);

@@ -100,7 +100,8 @@ impl Words {
                 words.plain.extend(args.by_ref().cloned());
                 break;
             }
-            let Some(name) = arg.strip_prefix("--").or_else(|| arg.strip_prefix('-').filter(|rest| !rest.is_empty())) else {
+            let Some(name) = arg.strip_prefix("--").or_else(|| arg.strip_prefix('-').filter(|rest| !rest.is_empty()))
+            else {
                 words.plain.push(arg.clone());
                 continue;
             };
@@ -122,7 +123,9 @@ impl Words {
     }
 
     pub fn has(&self, names: &[&str]) -> bool {
-        names.iter().any(|name| self.options.get(*name).is_some_and(|values| values.iter().all(|value| value != "false")))
+        names
+            .iter()
+            .any(|name| self.options.get(*name).is_some_and(|values| values.iter().all(|value| value != "false")))
     }
 
     pub fn get(&self, names: &[&str]) -> Option<&str> {

@@ -52,7 +52,8 @@ pub struct Asked<'a> {
 
 /// An answer, or curl's exit code and message.
 pub async fn ask(scene: &Scene, machine: &Machine, asked: &Asked<'_>) -> Result<reqwest::Response, (i32, String)> {
-    let url = reqwest::Url::parse(asked.url).map_err(|_| (3, "URL using bad/illegal format or missing URL".to_owned()))?;
+    let url =
+        reqwest::Url::parse(asked.url).map_err(|_| (3, "URL using bad/illegal format or missing URL".to_owned()))?;
     let host = url.host_str().unwrap_or_default().to_owned();
     let port = url.port_or_known_default().unwrap_or(443);
     let Some(address) = resolve(scene, &host, port) else {
@@ -131,30 +132,69 @@ impl Tool for Curl {
                 _ => args.push(arg.clone()),
             }
         }
-        let valued = ["o", "output", "w", "write-out", "cacert", "u", "user", "H", "header", "X", "request", "connect-timeout", "m", "max-time", "K", "config", "retry", "resolve", "netrc-file"];
+        let valued = [
+            "o",
+            "output",
+            "w",
+            "write-out",
+            "cacert",
+            "u",
+            "user",
+            "H",
+            "header",
+            "X",
+            "request",
+            "connect-timeout",
+            "m",
+            "max-time",
+            "K",
+            "config",
+            "retry",
+            "resolve",
+            "netrc-file",
+        ];
         let words = Words::parse(&args, &valued);
-        let headers = words.all(&["H", "header"]).iter().filter_map(|line| line.split_once(':')).map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned())).collect();
+        let headers = words
+            .all(&["H", "header"])
+            .iter()
+            .filter_map(|line| line.split_once(':'))
+            .map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()))
+            .collect();
         let mut user = words.get(&["u", "user"]).map(str::to_owned);
         if let Some(file) = words.get(&["K", "config"]) {
-            let text = if file == "-" { super::input(&mut cx).await } else { super::read(&cx, file).unwrap_or_default() };
-            user = text.lines().find_map(|line| line.trim().strip_prefix("user")).map(|rest| rest.trim_start_matches([' ', '=', ':']).trim_matches('"').to_owned()).or(user);
+            let text =
+                if file == "-" { super::input(&mut cx).await } else { super::read(&cx, file).unwrap_or_default() };
+            user = text
+                .lines()
+                .find_map(|line| line.trim().strip_prefix("user"))
+                .map(|rest| rest.trim_start_matches([' ', '=', ':']).trim_matches('"').to_owned())
+                .or(user);
         }
         let head = words.has(&["I", "head"]);
         let asked = Asked {
             method: words.get(&["X", "request"]).unwrap_or(if head { "HEAD" } else { "GET" }),
             url: words.plain.first().map_or("", String::as_str),
             headers,
-            user: user.as_deref().and_then(|user| user.split_once(':')).map(|(user, password)| (user.to_owned(), password.to_owned())),
+            user: user
+                .as_deref()
+                .and_then(|user| user.split_once(':'))
+                .map(|(user, password)| (user.to_owned(), password.to_owned())),
             ca: words.get(&["cacert"]).and_then(|file| super::read(&cx, file)),
             insecure: words.has(&["k", "insecure"]),
-            timeout: Duration::from_secs(words.get(&["m", "max-time"]).and_then(|text| text.parse().ok()).unwrap_or(30)),
+            timeout: Duration::from_secs(
+                words.get(&["m", "max-time"]).and_then(|text| text.parse().ok()).unwrap_or(30),
+            ),
         };
         let silent = words.has(&["s", "silent"]);
         let answer = match ask(&self.0, &cx.machine, &asked).await {
             Ok(answer) => answer,
             Err((code, why)) => {
                 if let Some(format) = words.get(&["w", "write-out"]) {
-                    out(&mut cx, format.replace("%{http_code}", "000").replace("%{response_code}", "000").replace("\\n", "\n")).await;
+                    out(
+                        &mut cx,
+                        format.replace("%{http_code}", "000").replace("%{response_code}", "000").replace("\\n", "\n"),
+                    )
+                    .await;
                 }
                 if !silent || words.has(&["S", "show-error"]) {
                     err(&mut cx, format!("curl: ({code}) {why}\n")).await;
@@ -190,7 +230,8 @@ impl Tool for Curl {
         }
         if let Some(format) = words.get(&["w", "write-out"]) {
             let code = status.as_u16().to_string();
-            out(&mut cx, format.replace("%{http_code}", &code).replace("%{response_code}", &code).replace("\\n", "\n")).await;
+            out(&mut cx, format.replace("%{http_code}", &code).replace("%{response_code}", &code).replace("\\n", "\n"))
+                .await;
         }
         0
     }
@@ -207,7 +248,10 @@ fn address_of(scene: &Scene, cx: &ToolCx, name: &str) -> Option<String> {
     }
     if let Some(cluster) = scene.any_cluster() {
         let domain = &cluster.assets.domain;
-        if name == format!("api.{domain}") || name == format!("api-int.{domain}") || name.ends_with(&format!(".apps.{domain}")) {
+        if name == format!("api.{domain}")
+            || name == format!("api-int.{domain}")
+            || name.ends_with(&format!(".apps.{domain}"))
+        {
             return Some("10.0.5.9".into());
         }
         if let Some(node) = cluster.assets.nodes.iter().find(|node| node.node == name || node.name == name) {
@@ -216,7 +260,9 @@ fn address_of(scene: &Scene, cx: &ToolCx, name: &str) -> Option<String> {
     }
     let known = scene.containers.names().into_iter().any(|known| known == name);
     if known || hosts(&cx.machine).iter().any(|(_, host)| host == name) {
-        return Some(scene.machines.machine("bastion").map_or_else(|| "10.0.0.10".into(), |bastion| bastion.address.clone()));
+        return Some(
+            scene.machines.machine("bastion").map_or_else(|| "10.0.0.10".into(), |bastion| bastion.address.clone()),
+        );
     }
     None
 }
@@ -249,7 +295,9 @@ impl Tool for Dig {
             (Some(address), true) => format!("{address}\n"),
             (Some(address), false) => format!(";; ANSWER SECTION:\n{name}.\t60\tIN\tA\t{address}\n"),
             (None, true) => String::new(),
-            (None, false) => format!(";; ->>HEADER<<- opcode: QUERY, status: NXDOMAIN\n;; QUESTION SECTION:\n;{name}.\tIN\tA\n"),
+            (None, false) => {
+                format!(";; ->>HEADER<<- opcode: QUERY, status: NXDOMAIN\n;; QUESTION SECTION:\n;{name}.\tIN\tA\n")
+            }
         };
         out(&mut cx, text).await;
         0
@@ -265,9 +313,12 @@ impl Tool for Getent {
     }
 
     async fn run(&self, mut cx: ToolCx) -> i32 {
-        let (database, name) = (cx.args.first().cloned().unwrap_or_default(), cx.args.get(1).cloned().unwrap_or_default());
+        let (database, name) =
+            (cx.args.first().cloned().unwrap_or_default(), cx.args.get(1).cloned().unwrap_or_default());
         let line = match database.as_str() {
-            "hosts" | "ahosts" | "ahostsv4" => address_of(&self.0, &cx, &name).map(|address| format!("{address:<15} {name}\n")),
+            "hosts" | "ahosts" | "ahostsv4" => {
+                address_of(&self.0, &cx, &name).map(|address| format!("{address:<15} {name}\n"))
+            }
             "passwd" => Some(format!("{0}:x:1000:1000::/home/{0}:/bin/bash\n", cx.user)),
             _ => None,
         };
@@ -338,7 +389,8 @@ impl Tool for Openssl {
                     return 1;
                 };
                 let chain = served.machine.fs().read(&served.certificate).unwrap_or_default();
-                let text = format!("CONNECTED(00000003)\n---\nCertificate chain\n{}---\n", String::from_utf8_lossy(&chain));
+                let text =
+                    format!("CONNECTED(00000003)\n---\nCertificate chain\n{}---\n", String::from_utf8_lossy(&chain));
                 out(&mut cx, text).await;
                 0
             }
@@ -386,10 +438,15 @@ impl Openssl {
         if words.has(&["ext", "text"])
             && let Ok(Some(names)) = certificate.subject_alternative_name()
         {
-            let names: Vec<String> = names.value.general_names.iter().map(|name| match name {
-                x509_parser::extensions::GeneralName::DNSName(name) => format!("DNS:{name}"),
-                other => format!("{other}"),
-            }).collect();
+            let names: Vec<String> = names
+                .value
+                .general_names
+                .iter()
+                .map(|name| match name {
+                    x509_parser::extensions::GeneralName::DNSName(name) => format!("DNS:{name}"),
+                    other => format!("{other}"),
+                })
+                .collect();
             lines.push(format!("X509v3 Subject Alternative Name: \n    {}", names.join(", ")));
         }
         if !words.has(&["noout"]) {
@@ -415,10 +472,25 @@ impl Tool for Crictl {
 
     async fn run(&self, mut cx: ToolCx) -> i32 {
         let marks = self.0.any_cluster().map(|cluster| cluster.marks()).unwrap_or_default();
-        let mut rows = vec![["CONTAINER", "IMAGE", "CREATED", "STATE", "NAME", "ATTEMPT", "POD ID", "POD"].map(str::to_owned).to_vec()];
+        let mut rows = vec![
+            ["CONTAINER", "IMAGE", "CREATED", "STATE", "NAME", "ATTEMPT", "POD ID", "POD"].map(str::to_owned).to_vec(),
+        ];
         let mut add = |name: &str, pod: &str| {
             let id: String = crate::lab::ocp::payload::digest(pod.as_bytes()).chars().skip(7).take(13).collect();
-            rows.push([id.as_str(), "quay.io/openshift-release-dev/ocp-v4.0-art-dev", "2 minutes ago", "Running", name, "0", id.as_str(), pod].map(str::to_owned).to_vec());
+            rows.push(
+                [
+                    id.as_str(),
+                    "quay.io/openshift-release-dev/ocp-v4.0-art-dev",
+                    "2 minutes ago",
+                    "Running",
+                    name,
+                    "0",
+                    id.as_str(),
+                    pod,
+                ]
+                .map(str::to_owned)
+                .to_vec(),
+            );
         };
         if marks.serves_ignition && !marks.bootkube && cx.machine.name == "bootstrap" {
             add("machine-config-server", "bootstrap-machine-config-operator");

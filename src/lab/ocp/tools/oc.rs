@@ -13,9 +13,38 @@ use crate::lab::ocp::kube_store::Resource;
 use crate::lab::ocp::payload::Payload;
 
 const VALUED: &[&str] = &[
-    "o", "output", "n", "namespace", "kubeconfig", "registry-config", "a", "command", "to", "from", "field-selector", "l",
-    "selector", "for", "timeout", "p", "type", "sort-by", "as", "context", "request-timeout", "tail", "c", "icsp-file",
-    "idms-file", "certificate-authority", "cloud", "install-config", "f", "filename", "command-os", "image-for",
+    "o",
+    "output",
+    "n",
+    "namespace",
+    "kubeconfig",
+    "registry-config",
+    "a",
+    "command",
+    "to",
+    "from",
+    "field-selector",
+    "l",
+    "selector",
+    "for",
+    "timeout",
+    "p",
+    "type",
+    "sort-by",
+    "as",
+    "context",
+    "request-timeout",
+    "tail",
+    "c",
+    "icsp-file",
+    "idms-file",
+    "certificate-authority",
+    "cloud",
+    "install-config",
+    "f",
+    "filename",
+    "command-os",
+    "image-for",
 ];
 
 pub struct Oc {
@@ -74,10 +103,14 @@ impl Oc {
         let same = cluster.as_ref().is_some_and(|cluster| server == format!("api.{}:6443", cluster.assets.domain));
         if !same {
             let host = server.split(':').next().unwrap_or_default();
-            return Err(format!("Unable to connect to the server: dial tcp: lookup {host} on 10.0.0.2:53: no such host\n"));
+            return Err(format!(
+                "Unable to connect to the server: dial tcp: lookup {host} on 10.0.0.2:53: no such host\n"
+            ));
         }
         if !self.scene.kube.is_up() {
-            return Err(format!("The connection to the server {server} was refused - did you specify the right host or port?\n"));
+            return Err(format!(
+                "The connection to the server {server} was refused - did you specify the right host or port?\n"
+            ));
         }
         if cluster.is_some_and(|cluster| cluster.assets.kubeconfig != text) {
             return Err("Unable to connect to the server: tls: failed to verify certificate: x509: certificate signed by unknown authority\n".into());
@@ -88,7 +121,10 @@ impl Oc {
     async fn version(&self, cx: &mut ToolCx, words: &Words) -> i32 {
         let version = &self.scene.payload.version;
         let text = match words.get(&["o", "output"]) {
-            Some("json") => format!("{:#}\n", json!({ "clientVersion": { "gitVersion": version }, "releaseClientVersion": version, "kustomizeVersion": "v5.4.2" })),
+            Some("json") => format!(
+                "{:#}\n",
+                json!({ "clientVersion": { "gitVersion": version }, "releaseClientVersion": version, "kustomizeVersion": "v5.4.2" })
+            ),
             _ => format!("Client Version: {version}\nKustomize Version: v5.4.2\n"),
         };
         out(cx, text).await;
@@ -131,10 +167,14 @@ impl Oc {
             }
             let objects: Vec<Value> = objects.iter().map(|object| (**object).clone()).collect();
             if objects.is_empty() && !matches!(format.split('=').next(), Some("json" | "jsonpath" | "yaml")) {
-                err(cx, match namespace {
-                    Some(namespace) => format!("No resources found in {namespace} namespace.\n"),
-                    None => "No resources found\n".to_owned(),
-                }).await;
+                err(
+                    cx,
+                    match namespace {
+                        Some(namespace) => format!("No resources found in {namespace} namespace.\n"),
+                        None => "No resources found\n".to_owned(),
+                    },
+                )
+                .await;
             } else if matches!(format.as_str(), "" | "wide") {
                 let mut rows = Vec::new();
                 if !words.has(&["no-headers"]) {
@@ -150,12 +190,27 @@ impl Oc {
             ("json" | "yaml", _) => {
                 let value = match items.first() {
                     Some(item) if single => item.clone(),
-                    _ => json!({ "apiVersion": "v1", "kind": "List", "metadata": { "resourceVersion": "" }, "items": items }),
+                    _ => {
+                        json!({ "apiVersion": "v1", "kind": "List", "metadata": { "resourceVersion": "" }, "items": items })
+                    }
                 };
-                text = if format == "json" { format!("{value:#}\n") } else { yaml_serde::to_string(&value).unwrap_or_default() };
+                text = if format == "json" {
+                    format!("{value:#}\n")
+                } else {
+                    yaml_serde::to_string(&value).unwrap_or_default()
+                };
             }
             ("name", _) => {
-                text = items.iter().map(|item| format!("{}/{}\n", item["kind"].as_str().unwrap_or_default().to_lowercase(), item["metadata"]["name"].as_str().unwrap_or_default())).collect();
+                text = items
+                    .iter()
+                    .map(|item| {
+                        format!(
+                            "{}/{}\n",
+                            item["kind"].as_str().unwrap_or_default().to_lowercase(),
+                            item["metadata"]["name"].as_str().unwrap_or_default()
+                        )
+                    })
+                    .collect();
             }
             ("jsonpath", template) => {
                 let value = match items.first() {
@@ -231,7 +286,13 @@ impl Oc {
                             }
                         },
                         None => {
-                            let mut text = format!("Name:           {0}\nDigest:         {1}\nCreated:        2025-03-01T10:00:00Z\nOS/Arch:        linux/amd64\nManifests:      {2}\n\nPull From: {3}\n\nRelease Metadata:\n  Version:  {0}\n\nImages:\n", payload.version, payload.release.digest, payload.components.len(), Payload::pull_spec(&payload.release));
+                            let mut text = format!(
+                                "Name:           {0}\nDigest:         {1}\nCreated:        2025-03-01T10:00:00Z\nOS/Arch:        linux/amd64\nManifests:      {2}\n\nPull From: {3}\n\nRelease Metadata:\n  Version:  {0}\n\nImages:\n",
+                                payload.version,
+                                payload.release.digest,
+                                payload.components.len(),
+                                Payload::pull_spec(&payload.release)
+                            );
                             for image in &payload.components {
                                 text.push_str(&format!("  {:<48} {}\n", image.name, Payload::pull_spec(image)));
                             }
@@ -289,7 +350,11 @@ fn row(plural: &str, object: &Value) -> Vec<String> {
     let field = |kind: &str, field: &str| status_of(object, kind).map(|one| text(&one[field])).unwrap_or_default();
     match plural {
         "clusteroperators" => {
-            let message = match (field("Available", "status").as_str(), field("Degraded", "status").as_str(), field("Progressing", "status").as_str()) {
+            let message = match (
+                field("Available", "status").as_str(),
+                field("Degraded", "status").as_str(),
+                field("Progressing", "status").as_str(),
+            ) {
                 ("False", ..) => field("Available", "message"),
                 (_, "True", _) => field("Degraded", "message"),
                 (.., "True") => field("Progressing", "message"),
@@ -308,30 +373,74 @@ fn row(plural: &str, object: &Value) -> Vec<String> {
         "clusterversions" => {
             let done = &object["status"]["history"][0];
             let version = if done["state"] == "Completed" { text(&done["version"]) } else { String::new() };
-            vec![name, version, field("Available", "status"), field("Progressing", "status"), age(&field("Progressing", "lastTransitionTime")), field("Progressing", "message")]
+            vec![
+                name,
+                version,
+                field("Available", "status"),
+                field("Progressing", "status"),
+                age(&field("Progressing", "lastTransitionTime")),
+                field("Progressing", "message"),
+            ]
         }
         "nodes" => {
-            let mut roles: Vec<&str> = object["metadata"]["labels"].as_object().into_iter().flatten().filter_map(|(label, _)| label.strip_prefix("node-role.kubernetes.io/")).collect();
+            let mut roles: Vec<&str> = object["metadata"]["labels"]
+                .as_object()
+                .into_iter()
+                .flatten()
+                .filter_map(|(label, _)| label.strip_prefix("node-role.kubernetes.io/"))
+                .collect();
             roles.sort_unstable();
             let ready = if field("Ready", "status") == "True" { "Ready" } else { "NotReady" };
             vec![name, ready.into(), roles.join(","), created, text(&object["status"]["nodeInfo"]["kubeletVersion"])]
         }
         "certificatesigningrequests" => {
-            let state = match (has_condition(object, "Approved"), has_condition(object, "Denied"), object["status"]["certificate"].is_string()) {
+            let state = match (
+                has_condition(object, "Approved"),
+                has_condition(object, "Denied"),
+                object["status"]["certificate"].is_string(),
+            ) {
                 (_, true, _) => "Denied",
                 (true, _, true) => "Approved,Issued",
                 (true, ..) => "Approved",
                 _ => "Pending",
             };
-            vec![name, created, text(&object["spec"]["signerName"]), text(&object["spec"]["username"]), "<none>".into(), state.into()]
+            vec![
+                name,
+                created,
+                text(&object["spec"]["signerName"]),
+                text(&object["spec"]["username"]),
+                "<none>".into(),
+                state.into(),
+            ]
         }
         "machines" => {
             let label = |key: &str| text(&object["metadata"]["labels"][format!("machine.openshift.io/{key}")]);
-            vec![name, text(&object["status"]["phase"]), label("instance-type"), label("region"), label("zone"), created]
+            vec![
+                name,
+                text(&object["status"]["phase"]),
+                label("instance-type"),
+                label("region"),
+                label("zone"),
+                created,
+            ]
         }
         "configmaps" => vec![name, object["data"].as_object().map_or(0, serde_json::Map::len).to_string(), created],
-        "routes" => vec![name, text(&object["spec"]["host"]), String::new(), "console".into(), "https".into(), "reencrypt/Redirect".into(), "None".into()],
-        "events" => vec![created, text(&object["type"]), text(&object["reason"]), format!("namespace/{}", text(&object["metadata"]["namespace"])), text(&object["message"])],
+        "routes" => vec![
+            name,
+            text(&object["spec"]["host"]),
+            String::new(),
+            "console".into(),
+            "https".into(),
+            "reencrypt/Redirect".into(),
+            "None".into(),
+        ],
+        "events" => vec![
+            created,
+            text(&object["type"]),
+            text(&object["reason"]),
+            format!("namespace/{}", text(&object["metadata"]["namespace"])),
+            text(&object["message"]),
+        ],
         _ => vec![name, created],
     }
 }

@@ -23,10 +23,54 @@ use crate::lab::ocp::payload;
 use crate::lab::ocp::tls;
 
 const VALUED: &[&str] = &[
-    "name", "n", "v", "volume", "e", "env", "env-file", "p", "publish", "restart", "f", "filter", "format", "authfile", "u",
-    "username", "password", "cert-dir", "network", "net", "user", "pull", "security-opt", "label", "l", "health-cmd",
-    "health-interval", "log-driver", "cgroups", "sdnotify", "cidfile", "t", "time", "tail", "replace-with", "hostname", "h",
-    "mount", "memory", "m", "userns", "type", "health-retries", "health-timeout", "stop-timeout", "tz", "umask", "secret",
+    "name",
+    "n",
+    "v",
+    "volume",
+    "e",
+    "env",
+    "env-file",
+    "p",
+    "publish",
+    "restart",
+    "f",
+    "filter",
+    "format",
+    "authfile",
+    "u",
+    "username",
+    "password",
+    "cert-dir",
+    "network",
+    "net",
+    "user",
+    "pull",
+    "security-opt",
+    "label",
+    "l",
+    "health-cmd",
+    "health-interval",
+    "log-driver",
+    "cgroups",
+    "sdnotify",
+    "cidfile",
+    "t",
+    "time",
+    "tail",
+    "replace-with",
+    "hostname",
+    "h",
+    "mount",
+    "memory",
+    "m",
+    "userns",
+    "type",
+    "health-retries",
+    "health-timeout",
+    "stop-timeout",
+    "tz",
+    "umask",
+    "secret",
 ];
 
 /// How a registry is to run.
@@ -145,12 +189,20 @@ impl Containers {
         let stop = CancellationToken::new();
         let mirror = Mirror::new(machine.clone(), root, inside, htpasswd, self.stored.clone(), stop.clone());
         let tls = RustlsConfig::from_config(config);
-        let address = tls::serve(listener, tls.clone(), mirror.router(), stop.clone()).map_err(|why| why.to_string())?;
+        let address =
+            tls::serve(listener, tls.clone(), mirror.router(), stop.clone()).map_err(|why| why.to_string())?;
         for name in &names {
             self.machines.route(name, Some(run.port), address);
         }
         machine.listen(run.port, true);
-        let served = Served { machine: machine.clone(), certificate: certificate_path, key: key_path, port: run.port, address, tls };
+        let served = Served {
+            machine: machine.clone(),
+            certificate: certificate_path,
+            key: key_path,
+            port: run.port,
+            address,
+            tls,
+        };
         let name = run.name.clone();
         let container = Container { run, stop: stop.clone(), mirror, served, names };
         self.lock().insert(name, container);
@@ -193,7 +245,10 @@ fn outside(volumes: &[(String, String)], inside: &str) -> String {
         .iter()
         .filter(|(_, target)| inside == target || inside.starts_with(&format!("{}/", target.trim_end_matches('/'))))
         .max_by_key(|(_, target)| target.len())
-        .map_or_else(|| inside.to_owned(), |(host, target)| format!("{host}{}", inside.get(target.trim_end_matches('/').len()..).unwrap_or_default()))
+        .map_or_else(
+            || inside.to_owned(),
+            |(host, target)| format!("{host}{}", inside.get(target.trim_end_matches('/').len()..).unwrap_or_default()),
+        )
 }
 
 fn server_names(pem: &[u8]) -> Vec<String> {
@@ -205,7 +260,9 @@ fn server_names(pem: &[u8]) -> Vec<String> {
         for name in &extension.value.general_names {
             match name {
                 x509_parser::extensions::GeneralName::DNSName(name) => names.push((*name).to_owned()),
-                x509_parser::extensions::GeneralName::IPAddress([a, b, c, d]) if *a != 127 => names.push(format!("{a}.{b}.{c}.{d}")),
+                x509_parser::extensions::GeneralName::IPAddress([a, b, c, d]) if *a != 127 => {
+                    names.push(format!("{a}.{b}.{c}.{d}"))
+                }
                 _ => {}
             }
         }
@@ -344,7 +401,11 @@ impl Podman {
                 err(cx, format!("Error: open {file}: no such file or directory\n")).await;
                 return 125;
             };
-            env.extend(text.lines().filter_map(|line| line.split_once('=')).map(|(key, value)| (key.trim().to_owned(), value.to_owned())));
+            env.extend(
+                text.lines()
+                    .filter_map(|line| line.split_once('='))
+                    .map(|(key, value)| (key.trim().to_owned(), value.to_owned())),
+            );
         }
         for pair in words.all(&["e", "env"]) {
             match pair.split_once('=') {
@@ -407,7 +468,14 @@ impl Podman {
             out(cx, format!("{}\n", identity(&name))).await;
             return 0;
         }
-        err(cx, format!("time=\"{}\" level=info msg=\"listening on [::]:5000, tls\" go.version=go1.20.8 version=2.8.3\n", run.started)).await;
+        err(
+            cx,
+            format!(
+                "time=\"{}\" level=info msg=\"listening on [::]:5000, tls\" go.version=go1.20.8 version=2.8.3\n",
+                run.started
+            ),
+        )
+        .await;
         tokio::select! {
             () = cx.cancel.cancelled() => {
                 self.0.containers.stop(&name);
@@ -422,9 +490,15 @@ impl Podman {
 
     async fn list(&self, cx: &mut ToolCx, rest: &[String]) -> i32 {
         let words = Words::parse(rest, VALUED);
-        let wanted = words.all(&["filter", "f"]).iter().find_map(|filter| filter.strip_prefix("name=").map(|name| name.trim_matches(['^', '$']).to_owned()));
+        let wanted = words
+            .all(&["filter", "f"])
+            .iter()
+            .find_map(|filter| filter.strip_prefix("name=").map(|name| name.trim_matches(['^', '$']).to_owned()));
         let mut known = self.0.containers.known(&cx.machine.name);
-        known.retain(|(run, running)| (*running || words.has(&["a", "all", "aq"])) && wanted.as_ref().is_none_or(|name| run.name.contains(name.as_str())));
+        known.retain(|(run, running)| {
+            (*running || words.has(&["a", "all", "aq"]))
+                && wanted.as_ref().is_none_or(|name| run.name.contains(name.as_str()))
+        });
         let state = |running: bool| if running { "Up 2 minutes" } else { "Exited (2) 1 minute ago" };
         let mut text = String::new();
         if words.has(&["q", "quiet", "aq"]) {
@@ -434,14 +508,29 @@ impl Podman {
             text = format!("{:#}\n", json!(list));
         } else if let Some(format) = words.get(&["format"]) {
             for (run, running) in &known {
-                let line = format.replace("{{.Names}}", &run.name).replace("{{.Status}}", state(*running)).replace("{{.Image}}", &run.image).replace("{{.ID}}", &short(&run.name)).replace("{{.State}}", if *running { "running" } else { "exited" });
+                let line = format
+                    .replace("{{.Names}}", &run.name)
+                    .replace("{{.Status}}", state(*running))
+                    .replace("{{.Image}}", &run.image)
+                    .replace("{{.ID}}", &short(&run.name))
+                    .replace("{{.State}}", if *running { "running" } else { "exited" });
                 text.push_str(&format!("{line}\n"));
             }
         } else {
-            let mut rows = vec![["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"].map(str::to_owned).to_vec()];
+            let mut rows = vec![
+                ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"].map(str::to_owned).to_vec(),
+            ];
             rows.extend(known.iter().map(|(run, running)| {
                 let port = format!("0.0.0.0:{0}->5000/tcp", run.port);
-                vec![short(&run.name), run.image.clone(), "/etc/docker/regis...".into(), "2 minutes ago".into(), state(*running).into(), port, run.name.clone()]
+                vec![
+                    short(&run.name),
+                    run.image.clone(),
+                    "/etc/docker/regis...".into(),
+                    "2 minutes ago".into(),
+                    state(*running).into(),
+                    port,
+                    run.name.clone(),
+                ]
             }));
             text = table(&rows);
         }
@@ -462,7 +551,10 @@ impl Podman {
                 .replace("{{.ImageName}}", &run.image)
                 .replace("{{.Config.Image}}", &run.image)
                 .replace("{{.Id}}", &identity(&run.name)),
-            None => format!("{:#}", json!([{ "Id": identity(&run.name), "Name": run.name, "ImageName": run.image, "State": { "Status": status, "Running": running, "StartedAt": run.started } }])),
+            None => format!(
+                "{:#}",
+                json!([{ "Id": identity(&run.name), "Name": run.name, "ImageName": run.image, "State": { "Status": status, "Running": running, "StartedAt": run.started } }])
+            ),
         };
         out(cx, format!("{text}\n")).await;
         0
@@ -537,8 +629,18 @@ impl Tool for RegistryBinary {
             return 0;
         }
         let file = cx.args.get(1).cloned().unwrap_or_default();
-        let run = match read(&cx, &file).ok_or_else(|| format!("open {file}: no such file or directory")).and_then(|text| settings(&text).map_err(|why| why.to_string())) {
-            Ok((env, port)) => Run { machine: cx.machine.name.clone(), name: self.name.into(), image: self.name.into(), env, port, ..Run::default() },
+        let run = match read(&cx, &file)
+            .ok_or_else(|| format!("open {file}: no such file or directory"))
+            .and_then(|text| settings(&text).map_err(|why| why.to_string()))
+        {
+            Ok((env, port)) => Run {
+                machine: cx.machine.name.clone(),
+                name: self.name.into(),
+                image: self.name.into(),
+                env,
+                port,
+                ..Run::default()
+            },
             Err(why) => {
                 err(&mut cx, format!("configuration error: {why}\n")).await;
                 return 1;
