@@ -158,16 +158,19 @@ impl Step<World> for Identity {
 /// How the registry runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Runtime {
-    Podman,
-    /// Absolute path of the program.
+    /// Absolute paths of the programs: a unit has no PATH of the operator's.
+    Podman(String),
     Binary(String),
 }
 
 async fn runtime(cx: &Cx, bastion: &Arc<dyn Host>) -> Result<Runtime, StepError> {
     let wanted = cx.world.spec.mirror.runtime;
     let look = |name: &'static str| Cmd::sh("command -v \"$1\"").arg(name);
-    if wanted != MirrorRuntime::Binary && exec(cx, bastion, look("podman")).await?.ok() {
-        return Ok(Runtime::Podman);
+    if wanted != MirrorRuntime::Binary {
+        let output = exec(cx, bastion, look("podman")).await?;
+        if output.ok() {
+            return Ok(Runtime::Podman(output.text()));
+        }
     }
     if wanted != MirrorRuntime::Podman {
         for name in ["docker-registry", "registry"] {
@@ -203,7 +206,7 @@ fn environment(secret: &str) -> String {
 /// The registry's own command, in the foreground.
 fn command(runtime: &Runtime, base: &str, port: u16) -> Cmd {
     match runtime {
-        Runtime::Podman => Cmd::new("podman")
+        Runtime::Podman(path) => Cmd::new(path.clone())
             .args(["run", "--rm", "--replace", "--name", NAME, "-p"])
             .arg(format!("{port}:5000"))
             .args(["--env-file", &format!("{base}/environment")])
@@ -228,7 +231,6 @@ pub(super) fn job(host: Arc<dyn Host>, cmd: Cmd, workdir: &str) -> Result<Job, S
 /// The unit that brings the registry back after a reboot.
 fn unit(runtime: &Runtime, base: &str, port: u16) -> String {
     let line = command(runtime, base, port).line();
-    let line = line.strip_prefix("podman ").map_or(line.clone(), |rest| format!("/usr/bin/podman {rest}"));
     // `%` and `$` are systemd's own.
     let line = line.replace('%', "%%").replace('$', "$$");
     format!(
@@ -257,12 +259,12 @@ impl Service {
         let secret =
             Secret::new(super::world::sha256(format!("upload {}", cx.world.mirror_password.reveal()).as_bytes()));
         match &runtime {
-            Runtime::Podman => {
+            Runtime::Podman(podman) => {
                 let content = Secret::holding(environment(secret.reveal()));
                 put(cx, bastion, &format!("{base}/environment"), Stdin::Secret(content), 0o600).await?;
-                let there = exec(cx, bastion, Cmd::new("podman").args(["image", "exists", IMAGE])).await?;
+                let there = exec(cx, bastion, Cmd::new(podman).args(["image", "exists", IMAGE])).await?;
                 if !there.ok() {
-                    let pull = Cmd::new("podman").args(["pull", "-q", IMAGE]).timeout(Some(Duration::from_secs(300)));
+                    let pull = Cmd::new(podman).args(["pull", "-q", IMAGE]).timeout(Some(Duration::from_secs(300)));
                     must(cx, bastion, pull).await?;
                 }
             }
@@ -326,7 +328,7 @@ impl Step<World> for Service {
         let port = world.spec.mirror.port;
         let runtime = match world.spec.mirror.runtime {
             MirrorRuntime::Binary => Runtime::Binary("docker-registry".into()),
-            MirrorRuntime::Auto | MirrorRuntime::Podman => Runtime::Podman,
+            MirrorRuntime::Auto | MirrorRuntime::Podman => Runtime::Podman("podman".into()),
         };
         vec![
             file("bastion", &format!("{base}/environment"), 0o600),

@@ -191,7 +191,7 @@ impl Containers {
         let tls = RustlsConfig::from_config(config);
         let address =
             tls::serve(listener, tls.clone(), mirror.router(), stop.clone()).map_err(|why| why.to_string())?;
-        for name in &names {
+        for name in names.iter().chain([&machine.address]) {
             self.machines.route(name, Some(run.port), address);
         }
         machine.listen(run.port, true);
