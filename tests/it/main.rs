@@ -11,6 +11,7 @@ mod lab;
 #[cfg(feature = "lab")]
 mod ocp;
 mod record;
+mod real;
 mod registry;
 mod spec;
 mod ui;

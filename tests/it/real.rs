@@ -1,0 +1,1 @@
+//! Real parts: sshd, docker-registry, skopeo, journalctl.
