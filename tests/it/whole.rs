@@ -35,7 +35,8 @@ fn demo(scenario: &str, more: &[&str]) -> Demo {
         .output()
         .unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    let events = text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|why| panic!("{why}: {line}"))).collect();
+    let events =
+        text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|why| panic!("{why}: {line}"))).collect();
     let run = std::fs::read_dir(state.join("runs")).unwrap().next().unwrap().unwrap().path();
     let exit = output.status.code().unwrap();
     eprintln!("{scenario} {more:?}: exit {exit}; {}", String::from_utf8_lossy(&output.stderr));
@@ -104,8 +105,12 @@ fn journal_of_the_node(lab: &Path) -> BTreeMap<String, Vec<String>> {
         if duplicate || ["crio", "kubelet"].contains(&unit) {
             continue;
         }
-        let bytes: Vec<u8> =
-            entry["message"].as_array().unwrap().iter().map(|byte| u8::try_from(byte.as_u64().unwrap()).unwrap()).collect();
+        let bytes: Vec<u8> = entry["message"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|byte| u8::try_from(byte.as_u64().unwrap()).unwrap())
+            .collect();
         let text = one_line(&String::from_utf8_lossy(&bytes), 16 * 1024);
         lines.entry(unit.to_owned()).or_default().push(text);
     }
@@ -136,10 +141,16 @@ fn happy_installs_verifies_and_takes_everything_down() {
         assert_eq!(status.done, status.total, "{} {:?}", stage.id, status.status);
     }
     assert!(model.standing_objects().is_empty(), "{:?}", model.standing_objects());
-    assert!(model.findings.iter().all(|record| record.finding.severity < bartizan::model::event::Level::Warn), "{:?}", model.findings);
+    assert!(
+        model.findings.iter().all(|record| record.finding.severity < bartizan::model::event::Level::Warn),
+        "{:?}",
+        model.findings
+    );
     the_journal_is_whole(&demo);
     // The installer prints this password; it is in the lab's files and nowhere in ours.
-    let password = std::fs::read_to_string(demo.lab.join("machines/hosts/bastion/root/home/ec2-user/bartizan/install-1/auth/kubeadmin-password"));
+    let password = std::fs::read_to_string(
+        demo.lab.join("machines/hosts/bastion/root/home/ec2-user/bartizan/install-1/auth/kubeadmin-password"),
+    );
     if let Ok(password) = password {
         assert!(!demo.text.contains(password.trim()));
     }
@@ -157,7 +168,8 @@ fn link_drop_loses_no_line_and_repeats_none() {
                 &event.data,
                 Data::Link {
                     link: bartizan::model::event::LinkName::Ssh,
-                    state: bartizan::model::event::LinkState::Retrying { .. } | bartizan::model::event::LinkState::Down { .. }
+                    state: bartizan::model::event::LinkState::Retrying { .. }
+                        | bartizan::model::event::LinkState::Down { .. }
                 }
             )
         })
