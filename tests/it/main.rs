@@ -10,8 +10,8 @@ mod journal;
 mod lab;
 #[cfg(feature = "lab")]
 mod ocp;
-mod record;
 mod real;
+mod record;
 mod registry;
 mod spec;
 mod ui;
