@@ -95,6 +95,7 @@ pub async fn demo(state: Option<&Path>, args: DemoArgs) -> Result<u8, Failure> {
         spec,
         cloud: Some(Arc::new(cloud)),
         pace,
+        own_world: true,
         resume: None,
         from: None,
         until: args.until,

@@ -70,6 +70,7 @@ pub async fn run(state: Option<&Path>, args: RunArgs) -> Result<u8, Failure> {
         spec,
         cloud: open_cloud(cloud_file.as_deref())?,
         pace,
+        own_world: false,
         resume: args.resume,
         from: args.from,
         until: Some(args.until.unwrap_or_else(|| LAST.to_owned())),
@@ -99,6 +100,7 @@ pub async fn cleanup(
         spec,
         cloud: open_cloud(cloud.as_deref())?,
         pace: 1.0,
+        own_world: false,
         resume: Some(dir.to_string_lossy().into_owned()),
         from: Some("10-cleanup".into()),
         until: None,
@@ -138,6 +140,8 @@ pub(super) struct Session<'a> {
     pub cloud: Option<Arc<dyn Cloud>>,
     /// How many times faster than ours the clock of that world runs.
     pub pace: f64,
+    /// A world of its own that nobody can come back to: an unfinished run of the same name is another's.
+    pub own_world: bool,
     pub resume: Option<String>,
     pub from: Option<String>,
     pub until: Option<String>,
@@ -290,7 +294,7 @@ impl Session<'_> {
                         model.closed.is_none() && model.cluster.name == *name && model.cluster.base_domain == *domain
                     })
                     .map_err(Failure::other)?;
-                if let Some(open) = open {
+                if let Some(open) = open.filter(|_| !self.own_world) {
                     return Err(Failure::usage(format!(
                         "run {} of {name}.{domain} was not ended (spec {}): go on with `--resume`, or take it down with \
                          `bartizan cleanup {} --confirm {name}`",
