@@ -9,6 +9,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::diagnose::Checklists;
 use crate::headless::{Format, Lines};
 use crate::model::event::{Action, Data, Event};
 use crate::model::{RunModel, reduce};
@@ -130,7 +131,7 @@ pub async fn watch(state: Option<&Path>, run: &str, front: &Front) -> Result<u8,
     });
     let result = match front.format() {
         None => {
-            let mut options = screen_options(front);
+            let mut options = screen_options(front, &Checklists::builtin().map_err(Failure::other)?);
             options.access = ui::screen::Access::ReadOnly;
             options.past = events.into_iter().map(Recorded::new).collect();
             let (nobody, _) = mpsc::channel(1);
@@ -173,7 +174,7 @@ pub async fn replay(state: Option<&Path>, run: &str, front: &Front) -> Result<u8
         }
         return Ok(exit::DONE);
     }
-    let mut options = screen_options(front);
+    let mut options = screen_options(front, &Checklists::builtin().map_err(Failure::other)?);
     options.replay = Some(events.into_iter().map(Recorded::new).collect());
     let (nobody, _) = mpsc::channel(1);
     let (_silent, nothing) = mpsc::channel(1);

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use crate::cloud::Cloud;
+use crate::diagnose::checklist::Checklist;
 use crate::diagnose::{Catalogue, Checklists};
 use crate::engine::{Command, Ending, Options, Runner};
 use crate::headless::{self, Format};
@@ -192,6 +193,8 @@ impl Session<'_> {
             None => kept_password(&store, &run)?,
         };
         telemetry::start(&dir).map_err(|error| Failure::other(format!("starting the log: {error}")))?;
+        let verb = if resumed { "going on with" } else { "beginning" };
+        tracing::info!("{verb} run {run} of {}, kept in {}", spec.domain(), dir.display());
         // The spec as it was asked for stays with the run: cleanup needs it when the file has changed or gone.
         keep_spec(&dir, spec)?;
 
@@ -231,6 +234,7 @@ impl Session<'_> {
             tap,
             live: tokio::sync::Mutex::new(None),
         };
+        let checklists = Checklists::builtin().map_err(Failure::other)?;
         let format = self.front.format();
         let (commands, command_queue) = mpsc::channel(64);
         let runner = Runner {
@@ -238,7 +242,7 @@ impl Session<'_> {
             plan: model.plan.clone(),
             steps: stages::steps(),
             sink: sink.clone(),
-            hands: Arc::new(Repair { checklists: Checklists::builtin().map_err(Failure::other)? }),
+            hands: Arc::new(Repair { checklists: checklists.clone() }),
             options: Options { from, until, recover: self.recover, interactive: format.is_none(), operator },
         };
         let (_, engine_events) = hub.follow().await;
@@ -247,7 +251,7 @@ impl Session<'_> {
             Some(format) => headless_front(shown, shown_events, format, commands, engine).await?,
             None => {
                 let logs = Box::new(SegmentLogs(SegmentReader::new(&dir)));
-                let mut options = screen_options(&self.front);
+                let mut options = screen_options(&self.front, &checklists);
                 options.screenshots = dir.join("screenshots");
                 options.past = past.into_iter().map(Recorded::new).collect();
                 let left = ui::run(options, shown, shown_events.into_queue(1024), commands.clone(), logs).await;
@@ -258,6 +262,7 @@ impl Session<'_> {
                 let ending = engine.await.map_err(|error| Failure::other(format!("the engine broke: {error}")))?;
                 left.map_err(Failure::other)?;
                 println!("{}", crate::spec::secret::redact(&ending.summary));
+                println!("run {run} is kept in {}; `bartizan replay {run}` shows it again", dir.display());
                 ending
             }
         };
@@ -324,10 +329,14 @@ fn keep_spec(dir: &Path, spec: &Spec) -> Result<(), Failure> {
     std::fs::write(&path, text).map_err(|error| Failure::other(format!("writing {}: {error}", path.display())))
 }
 
-pub(super) fn screen_options(front: &Front) -> ui::UiOptions {
+pub(super) fn screen_options(front: &Front, checks: &Checklists) -> ui::UiOptions {
+    let titled = |list: &Checklist| -> Vec<_> {
+        list.checks.iter().map(|check| ((list.id.clone(), check.id.clone()), check.title.clone())).collect()
+    };
     let mut options = ui::UiOptions::from_env();
     options.theme.clone_from(&front.theme);
     options.ascii = front.ascii.then_some(true);
+    options.texts.checks = checks.iter().flat_map(titled).collect();
     options
 }
 
