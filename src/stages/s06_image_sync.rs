@@ -11,7 +11,7 @@ use crate::engine::{Probe, Ran, Step, StepError};
 use crate::host::job::{Job, JobSpec, JobStatus};
 use crate::host::tail::TailItem;
 use crate::host::{Cmd, Host, Stdin};
-use crate::model::event::{Action as Doing, Data, Evidence, Level, LogLine, SyncEvent};
+use crate::model::event::{Action as Doing, Data, Evidence, Level, LogLine, SyncEvent, Unit};
 use crate::model::text::one_line;
 use crate::registry::agent::{Action, Line, Message, Request};
 use crate::spec::{MirrorEngine, MirrorKind, Spec, Subset};
@@ -65,6 +65,8 @@ pub(super) struct Report {
     pub missing: Vec<String>,
     pub errors: Vec<String>,
     pub exit: Option<u8>,
+    /// Bytes that had to be moved, by the plan.
+    wanted: u64,
 }
 
 /// Runs the copier to its end under `name`, or goes on following the one that runs.
@@ -154,6 +156,10 @@ async fn told(cx: &Cx, line: Line, offset: u64, report: &mut Report) {
                     keep(cx, Level::Error, format!("{image}: {side}: {class}: {}", one_line(why, LINE_LIMIT)), offset)
                         .await;
                 }
+                SyncEvent::Planned { bytes, present_bytes, .. } => {
+                    report.wanted = bytes.saturating_sub(*present_bytes);
+                }
+                SyncEvent::Moved { bytes } => cx.progress(*bytes, Some(report.wanted), Unit::Bytes, None).await,
                 _ => {}
             }
             cx.sink.emit(Data::Sync(event)).await;
