@@ -325,7 +325,7 @@ impl Step<World> for Bootstrap {
 
     async fn run(&self, cx: &Cx) -> Result<Ran, StepError> {
         // A bootstrap that failed is tried once more only when somebody asks for it.
-        let first = cx.model.step(&cx.step).is_none_or(|record| record.actions.is_empty());
+        let first = cx.attempt <= 1;
         let job = match status(cx, Part::Create).await? {
             JobStatus::Ended { status } if status != 0 && first => {
                 live::follow_install(cx).await?;
@@ -378,7 +378,7 @@ impl Step<World> for Operators {
     }
 
     async fn run(&self, cx: &Cx) -> Result<Ran, StepError> {
-        let first = cx.model.step(&cx.step).is_none_or(|record| record.actions.is_empty());
+        let first = cx.attempt <= 1;
         let job = match status(cx, Part::Create).await? {
             JobStatus::Ended { status } if status != 0 && first => {
                 live::follow_install(cx).await?;

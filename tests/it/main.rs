@@ -1,5 +1,7 @@
 //! What a user would notice, against real parts where there are any. One binary, so that it links once.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
 mod architecture;
 mod cloud;
 mod diagnose;

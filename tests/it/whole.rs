@@ -1,1 +1,240 @@
-//! whole
+//! The whole pipeline in the lab, without a screen: every scenario to its expected end.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+
+use bartizan::lab::ocp::journal::number;
+use bartizan::lab::ocp::scenario::Scenario;
+use bartizan::model::event::{CheckState, Data, Event, LogLine};
+use bartizan::model::text::one_line;
+use serde_json::Value;
+
+/// `cargo test` runs tests as threads: one installation at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+struct Demo {
+    _dir: tempfile::TempDir,
+    lab: PathBuf,
+    run: PathBuf,
+    exit: i32,
+    events: Vec<Event>,
+    text: String,
+}
+
+fn demo(scenario: &str, more: &[&str]) -> Demo {
+    demo_at("20", scenario, more)
+}
+
+fn demo_at(speed: &str, scenario: &str, more: &[&str]) -> Demo {
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let dir = tempfile::tempdir().unwrap();
+    let (lab, state) = (dir.path().join("lab"), dir.path().join("state"));
+    let output = Command::new(env!("CARGO_BIN_EXE_bartizan"))
+        .args(["--state", state.to_str().unwrap(), "demo", "--json", "--scenario", scenario, "--speed", speed])
+        .args(["--payload-mb", "60", "--dir", lab.to_str().unwrap()])
+        .args(more)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let events =
+        text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|why| panic!("{why}: {line}"))).collect();
+    let run = std::fs::read_dir(state.join("runs")).unwrap().next().unwrap().unwrap().path();
+    let exit = output.status.code().unwrap();
+    eprintln!("{scenario} {more:?}: exit {exit}; {}", String::from_utf8_lossy(&output.stderr));
+    Demo { _dir: dir, lab, run, exit, events, text }
+}
+
+impl Demo {
+    fn finding(&self, signature: &str) -> &bartizan::model::event::Finding {
+        self.events
+            .iter()
+            .find_map(|event| match &event.data {
+                Data::FindingOpened { finding } if finding.signature == signature => Some(finding),
+                _ => None,
+            })
+            .unwrap_or_else(|| panic!("no finding {signature} in {}", self.last_words()))
+    }
+
+    fn last_words(&self) -> String {
+        self.text.lines().rev().take(5).collect::<Vec<_>>().join("\n")
+    }
+
+    fn lines(&self, source: &str) -> Vec<LogLine> {
+        let text = std::fs::read_to_string(self.run.join("logs").join(format!("{source}.log"))).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Failing: its class, its finding with the line that proves it, its checklist run.
+    fn fails_with(&self, exit: u8, signature: &str, evidence: &str) {
+        assert_eq!(self.exit, i32::from(exit), "{}", self.last_words());
+        let finding = self.finding(signature);
+        assert!(finding.line.contains(evidence), "{:?} does not hold {evidence:?}", finding.line);
+        let checked = self.events.iter().any(|event| {
+            matches!(&event.data, Data::CheckResult { finding: id, state, .. } if *id == finding.id && *state != CheckState::Running)
+        });
+        assert!(checked, "no probe of {signature} answered");
+    }
+
+    fn succeeds(&self) {
+        assert_eq!(self.exit, 0, "{}", self.last_words());
+        assert!(matches!(self.events.last().unwrap().data, Data::RunClosed { exit: 0, .. }));
+        let open: Vec<String> = self.model().open_findings().iter().map(|open| open.finding.id.clone()).collect();
+        assert!(open.is_empty(), "still open: {open:?}");
+    }
+
+    fn model(&self) -> bartizan::model::RunModel {
+        let mut model = bartizan::model::RunModel::default();
+        self.events.iter().for_each(|event| bartizan::model::reduce(&mut model, event));
+        model
+    }
+}
+
+fn expected(scenario: &str, recover: bool) -> u8 {
+    Scenario::named(scenario).unwrap().exit(recover)
+}
+
+/// What the bootstrap node's own journal holds of a unit, as a follower has to show it.
+fn journal_of_the_node(lab: &Path) -> BTreeMap<String, Vec<String>> {
+    let text = std::fs::read_to_string(lab.join("machines/hosts/bootstrap/journal/entries.jsonl")).unwrap();
+    let mut lines: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for line in text.lines() {
+        let entry: Value = serde_json::from_str(line).unwrap();
+        let entry = &entry["entry"];
+        let duplicate = !entry["container"].is_null() || entry["identifier"] == "podman";
+        let unit = entry["about_unit"].as_str().or(entry["unit"].as_str()).unwrap().trim_end_matches(".service");
+        // crio and kubelet are kept from warnings on.
+        if duplicate || ["crio", "kubelet"].contains(&unit) {
+            continue;
+        }
+        let bytes: Vec<u8> = entry["message"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|byte| u8::try_from(byte.as_u64().unwrap()).unwrap())
+            .collect();
+        let text = one_line(&String::from_utf8_lossy(&bytes), 16 * 1024);
+        lines.entry(unit.to_owned()).or_default().push(text);
+    }
+    lines
+}
+
+/// Nothing lost, nothing twice: unit by unit the record holds what the node holds.
+fn the_journal_is_whole(demo: &Demo) {
+    let node = journal_of_the_node(&demo.lab);
+    let mut seen: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for line in demo.lines("journal_bootstrap") {
+        seen.entry(line.unit).or_default().push(line.text);
+    }
+    for (unit, lines) in &node {
+        assert_eq!(seen.get(unit).map(Vec::as_slice).unwrap_or_default(), lines, "journal of {unit}");
+    }
+    let numbers: Vec<u64> = seen["bootkube"].iter().filter_map(|line| number(line)).collect();
+    assert!(numbers.len() > 20 && numbers.windows(2).all(|pair| pair[0] < pair[1]), "{numbers:?}");
+}
+
+#[test]
+fn happy_installs_verifies_and_takes_everything_down() {
+    let demo = demo("happy", &[]);
+    demo.succeeds();
+    let model = demo.model();
+    for stage in &model.plan.stages {
+        let status = model.stage_status(&stage.id);
+        assert_eq!(status.done, status.total, "{} {:?}", stage.id, status.status);
+    }
+    assert!(model.standing_objects().is_empty(), "{:?}", model.standing_objects());
+    assert!(
+        model.findings.iter().all(|record| record.finding.severity < bartizan::model::event::Level::Warn),
+        "{:?}",
+        model.findings
+    );
+    the_journal_is_whole(&demo);
+    // The installer prints this password; it is in the lab's files and nowhere in ours.
+    let password = std::fs::read_to_string(
+        demo.lab.join("machines/hosts/bastion/root/home/ec2-user/bartizan/install-1/auth/kubeadmin-password"),
+    );
+    if let Ok(password) = password {
+        assert!(!demo.text.contains(password.trim()));
+    }
+}
+
+#[test]
+fn link_drop_loses_no_line_and_repeats_none() {
+    let demo = demo("link-drop", &["--until", "09"]);
+    demo.succeeds();
+    let drops = demo
+        .events
+        .iter()
+        .filter(|event| {
+            matches!(
+                &event.data,
+                Data::Link {
+                    link: bartizan::model::event::LinkName::Ssh,
+                    state: bartizan::model::event::LinkState::Retrying { .. }
+                        | bartizan::model::event::LinkState::Down { .. }
+                }
+            )
+        })
+        .count();
+    assert!(drops >= 1, "the link never went down");
+    the_journal_is_whole(&demo);
+}
+
+#[test]
+fn missing_image_is_found_and_left_alone_it_fails_the_bootstrap() {
+    demo("missing-image", &[]).fails_with(expected("missing-image", false), "MIR-MANIFEST", "manifest unknown");
+}
+
+#[test]
+fn missing_image_is_synced_and_the_unit_goes_on() {
+    let demo = demo("missing-image", &["--recover"]);
+    demo.finding("MIR-MANIFEST");
+    demo.succeeds();
+}
+
+#[test]
+fn mirror_ca_is_found_and_left_alone_it_fails_the_bootstrap() {
+    demo("mirror-ca", &[]).fails_with(expected("mirror-ca", false), "REG-CA", "x509");
+}
+
+#[test]
+fn mirror_ca_is_put_into_the_bundle_and_a_new_install_succeeds() {
+    let demo = demo("mirror-ca", &["--recover"]);
+    demo.finding("REG-CA");
+    demo.succeeds();
+    let clusters: Vec<_> = demo.model().objects.into_iter().filter(|(object, _)| object.kind == "cluster").collect();
+    assert_eq!(clusters.len(), 2, "the old cluster and the new one: {clusters:?}");
+    assert!(clusters.iter().all(|(_, record)| record.gone.is_some()));
+}
+
+#[test]
+fn disk_full_is_found_and_left_alone_it_fails_the_sync() {
+    demo("disk-full", &[]).fails_with(expected("disk-full", false), "REG-DISK", "no space left on device");
+}
+
+#[test]
+fn disk_full_grows_and_the_sync_goes_on() {
+    let demo = demo("disk-full", &["--recover"]);
+    demo.finding("REG-DISK");
+    demo.succeeds();
+}
+
+#[test]
+fn etcd_stuck_fails_the_bootstrap_with_its_finding() {
+    let demo = demo_at("60", "etcd-stuck", &[]);
+    assert_eq!(demo.exit, i32::from(expected("etcd-stuck", false)), "{}", demo.last_words());
+    let finding = demo.finding("CEO-WAIT");
+    assert!(finding.line.contains("EtcdRunningInCluster"), "{}", finding.line);
+}
+
+#[test]
+fn csr_pending_fails_the_install_and_is_the_cause_that_is_shown_first() {
+    let demo = demo_at("60", "csr-pending", &[]);
+    assert_eq!(demo.exit, i32::from(expected("csr-pending", false)), "{}", demo.last_words());
+    demo.finding("CSR-PENDING");
+    let model = demo.model();
+    let first = model.open_findings().first().map(|open| open.finding.signature.clone());
+    assert_eq!(first.as_deref(), Some("CSR-PENDING"));
+}
