@@ -25,7 +25,13 @@ pub struct Live {
     tasks: JoinSet<()>,
     cancel: CancellationToken,
     /// Ends before the others: the bootstrap node goes away on success.
-    bootstrap: Option<CancellationToken>,
+    bootstrap: Option<Bootstrap>,
+}
+
+struct Bootstrap {
+    cancel: CancellationToken,
+    /// Lines of its journal that were in the record when it began to be followed.
+    lines_before: u64,
 }
 
 impl Drop for Live {
@@ -35,7 +41,7 @@ impl Drop for Live {
 }
 
 /// The last recorded line of a source: where to go on from.
-fn last_line(run_dir: &Path, model: &RunModel, source: &str) -> Option<LogLine> {
+pub(super) fn last_line(run_dir: &Path, model: &RunModel, source: &str) -> Option<LogLine> {
     let lines = model.logs.get(source)?.lines;
     SegmentReader::new(run_dir).last(source, lines).ok().flatten()
 }
@@ -112,9 +118,9 @@ pub async fn follow_bootstrap(cx: &Cx) -> Result<(), StepError> {
     let mut live = cx.world.live.lock().await;
     let Some(live) = live.as_mut().filter(|live| live.bootstrap.is_none()) else { return Ok(()) };
     let cancel = live.cancel.child_token();
-    live.bootstrap = Some(cancel.clone());
+    live.bootstrap = Some(Bootstrap { cancel: cancel.clone(), lines_before: journal_lines(&cx.model) });
     let out = out(cx, &cancel);
-    let start = last_line(&cx.world.run_dir, &cx.model, "journal:bootstrap").as_ref().and_then(Position::after);
+    let start = last_line(&cx.world.run_dir, &cx.model, JOURNAL).as_ref().and_then(Position::after);
     let version = cx.world.spec.release.version.clone();
     let recogniser = bootkube::Recogniser::resume(&version, &cx.model.bootkube);
     live.tasks.spawn(async move {
@@ -126,11 +132,29 @@ pub async fn follow_bootstrap(cx: &Cx) -> Result<(), StepError> {
     Ok(())
 }
 
-/// The bootstrap node is going away, as it should.
+const JOURNAL: &str = "journal:bootstrap";
+
+fn journal_lines(model: &RunModel) -> u64 {
+    model.logs.get(JOURNAL).map_or(0, |log| log.lines)
+}
+
+/// The bootstrap node is going away, as it should. Went it while nobody read its journal, then the record says so.
 pub async fn leave_bootstrap(cx: &Cx) {
-    if let Some(cancel) = cx.world.live.lock().await.as_ref().and_then(|live| live.bootstrap.clone()) {
-        cancel.cancel();
+    let now = cx.fresh(0).await;
+    let directory = now.fact(fact::INSTALL_DIR).unwrap_or_default();
+    if now.fact(fact::BOOTSTRAP_LEFT).as_ref() == Some(&directory) {
+        return;
     }
+    let live = cx.world.live.lock().await;
+    let followed = live.as_ref().and_then(|live| live.bootstrap.as_ref());
+    if let Some(bootstrap) = followed {
+        bootstrap.cancel.cancel();
+    }
+    if followed.is_none_or(|bootstrap| journal_lines(&now.model) == bootstrap.lines_before) {
+        let why = "the bootstrap node went away while nobody read its journal".to_owned();
+        cx.sink.emit(Data::Gap { source: JOURNAL.into(), lost: None, why }).await;
+    }
+    cx.set_fact(fact::BOOTSTRAP_LEFT, directory).await;
 }
 
 /// Ends all followers and waits for them.
