@@ -32,9 +32,11 @@ impl io::Write for CleanFile {
 pub fn start(run_dir: &Path) -> io::Result<()> {
     let path = run_dir.join("bartizan.log");
     let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
-    let filter = EnvFilter::try_from_env("BARTIZAN_LOG").unwrap_or_else(|_| EnvFilter::new("warn,bartizan=info"));
+    let filter =
+        EnvFilter::try_from_env("BARTIZAN_LOG").unwrap_or_else(|_| EnvFilter::new("warn,russh=error,bartizan=info"));
     let to_file = fmt::layer().with_ansi(false).with_writer(Mutex::new(CleanFile(file)));
-    let to_pane = tui_logger::TuiTracingSubscriberLayer.with_filter(EnvFilter::new("warn,bartizan=info"));
+    // No `init_logger`: it would take the libraries' records away from the file. The layer feeds the pane by itself.
+    let to_pane = tui_logger::TuiTracingSubscriberLayer.with_filter(EnvFilter::new("off,bartizan=info"));
     // A second run in one process (tests) keeps the first subscriber.
     let _already_set = tracing_subscriber::registry().with(filter).with(to_file).with(to_pane).try_init();
     Ok(())

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use crate::cloud::Cloud;
+use crate::diagnose::checklist::Checklist;
 use crate::diagnose::{Catalogue, Checklists};
 use crate::engine::{Command, Ending, Options, Runner};
 use crate::headless::{self, Format};
@@ -46,6 +47,10 @@ pub struct RunArgs {
     #[cfg(feature = "lab")]
     #[arg(long, value_name = "FILE")]
     pub cloud: Option<PathBuf>,
+    /// How many times faster than life that lab is.
+    #[cfg(feature = "lab")]
+    #[arg(long, default_value_t = 1.0, requires = "cloud")]
+    pub pace: f64,
 }
 
 /// The last stage that a plain `run` does: nothing is destroyed by going on to the end.
@@ -57,10 +62,16 @@ pub async fn run(state: Option<&Path>, args: RunArgs) -> Result<u8, Failure> {
     let cloud_file = args.cloud.clone();
     #[cfg(not(feature = "lab"))]
     let cloud_file: Option<PathBuf> = None;
+    #[cfg(feature = "lab")]
+    let pace = args.pace;
+    #[cfg(not(feature = "lab"))]
+    let pace = 1.0;
     let session = Session {
         state,
         spec,
         cloud: open_cloud(cloud_file.as_deref())?,
+        pace,
+        own_world: false,
         resume: args.resume,
         from: args.from,
         until: Some(args.until.unwrap_or_else(|| LAST.to_owned())),
@@ -89,6 +100,8 @@ pub async fn cleanup(
         state,
         spec,
         cloud: open_cloud(cloud.as_deref())?,
+        pace: 1.0,
+        own_world: false,
         resume: Some(dir.to_string_lossy().into_owned()),
         from: Some("10-cleanup".into()),
         until: None,
@@ -126,6 +139,10 @@ pub(super) struct Session<'a> {
     pub state: Option<&'a Path>,
     pub spec: (Spec, String),
     pub cloud: Option<Arc<dyn Cloud>>,
+    /// How many times faster than ours the clock of that world runs.
+    pub pace: f64,
+    /// A world of its own that nobody can come back to: an unfinished run of the same name is another's.
+    pub own_world: bool,
     pub resume: Option<String>,
     pub from: Option<String>,
     pub until: Option<String>,
@@ -176,6 +193,8 @@ impl Session<'_> {
             None => kept_password(&store, &run)?,
         };
         telemetry::start(&dir).map_err(|error| Failure::other(format!("starting the log: {error}")))?;
+        let verb = if resumed { "going on with" } else { "beginning" };
+        tracing::info!("{verb} run {run} of {}, kept in {}", spec.domain(), dir.display());
         // The spec as it was asked for stays with the run: cleanup needs it when the file has changed or gone.
         keep_spec(&dir, spec)?;
 
@@ -204,7 +223,7 @@ impl Session<'_> {
 
         let (tap, tapped) = mpsc::channel(4096);
         let (model, follower) = hub.follow().await;
-        let catalogue = Catalogue::builtin().map_err(Failure::other)?;
+        let catalogue = Catalogue::builtin().map_err(Failure::other)?.at_pace(self.pace);
         stages::diagnosis::start(&catalogue, &model, tapped, follower, sink.clone());
         let world = World {
             spec: spec.clone(),
@@ -217,6 +236,7 @@ impl Session<'_> {
             tap,
             live: tokio::sync::Mutex::new(None),
         };
+        let checklists = Checklists::builtin().map_err(Failure::other)?;
         let format = self.front.format();
         let (commands, command_queue) = mpsc::channel(64);
         let runner = Runner {
@@ -224,7 +244,7 @@ impl Session<'_> {
             plan: model.plan.clone(),
             steps: stages::steps(),
             sink: sink.clone(),
-            hands: Arc::new(Repair { checklists: Checklists::builtin().map_err(Failure::other)? }),
+            hands: Arc::new(Repair { checklists: checklists.clone() }),
             options: Options { from, until, recover: self.recover, interactive: format.is_none(), operator },
         };
         let (_, engine_events) = hub.follow().await;
@@ -233,7 +253,7 @@ impl Session<'_> {
             Some(format) => headless_front(shown, shown_events, format, commands, engine).await?,
             None => {
                 let logs = Box::new(SegmentLogs(SegmentReader::new(&dir)));
-                let mut options = screen_options(&self.front);
+                let mut options = screen_options(&self.front, &checklists);
                 options.screenshots = dir.join("screenshots");
                 options.past = past.into_iter().map(Recorded::new).collect();
                 let left = ui::run(options, shown, shown_events.into_queue(1024), commands.clone(), logs).await;
@@ -244,6 +264,7 @@ impl Session<'_> {
                 let ending = engine.await.map_err(|error| Failure::other(format!("the engine broke: {error}")))?;
                 left.map_err(Failure::other)?;
                 println!("{}", crate::spec::secret::redact(&ending.summary));
+                println!("run {run} is kept in {}; `bartizan replay {run}` shows it again", dir.display());
                 ending
             }
         };
@@ -280,7 +301,7 @@ impl Session<'_> {
                         model.closed.is_none() && model.cluster.name == *name && model.cluster.base_domain == *domain
                     })
                     .map_err(Failure::other)?;
-                if let Some(open) = open {
+                if let Some(open) = open.filter(|_| !self.own_world) {
                     return Err(Failure::usage(format!(
                         "run {} of {name}.{domain} was not ended (spec {}): go on with `--resume`, or take it down with \
                          `bartizan cleanup {} --confirm {name}`",
@@ -310,10 +331,14 @@ fn keep_spec(dir: &Path, spec: &Spec) -> Result<(), Failure> {
     std::fs::write(&path, text).map_err(|error| Failure::other(format!("writing {}: {error}", path.display())))
 }
 
-pub(super) fn screen_options(front: &Front) -> ui::UiOptions {
+pub(super) fn screen_options(front: &Front, checks: &Checklists) -> ui::UiOptions {
+    let titled = |list: &Checklist| -> Vec<_> {
+        list.checks.iter().map(|check| ((list.id.clone(), check.id.clone()), check.title.clone())).collect()
+    };
     let mut options = ui::UiOptions::from_env();
     options.theme.clone_from(&front.theme);
     options.ascii = front.ascii.then_some(true);
+    options.texts.checks = checks.iter().flat_map(titled).collect();
     options
 }
 

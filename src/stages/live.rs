@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use tokio::task::JoinSet;
@@ -26,6 +27,8 @@ pub struct Live {
     cancel: CancellationToken,
     /// Ends before the others: the bootstrap node goes away on success.
     bootstrap: Option<Bootstrap>,
+    /// It is being left.
+    left: bool,
 }
 
 struct Bootstrap {
@@ -89,7 +92,7 @@ pub async fn follow_install(cx: &Cx) -> Result<(), StepError> {
             out_cluster.sink.emit(Data::Note { level: Level::Error, text }).await;
         }
     });
-    *live = Some(Live { tasks, cancel, bootstrap: None });
+    *live = Some(Live { tasks, cancel, bootstrap: None, left: false });
     Ok(())
 }
 
@@ -133,28 +136,39 @@ pub async fn follow_bootstrap(cx: &Cx) -> Result<(), StepError> {
 }
 
 const JOURNAL: &str = "journal:bootstrap";
+/// For the last lines of a node that goes away.
+const LAST_LINES: Duration = Duration::from_secs(3);
 
 fn journal_lines(model: &RunModel) -> u64 {
     model.logs.get(JOURNAL).map_or(0, |log| log.lines)
 }
 
-/// The bootstrap node is going away, as it should. Went it while nobody read its journal, then the record says so.
+/// The bootstrap node is going away, as it should. What it wrote last may still be on its way. If it went while nobody
+/// read its journal, the record says so.
 pub async fn leave_bootstrap(cx: &Cx) {
     let now = cx.fresh(0).await;
     let directory = now.fact(fact::INSTALL_DIR).unwrap_or_default();
     if now.fact(fact::BOOTSTRAP_LEFT).as_ref() == Some(&directory) {
         return;
     }
-    let live = cx.world.live.lock().await;
-    let followed = live.as_ref().and_then(|live| live.bootstrap.as_ref());
-    if let Some(bootstrap) = followed {
-        bootstrap.cancel.cancel();
-    }
-    if followed.is_none_or(|bootstrap| journal_lines(&now.model) == bootstrap.lines_before) {
-        let why = "the bootstrap node went away while nobody read its journal".to_owned();
-        cx.sink.emit(Data::Gap { source: JOURNAL.into(), lost: None, why }).await;
-    }
-    cx.set_fact(fact::BOOTSTRAP_LEFT, directory).await;
+    let mut live = cx.world.live.lock().await;
+    let Some(live) = live.as_mut().filter(|live| !live.left) else { return };
+    live.left = true;
+    let followed = live.bootstrap.take();
+    let sink = cx.sink.clone();
+    tokio::spawn(async move {
+        let mut read = false;
+        if let Some(bootstrap) = followed {
+            tokio::time::sleep(LAST_LINES).await;
+            bootstrap.cancel.cancel();
+            read = journal_lines(&*sink.model().await) > bootstrap.lines_before;
+        }
+        if !read {
+            let why = "the bootstrap node went away while nobody read its journal".to_owned();
+            sink.emit(Data::Gap { source: JOURNAL.into(), lost: None, why }).await;
+        }
+        sink.emit(Data::Fact { key: fact::BOOTSTRAP_LEFT.into(), value: directory }).await;
+    });
 }
 
 /// Ends all followers and waits for them.

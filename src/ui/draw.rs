@@ -75,11 +75,14 @@ fn header(cx: &Cx, width: usize) -> Line<'static> {
     let cluster = &model.cluster;
     let mut chips: Vec<(String, Token)> = Vec::new();
     for link in [LinkName::Ssh, LinkName::Aws, LinkName::Api, LinkName::Registry] {
-        let record = model.links.get(&link);
+        // A run that has ended needs no connection; what the last of them did says nothing any more.
+        let record = model.links.get(&link).filter(|_| model.closed.is_none());
         let (glyph, token) = cx.glyphs.link(record.map(|record| &record.state));
         let name = format!("{link:?}").to_lowercase();
         let detail = match record.map(|record| (&record.state, record.since)) {
-            Some((LinkState::Retrying { in_ms, .. }, _)) => format!(" retry {}s", in_ms.div_ceil(1000)),
+            Some((LinkState::Retrying { in_ms: 1.., .. }, since)) => {
+                format!(" retry {}", text::age(text::seconds(since, cx.now)))
+            }
             Some((LinkState::Down { .. }, since)) => format!(" {}", text::age(text::seconds(since, cx.now))),
             _ => String::new(),
         };
@@ -105,7 +108,7 @@ fn header(cx: &Cx, width: usize) -> Line<'static> {
     if !cluster.region.is_empty() && width >= 100 {
         facts.push(cluster.region.clone());
     }
-    if !model.run.is_empty() && width >= 110 {
+    if !model.run.is_empty() && width >= 130 {
         facts.push(format!("run {}", text::cut(&model.run, 24, cx.glyphs.ellipsis)));
     }
     match cx.screen.access {

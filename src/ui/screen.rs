@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use crate::engine::command::Command;
-use crate::model::event::{Level, LogLine};
+use crate::model::event::{Finding, Level, LogLine};
 use crate::model::plan::{StageId, StepId};
 use crate::model::run::RunModel;
 use crate::record::Recorded;
@@ -139,7 +139,16 @@ pub struct Toast {
 /// Names that the model knows only by id.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Texts {
-    pub checks: BTreeMap<String, String>,
+    /// Titles of checks by checklist and check: ids of checks count within their checklist only.
+    pub checks: BTreeMap<(String, String), String>,
+}
+
+impl Texts {
+    /// The title of a check of a finding, else its id.
+    pub fn check<'a>(&'a self, finding: &Finding, check: &'a str) -> &'a str {
+        let list = finding.checklist.clone().unwrap_or_default();
+        self.checks.get(&(list, check.to_owned())).map_or(check, String::as_str)
+    }
 }
 
 /// The operator's view.

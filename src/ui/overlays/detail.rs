@@ -276,7 +276,7 @@ fn finding(model: &RunModel, screen: &Screen, id: &str) -> Vec<String> {
     if !record.checks.is_empty() {
         out.push("Checks:".into());
         for check in &record.checks {
-            let title = screen.texts.checks.get(&check.check).unwrap_or(&check.check);
+            let title = screen.texts.check(finding, &check.check);
             out.push(format!("  {} {title}", format!("{:?}", check.state).to_lowercase()));
             if let Some(action) = &check.action {
                 out.push(format!("    {}: {}", place(action), typed(action)));

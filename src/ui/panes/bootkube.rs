@@ -11,6 +11,11 @@ use crate::ui::theme::Token;
 
 use super::Cx;
 
+/// Cells for a name; the longest stage is `wait-for-bootstrap-complete`.
+const NAME: usize = 27;
+/// Cells for how often a stage began.
+const STARTS: usize = 4;
+
 pub fn targets(model: &RunModel) -> Vec<Target> {
     let mut rows: Vec<Target> = (0..model.installer.phases.len()).map(Target::Phase).collect();
     rows.extend(model.bootkube.iter().map(|record| Target::Boot(record.stage.clone())));
@@ -63,8 +68,9 @@ pub fn line(cx: &Cx, target: &Target, width: usize) -> Line<'static> {
             });
             let time = cx.span(Some(phase.started), phase.ended).map(text::clock).unwrap_or_default();
             cx.mark(cx.row(width), mark)
-                .cell(&format!("installer: {}", phase.name), 26, style)
+                .cell(&format!("installer: {}", phase.name), NAME, style)
                 .number(&time, 7, style)
+                .cell("", STARTS, style)
                 .rest(&format!("{left}{}", phase.message), muted)
                 .line()
         }
@@ -78,16 +84,17 @@ pub fn line(cx: &Cx, target: &Target, width: usize) -> Line<'static> {
             let starts =
                 if record.starts > 1 { format!("{}{}", cx.glyphs.times, record.starts) } else { String::new() };
             cx.mark(cx.row(width), mark)
-                .cell(&record.stage, 26, style)
+                .cell(&record.stage, NAME, style)
                 .number(&time, 7, style)
-                .cell(&starts, 4, style)
+                .cell(&starts, STARTS, style)
                 .rest(&record.evidence, muted)
                 .line()
         }
         Target::Unit(host, unit) => {
             let Some(record) = cx.model.units.get(&(host.clone(), unit.clone())) else { return Line::default() };
             let mark = match record.state.as_str() {
-                "active" | "exited" | "inactive" | "success" => Mark::Ok,
+                "running" if record.restarts > 0 => Mark::Warn,
+                "active" | "exited" | "finished" | "inactive" | "running" | "success" => Mark::Ok,
                 "failed" => Mark::Fail,
                 "activating" | "reloading" | "auto-restart" => Mark::Warn,
                 _ => Mark::Unknown,
@@ -95,8 +102,9 @@ pub fn line(cx: &Cx, target: &Target, width: usize) -> Line<'static> {
             let style = if mark == Mark::Ok { muted } else { cx.style(mark.token()) };
             let restarts = if record.restarts > 0 { format!(", {} restarts", record.restarts) } else { String::new() };
             cx.mark(cx.row(width), mark)
-                .cell(unit, 26, style)
+                .cell(unit, NAME, style)
                 .number(&text::age(text::seconds(record.changed, cx.now)), 7, style)
+                .cell("", STARTS, style)
                 .rest(&format!("{host}: {}{restarts}", record.state), style)
                 .line()
         }

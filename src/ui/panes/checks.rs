@@ -44,13 +44,11 @@ pub fn title(cx: &Cx) -> String {
     let dot = cx.glyphs.dot;
     let open = cx.model.open_findings();
     let cleared = cx.model.findings.len() - open.len();
-    match open.first() {
-        Some(first) => {
-            let more = if open.len() > 1 { format!(" {dot} {} more", open.len() - 1) } else { String::new() };
-            format!("Checks {dot} {}{more}", first.finding.title)
-        }
-        None if cleared > 0 => format!("Checks {dot} nothing open, {cleared} cleared"),
-        None => format!("Checks {dot} nothing found"),
+    match open.len() {
+        1 => format!("Checks {dot} 1 finding"),
+        2.. => format!("Checks {dot} {} findings, the likeliest cause first", open.len()),
+        0 if cleared > 0 => format!("Checks {dot} nothing open, {cleared} cleared"),
+        0 => format!("Checks {dot} nothing found"),
     }
 }
 
@@ -79,6 +77,9 @@ pub fn line(cx: &Cx, target: &Target, width: usize) -> Line<'static> {
             let place = format!("{} {} {}  ", finding.source, text::time_of_day(finding.at), finding.unit);
             let row = cx.row(width).text("  ", muted).text(cx.glyphs.sub, muted).text(" ", muted).text(&place, muted);
             let hint = if finding.line_number.is_some() { "  enter: the line" } else { "" };
+            // The line itself is worth more than how to get to it.
+            let fits = row.left() >= text::width(&finding.line) + text::width(hint);
+            let hint = if fits { hint } else { "" };
             let room = row.left().saturating_sub(text::width(hint));
             row.text(&text::cut(&finding.line, room, cx.glyphs.ellipsis), cx.style(Token::LogError))
                 .right(hint, muted)
@@ -88,7 +89,7 @@ pub fn line(cx: &Cx, target: &Target, width: usize) -> Line<'static> {
             let Some(record) = record(cx.model, id) else { return Line::default() };
             let Some(known) = record.checks.iter().find(|known| known.check == *check) else { return Line::default() };
             let mark = Mark::from(known.state);
-            let title = cx.screen.texts.checks.get(check).unwrap_or(check);
+            let title = cx.screen.texts.check(&record.finding, check);
             let row = cx.mark(cx.row(width).text("  ", muted), mark);
             let room = (row.left() / 2).min(text::width(title) + 1);
             let style = if mark == Mark::Ok { cx.style(Token::Text) } else { cx.style(mark.token()) };
