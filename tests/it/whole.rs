@@ -13,7 +13,7 @@ use bartizan::watch::journal::{BOOTSTRAP_UNITS, QUIET_UNITS};
 use serde_json::Value;
 
 /// `cargo test` runs tests as threads: one installation at a time.
-static ALONE: Mutex<()> = Mutex::new(());
+pub(crate) static ALONE: Mutex<()> = Mutex::new(());
 
 struct Demo {
     _dir: tempfile::TempDir,
@@ -98,7 +98,7 @@ fn expected(scenario: &str, recover: bool) -> u8 {
 }
 
 /// What the bootstrap node's own journal holds of a unit, as a follower has to show it.
-fn journal_of_the_node(lab: &Path) -> BTreeMap<String, Vec<String>> {
+pub(crate) fn journal_of_the_node(lab: &Path) -> BTreeMap<String, Vec<String>> {
     let text = std::fs::read_to_string(lab.join("machines/hosts/bootstrap/journal/entries.jsonl")).unwrap();
     let mut lines: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for line in text.lines() {
