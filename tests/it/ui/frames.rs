@@ -187,7 +187,7 @@ fn a_glance_tells_what_moves_and_what_waits() {
     let cockpit = Cockpit::new(fixture::install_running(), 200, 60);
     for text in [
         "▶ 08 install",
-        "api ◐ retry 4s",
+        "api ◐ 6m",
         "ssh ●",
         "2 of 5 available",
         "CVO 76%",
