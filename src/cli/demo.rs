@@ -86,6 +86,7 @@ impl LabArgs {
 }
 
 pub async fn demo(state: Option<&Path>, args: DemoArgs) -> Result<u8, Failure> {
+    let pace = args.lab.speed;
     let (lab, place) = args.lab.start().await?;
     let spec = load(&lab.spec_file())?;
     let cloud = crate::cloud::memory::MemoryCloud::open(lab.cloud_file()).map_err(Failure::other)?;
@@ -93,6 +94,8 @@ pub async fn demo(state: Option<&Path>, args: DemoArgs) -> Result<u8, Failure> {
         state,
         spec,
         cloud: Some(Arc::new(cloud)),
+        pace,
+        own_world: true,
         resume: None,
         from: None,
         until: args.until,
@@ -106,10 +109,11 @@ pub async fn demo(state: Option<&Path>, args: DemoArgs) -> Result<u8, Failure> {
 }
 
 pub async fn lab(args: LabArgs) -> Result<u8, Failure> {
+    let pace = args.speed;
     let (lab, place) = args.start().await?;
     println!("spec  {}", lab.spec_file().display());
     println!("cloud {}", lab.cloud_file().display());
-    println!("bartizan run {} --cloud {}", lab.spec_file().display(), lab.cloud_file().display());
+    println!("bartizan run {} --cloud {} --pace {pace}", lab.spec_file().display(), lab.cloud_file().display());
     tokio::select! {
         () = lab.wait() => {}
         _ = tokio::signal::ctrl_c() => {}

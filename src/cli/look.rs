@@ -276,7 +276,8 @@ pub async fn doctor(file: &Path) -> Result<u8, Failure> {
     }
     match crate::spec::load(file) {
         Ok(spec) => {
-            println!("ok   {}: {} {} in {}", file.display(), spec.domain(), spec.release.version, spec.aws.region)
+            println!("ok   {}: {} {} in {}", file.display(), spec.domain(), spec.release.version, spec.aws.region);
+            lacking += u32::from(!host_key_is_known(&spec).await?);
         }
         Err(errors) if file.exists() => {
             lacking += 1;
@@ -300,4 +301,25 @@ pub async fn agent(request: &Path) -> Result<u8, Failure> {
         }
     });
     Ok(agent::run(parsed, Net::default(), tokio::io::stdout(), cancel).await)
+}
+
+/// A bastion of the operator's own needs its host key in the spec: show what it says of itself, to be compared.
+async fn host_key_is_known(spec: &crate::spec::Spec) -> Result<bool, Failure> {
+    let Some(host) = spec.bastion.host.as_deref().filter(|_| spec.bastion.host_key.is_none()) else { return Ok(true) };
+    let address = host.split_once('@').map_or(host, |(_, address)| address);
+    println!("LACK bastion.host_key: {address} has to be known before the first connection");
+    let scratch = tempfile::tempdir().map_err(|error| Failure::other(format!("making a directory: {error}")))?;
+    let pool = crate::host::ssh::SshPool::new(scratch.path()).map_err(Failure::other)?;
+    let mut target = crate::host::ssh::SshTarget::new("bastion", address, &spec.bastion.user);
+    target.port = spec.bastion.port;
+    match pool.learn_host_key(&target).await {
+        Ok(keys) => {
+            println!("     it says that it is one of these; compare the fingerprint with its console, then set");
+            for key in keys {
+                println!("     host_key = \"{key}\"  # {}", crate::host::ssh::fingerprint(&key).unwrap_or_default());
+            }
+        }
+        Err(error) => println!("     {error}"),
+    }
+    Ok(false)
 }

@@ -47,6 +47,10 @@ pub struct RunArgs {
     #[cfg(feature = "lab")]
     #[arg(long, value_name = "FILE")]
     pub cloud: Option<PathBuf>,
+    /// How many times faster than life that lab is.
+    #[cfg(feature = "lab")]
+    #[arg(long, default_value_t = 1.0, requires = "cloud")]
+    pub pace: f64,
 }
 
 /// The last stage that a plain `run` does: nothing is destroyed by going on to the end.
@@ -58,10 +62,16 @@ pub async fn run(state: Option<&Path>, args: RunArgs) -> Result<u8, Failure> {
     let cloud_file = args.cloud.clone();
     #[cfg(not(feature = "lab"))]
     let cloud_file: Option<PathBuf> = None;
+    #[cfg(feature = "lab")]
+    let pace = args.pace;
+    #[cfg(not(feature = "lab"))]
+    let pace = 1.0;
     let session = Session {
         state,
         spec,
         cloud: open_cloud(cloud_file.as_deref())?,
+        pace,
+        own_world: false,
         resume: args.resume,
         from: args.from,
         until: Some(args.until.unwrap_or_else(|| LAST.to_owned())),
@@ -90,6 +100,8 @@ pub async fn cleanup(
         state,
         spec,
         cloud: open_cloud(cloud.as_deref())?,
+        pace: 1.0,
+        own_world: false,
         resume: Some(dir.to_string_lossy().into_owned()),
         from: Some("10-cleanup".into()),
         until: None,
@@ -127,6 +139,10 @@ pub(super) struct Session<'a> {
     pub state: Option<&'a Path>,
     pub spec: (Spec, String),
     pub cloud: Option<Arc<dyn Cloud>>,
+    /// How many times faster than ours the clock of that world runs.
+    pub pace: f64,
+    /// A world of its own that nobody can come back to: an unfinished run of the same name is another's.
+    pub own_world: bool,
     pub resume: Option<String>,
     pub from: Option<String>,
     pub until: Option<String>,
@@ -205,7 +221,7 @@ impl Session<'_> {
 
         let (tap, tapped) = mpsc::channel(4096);
         let (model, follower) = hub.follow().await;
-        let catalogue = Catalogue::builtin().map_err(Failure::other)?;
+        let catalogue = Catalogue::builtin().map_err(Failure::other)?.at_pace(self.pace);
         stages::diagnosis::start(&catalogue, &model, tapped, follower, sink.clone());
         let world = World {
             spec: spec.clone(),
@@ -283,7 +299,7 @@ impl Session<'_> {
                         model.closed.is_none() && model.cluster.name == *name && model.cluster.base_domain == *domain
                     })
                     .map_err(Failure::other)?;
-                if let Some(open) = open {
+                if let Some(open) = open.filter(|_| !self.own_world) {
                     return Err(Failure::usage(format!(
                         "run {} of {name}.{domain} was not ended (spec {}): go on with `--resume`, or take it down with \
                          `bartizan cleanup {} --confirm {name}`",

@@ -158,18 +158,6 @@ impl ClusterApi {
         Ok(listed.items.iter().filter_map(|object| serde_json::to_value(object).ok()).collect())
     }
 
-    /// Value of `data.status` in the config map `kube-system/bootstrap`: `complete` once the bootstrap node has done
-    /// its work, `None` while the map is not there.
-    ///
-    /// # Errors
-    /// When the API does not answer, or refuses.
-    pub async fn bootstrap_status(&self) -> Result<Option<String>, ApiError> {
-        let maps: Api<k8s_openapi::api::core::v1::ConfigMap> = Api::namespaced(self.client.clone(), "kube-system");
-        let map = maps.get_opt("bootstrap").await;
-        let map = map.map_err(|error| ApiError::of("get configmap kube-system/bootstrap", &error))?;
-        Ok(map.and_then(|map| map.data?.get("status").cloned()))
-    }
-
     /// Approve a signing request through its `approval` subresource, as `oc adm certificate approve` does.
     ///
     /// # Errors

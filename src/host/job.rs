@@ -242,16 +242,7 @@ impl Job {
 
     /// Its standard output from the byte `offset` on, until it has ended and all is read.
     pub fn follow(&self, offset: u64) -> BoxStream<'static, TailItem> {
-        self.follow_file("log", offset)
-    }
-
-    /// The same of its standard error.
-    pub fn follow_err(&self, offset: u64) -> BoxStream<'static, TailItem> {
-        self.follow_file("err", offset)
-    }
-
-    fn follow_file(&self, file: &str, offset: u64) -> BoxStream<'static, TailItem> {
-        let source = Source { path: format!("{}/{file}", self.place()), sudo: self.sudo() };
+        let source = Source { path: format!("{}/log", self.place()), sudo: self.sudo() };
         follow(Arc::clone(&self.host), source, offset, Until::JobEnds { place: self.place() })
     }
 

@@ -6,9 +6,11 @@
 pub mod event;
 pub mod plan;
 pub mod progress;
+mod reduce;
 pub mod run;
 pub mod text;
 
 pub use event::{Data, Event, Seq};
 pub use plan::{Plan, StageId, StepId};
-pub use run::{RunModel, reduce};
+pub use reduce::reduce;
+pub use run::RunModel;

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::error::Malformed;
 use crate::spec::Secret;
@@ -57,17 +57,6 @@ impl Credentials {
             key.truncate(cut);
         }
     }
-}
-
-/// A pull secret with an entry for the mirror: what nodes and tools need, as one JSON.
-pub fn merge(pull_secret: &Secret, registry: &str, user: &str, password: &Secret) -> Result<Secret, Malformed> {
-    let mut document = read(pull_secret.reveal(), "pull secret")?;
-    auths(&document, "pull secret")?;
-    let pair = Secret::new(STANDARD.encode(format!("{user}:{}", password.reveal())));
-    if let Some(auths) = document.get_mut("auths").and_then(Value::as_object_mut) {
-        auths.insert(registry.to_owned(), json!({ "auth": pair.reveal() }));
-    }
-    Ok(Secret::new(Value::Object(document).to_string()))
 }
 
 fn read(text: &str, what: &str) -> Result<Map<String, Value>, Malformed> {
@@ -235,18 +224,6 @@ mod tests {
         assert_eq!(user("token.example.com", "x"), "identity");
         assert_eq!(user("empty.example.com", "x"), "none");
         assert_eq!(user("quay.io:443", "x"), "none");
-    }
-
-    #[test]
-    fn merging_keeps_the_pull_secret_and_adds_the_mirror() {
-        let pull = Secret::new(r#"{"auths":{"quay.io":{"auth":"YTphYWFhYWE=","email":"x@y"}},"other":1}"#);
-        let merged = merge(&pull, "mirror.example.com:5000", "me", &Secret::new("pass-word")).unwrap();
-        let document: Value = serde_json::from_str(merged.reveal()).unwrap();
-        assert_eq!(document["auths"]["quay.io"]["email"], "x@y");
-        assert_eq!(document["other"], 1);
-        let credentials = Credentials::parse(merged.reveal()).unwrap();
-        let login = credentials.lookup("mirror.example.com:5000", "openshift/release").unwrap();
-        assert_eq!(login, &Login::Basic { user: "me".into(), password: Secret::new("pass-word") });
     }
 
     #[test]

@@ -7,11 +7,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::cloud::Kind;
+use crate::cluster;
+use crate::cluster::csr::Request;
 use crate::diagnose::Checklists;
 use crate::diagnose::recovery::{Fix, Recovery as Plan, Resume as ResumeAt};
 use crate::engine::{Hands, Probe, Ran, Recovery, Resume, Step, StepError};
 use crate::host::Cmd;
-use crate::model::event::{Action, CsrState, Data, Evidence, Finding, ImageState};
+use crate::model::event::{Action, CsrState, Data, Evidence, Finding, ImageState, Level};
 use crate::model::plan::StepId;
 use crate::registry::agent::Action as Asked;
 
@@ -352,6 +354,27 @@ fn pending(cx: &Cx) -> Vec<String> {
     csrs.iter().filter(|(_, csr)| csr.state == CsrState::Pending).map(|(name, _)| name.clone()).collect()
 }
 
+/// The pending requests that nothing speaks against; the operator is told of the others and why.
+async fn harmless(cx: &Cx) -> Result<Vec<String>, StepError> {
+    let cmd = oc(cx, &["get", "certificatesigningrequests", "-o", "json"])?;
+    let output = must(cx, &cx.world.bastion(cx)?, cmd).await?;
+    let objects = cluster::list(&output.stdout).map_err(|error| StepError::transient(error.to_string()))?;
+    let mut names = Vec::new();
+    for request in objects.iter().filter_map(|object| Request::parse(object).ok()) {
+        if request.state != CsrState::Pending {
+            continue;
+        }
+        let reasons = request.hesitations(jiff::Timestamp::now(), &[]);
+        if reasons.is_empty() {
+            names.push(request.name);
+        } else {
+            let text = format!("{} was not approved: {}", request.name, reasons.join("; "));
+            cx.note(Level::Warn, text).await;
+        }
+    }
+    Ok(names)
+}
+
 /// `oc …` with the new cluster's kubeconfig.
 pub(super) fn oc(cx: &Cx, args: &[&str]) -> Result<Cmd, StepError> {
     let kubeconfig = format!("{}/auth/kubeconfig", cx.need(fact::INSTALL_DIR)?);
@@ -382,7 +405,7 @@ impl Step<World> for ApproveCsrs {
     async fn run(&self, cx: &Cx) -> Result<Ran, StepError> {
         // Approving the client certificates brings the serving ones, a moment later.
         for _ in 0..3 {
-            let names = pending(&cx.fresh(cx.attempt).await);
+            let names = harmless(cx).await?;
             if !names.is_empty() {
                 approve(cx, &names).await?;
             }

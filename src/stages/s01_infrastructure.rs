@@ -85,8 +85,14 @@ impl Step<World> for Network {
                 None => Probe::NotApplicable("the bastion's network is used as it is".into()),
             });
         }
-        // Asked anew each time: the ledger adopts what is there and makes what is not.
-        Ok(Probe::Missing("each object is looked for as it is needed".into()))
+        if cx.fact(fact::VPC).is_none() {
+            return Ok(Probe::Missing("nothing was made yet".into()));
+        }
+        let (network, survey) = vpc::survey_network(&ledger(cx)?, &cx.world.spec).await.map_err(ledger_error)?;
+        Ok(match network {
+            Some(_) => Probe::True(survey.evidence),
+            None => Probe::Missing(survey.missing.join(", ")),
+        })
     }
 
     async fn run(&self, cx: &Cx) -> Result<Ran, StepError> {
@@ -99,12 +105,9 @@ impl Step<World> for Network {
     }
 
     async fn verify(&self, cx: &Cx) -> Result<Vec<Evidence>, StepError> {
-        let cloud = cx.world.cloud()?;
-        let vpc = cx.need(fact::VPC)?;
-        let state = cloud.get(crate::cloud::Kind::Vpc, &vpc).await.map_err(cloud_error)?.state;
-        Ok(vec![
-            Evidence::new(format!("ec2:DescribeVpcs {vpc}"), state),
-            Evidence::new("private subnets", cx.need(fact::PRIVATE_SUBNETS)?),
-        ])
+        match self.probe(cx).await? {
+            Probe::True(evidence) => Ok(evidence),
+            Probe::Missing(why) | Probe::NotApplicable(why) => Err(StepError::transient(why)),
+        }
     }
 }

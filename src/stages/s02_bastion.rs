@@ -26,8 +26,27 @@ pub struct Room;
 /// Least free space for a release of one architecture, in GiB; less is a warning (the plan knows the exact bytes).
 const ROOM_GIB: u64 = 40;
 
-fn pairs(text: &str) -> Vec<(String, String)> {
+/// `id=zone,id=zone`, as stage 01 records subnets.
+pub(super) fn pairs(text: &str) -> Vec<(String, String)> {
     text.split(',').filter_map(|pair| pair.split_once('=')).map(|(id, zone)| (id.to_owned(), zone.to_owned())).collect()
+}
+
+fn inputs(cx: &Cx) -> Result<BastionInputs, StepError> {
+    let spec = &cx.world.spec;
+    let network = Network {
+        vpc: cx.need(fact::VPC)?,
+        vpc_cidr: cx.need(fact::MACHINE_NETWORK)?,
+        private_subnets: pairs(&cx.need(fact::PRIVATE_SUBNETS)?),
+        public_subnets: pairs(&cx.need(fact::PUBLIC_SUBNETS)?),
+    };
+    let key = &spec.credentials.ssh_public_key;
+    let public_key = std::fs::read_to_string(key)
+        .map_err(|error| StepError::fatal(format!("reading {}: {error}", key.display())))?;
+    let operator = spec.bastion.operator_cidr.clone().ok_or_else(|| {
+        StepError::fatal("bastion.operator_cidr is not set: who may reach port 22?")
+            .hint("give this machine's public address, for example operator_cidr = \"203.0.113.7/32\"")
+    })?;
+    BastionInputs::new(&network, &operator, &public_key).map_err(ledger_error)
 }
 
 #[async_trait]
@@ -40,25 +59,18 @@ impl Step<World> for Machine {
         if let Some(host) = &cx.world.spec.bastion.host {
             return Ok(Probe::NotApplicable(format!("{host} is there already")));
         }
-        Ok(Probe::Missing("each object is looked for as it is needed".into()))
+        if cx.fact(fact::BASTION_HOST_KEYS).is_none() {
+            return Ok(Probe::Missing("nothing was made yet".into()));
+        }
+        let spec = &cx.world.spec;
+        let (made, survey) = bastion::survey_bastion(&ledger(cx)?, spec, &inputs(cx)?).await.map_err(ledger_error)?;
+        let known = made.is_some_and(|made| cx.fact(fact::BASTION_INSTANCE) == Some(made.instance));
+        Ok(if known { Probe::True(survey.evidence) } else { Probe::Missing(survey.missing.join(", ")) })
     }
 
     async fn run(&self, cx: &Cx) -> Result<Ran, StepError> {
         let spec = &cx.world.spec;
-        let network = Network {
-            vpc: cx.need(fact::VPC)?,
-            vpc_cidr: cx.need(fact::MACHINE_NETWORK)?,
-            private_subnets: pairs(&cx.need(fact::PRIVATE_SUBNETS)?),
-            public_subnets: pairs(&cx.need(fact::PUBLIC_SUBNETS)?),
-        };
-        let key = &spec.credentials.ssh_public_key;
-        let public_key = std::fs::read_to_string(key)
-            .map_err(|error| StepError::fatal(format!("reading {}: {error}", key.display())))?;
-        let operator = spec.bastion.operator_cidr.clone().ok_or_else(|| {
-            StepError::fatal("bastion.operator_cidr is not set: who may reach port 22?")
-                .hint("give this machine's public address, for example operator_cidr = \"203.0.113.7/32\"")
-        })?;
-        let inputs = BastionInputs::new(&network, &operator, &public_key).map_err(ledger_error)?;
+        let inputs = inputs(cx)?;
         let made = bastion::ensure_bastion(&ledger(cx)?, spec, &inputs).await.map_err(ledger_error)?;
         let address = made.public_ip.clone().unwrap_or_else(|| made.private_ip.clone());
         cx.set_fact(fact::BASTION_INSTANCE, made.instance.clone()).await;

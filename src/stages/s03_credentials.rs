@@ -5,8 +5,8 @@ use async_trait::async_trait;
 use crate::engine::{Probe, Ran, Step, StepError};
 use crate::host::{Cmd, Stdin};
 use crate::model::event::{Action, Evidence};
-use crate::registry::auth;
 use crate::spec::Secret;
+use crate::spec::secrets::merge_pull_secret;
 
 use super::world::{Cx, World, exec, fact, file, get, must, put, sha256};
 
@@ -27,7 +27,7 @@ pub(super) fn aws_credentials(workdir: &str) -> String {
 /// What the auth file has to hold.
 pub(super) fn merged(world: &World) -> Result<Secret, StepError> {
     let mirror = &world.spec.mirror;
-    auth::merge(&world.secrets.pull_secret, &world.spec.registry(), &mirror.user, &world.mirror_password)
+    merge_pull_secret(&world.secrets.pull_secret, &world.spec.registry(), &mirror.user, &world.mirror_password)
         .map_err(|error| StepError::fatal(format!("merging the pull secret: {error}")))
 }
 

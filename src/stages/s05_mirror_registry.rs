@@ -72,9 +72,9 @@ impl Step<World> for Identity {
             return Vec::new();
         }
         let base = planned_directory(world);
-        ["certs/ca.crt", "certs/tls.crt", "certs/tls.key", "auth/htpasswd"]
+        [("certs/ca.crt", 0o644), ("certs/tls.crt", 0o644), ("certs/tls.key", 0o600), ("auth/htpasswd", 0o600)]
             .iter()
-            .map(|name| file("bastion", &format!("{base}/{name}"), 0o600))
+            .map(|(name, mode)| file("bastion", &format!("{base}/{name}"), *mode))
             .collect()
     }
 

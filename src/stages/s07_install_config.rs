@@ -12,6 +12,7 @@ use crate::registry::outputs::DigestSource;
 use crate::spec::Secret;
 use crate::spec::install_config::{InstallInputs, render};
 
+use super::s02_bastion::pairs;
 use super::s03_credentials::{aws_credentials, merged};
 use super::s04_tools::tool;
 use super::world::{Cx, World, action, exec, fact, file, get, must, put, sha256};
@@ -46,10 +47,6 @@ pub(super) fn installer(cx: &Cx, args: &[&str]) -> Result<Cmd, StepError> {
         cmd = cmd.env("OPENSHIFT_INSTALL_RELEASE_IMAGE_OVERRIDE", release);
     }
     Ok(cmd)
-}
-
-fn pairs(text: &str) -> Vec<(String, String)> {
-    text.split(',').filter_map(|pair| pair.split_once('=')).map(|(id, zone)| (id.to_owned(), zone.to_owned())).collect()
 }
 
 fn rendered(cx: &Cx) -> Result<Secret, StepError> {

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use serde_json::Value;
 
+use crate::cluster::operators::is_installed;
 use crate::cluster::{self, Kind};
 use crate::engine::{Probe, Ran, Step, StepError};
 use crate::host::Cmd;
@@ -72,9 +73,9 @@ async fn version(cx: &Cx) -> Result<Vec<Evidence>, StepError> {
     if found.desired != *wanted {
         return Err(StepError::fatal(format!("the cluster runs {}, asked for was {wanted}", found.desired)));
     }
-    if found.available != Tri::True || found.failing == Tri::True {
+    if !is_installed(&found) {
         return Err(StepError::transient(format!(
-            "the cluster version is not available: {} {}",
+            "the cluster version has not arrived: {} {}",
             found.message, found.failing_message
         )));
     }

@@ -5,7 +5,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use crate::model::event::{Data, Outcome, RunOutcome};
-use crate::model::run::{RunModel, reduce};
+use crate::model::{RunModel, reduce};
 use crate::record::Recorded;
 
 /// Events between two keyframes.

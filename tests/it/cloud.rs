@@ -12,7 +12,7 @@ use bartizan::cloud::vpc::{self, Network, ensure_network, survey_network};
 use bartizan::cloud::{Cloud, Create, Kind, Tags};
 use bartizan::model::event::{Action, Data, Event};
 use bartizan::model::plan::StepId;
-use bartizan::model::run::{RunModel, reduce};
+use bartizan::model::{RunModel, reduce};
 use bartizan::record::Sink;
 use bartizan::record::sink::Entry;
 use bartizan::spec::{Spec, example, parse};

@@ -23,12 +23,19 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 pub struct Sshd {
     directory: tempfile::TempDir,
     port: u16,
+    /// What its sessions find in their environment, as `NAME=value`.
+    environment: Vec<String>,
     listener: Option<std::process::Child>,
     sessions: Vec<i32>,
 }
 
 impl Sshd {
     pub fn start() -> Self {
+        Self::with_environment(&[])
+    }
+
+    /// One whose sessions find these variables. The values are without blanks and quotes.
+    pub fn with_environment(variables: &[(&str, &str)]) -> Self {
         assert!(
             Path::new("/usr/sbin/sshd").exists(),
             "this test needs a real sshd: apt-get install openssh-server (it need not be running)"
@@ -42,7 +49,10 @@ impl Sshd {
             keygen(&directory.path().join(key));
         }
         std::fs::copy(directory.path().join("user.pub"), directory.path().join("authorized")).expect("authorized keys");
-        let mut sshd = Self { directory, port: free_port(), listener: None, sessions: Vec::new() };
+        // With that SHLVL bash leaves the developer's own .bashrc alone.
+        let environment = variables.iter().chain(&[("SHLVL", "1")]).map(|(name, value)| format!("{name}={value}"));
+        let environment = environment.collect();
+        let mut sshd = Self { directory, port: free_port(), environment, listener: None, sessions: Vec::new() };
         sshd.resume();
         sshd
     }
@@ -74,13 +84,13 @@ impl Sshd {
     /// Listen (again).
     pub fn resume(&mut self) {
         let at = |name: &str| self.directory.path().join(name).to_string_lossy().into_owned();
-        // With that SHLVL bash leaves the developer's own .bashrc alone.
         let config = format!(
             "Port {}\nListenAddress 127.0.0.1\nHostKey {}\nPidFile none\nAuthorizedKeysFile {}\nStrictModes no\n\
-             UsePAM no\nPasswordAuthentication no\nMaxSessions 10\nMaxStartups 100\nSetEnv SHLVL=1\n",
+             UsePAM no\nPasswordAuthentication no\nMaxSessions 10\nMaxStartups 100\nSetEnv {}\n",
             self.port,
             at("host"),
-            at("authorized")
+            at("authorized"),
+            self.environment.join(" ")
         );
         std::fs::write(at("sshd_config"), config).expect("sshd_config");
         let child = Command::new("/usr/sbin/sshd")
@@ -131,12 +141,12 @@ fn keygen(path: &Path) {
     assert!(made.expect("ssh-keygen").success());
 }
 
-fn user() -> String {
+pub fn user() -> String {
     let output = Command::new("id").arg("-un").output().expect("id");
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     std::net::TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).expect("a port").port()
 }
 
@@ -146,7 +156,7 @@ fn children(parent: u32) -> Vec<i32> {
 }
 
 /// The arguments of every process but this, each with a NUL after it.
-fn argvs() -> impl Iterator<Item = String> {
+pub fn argvs() -> impl Iterator<Item = String> {
     let others = |entry: &std::fs::DirEntry| {
         entry.file_name().to_string_lossy().parse::<u32>().is_ok_and(|pid| pid != std::process::id())
     };
@@ -166,7 +176,7 @@ fn mark(number: u32) -> String {
     format!("29{number}.{}", std::process::id())
 }
 
-async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(15);
     while !holds() {
         assert!(Instant::now() < deadline, "still not: {what}");

@@ -99,7 +99,7 @@ fn link() -> HostError {
     HostError::Link { host: "bootstrap".into(), why: "cut by the test".into() }
 }
 
-const BOOT: &str = "11111111111111111111111111111111";
+pub const BOOT: &str = "11111111111111111111111111111111";
 
 /// Entry `number` in the export format, in one of the shapes that are met on a bootstrap node.
 fn export(number: u64, boot: &str) -> Vec<u8> {
@@ -146,7 +146,7 @@ fn export(number: u64, boot: &str) -> Vec<u8> {
 }
 
 /// Append entries to a journal file, as journald would.
-fn write(file: &Path, numbers: impl Iterator<Item = u64>, boot: &str) {
+pub fn write(file: &Path, numbers: impl Iterator<Item = u64>, boot: &str) {
     let mut child = std::process::Command::new("/lib/systemd/systemd-journal-remote")
         .arg("-o")
         .arg(file)
@@ -160,7 +160,7 @@ fn write(file: &Path, numbers: impl Iterator<Item = u64>, boot: &str) {
     assert!(child.wait().unwrap().success());
 }
 
-fn options(directory: &Path) -> Options {
+pub fn options(directory: &Path) -> Options {
     let mut options = Options::new("journal:bootstrap", ["bootkube", "kubelet"]);
     options.arguments = vec!["--directory".into(), directory.display().to_string()];
     options
@@ -214,7 +214,7 @@ async fn follow(
     seen
 }
 
-fn numbers(lines: &[LogLine]) -> Vec<u64> {
+pub fn numbers(lines: &[LogLine]) -> Vec<u64> {
     let number = |line: &LogLine| line.text.split("line ").nth(1)?.split(' ').next()?.parse().ok();
     lines.iter().map(|line| number(line).unwrap_or_else(|| panic!("no number in {:?}", line.text))).collect()
 }

@@ -104,6 +104,10 @@ impl DockerRegistry {
         command.spawn().expect("docker-registry (Debian package docker-registry)")
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// `127.0.0.1:port`
     pub fn host(&self) -> String {
         format!("127.0.0.1:{}", self.port)

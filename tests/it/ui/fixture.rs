@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use bartizan::model::event::*;
 use bartizan::model::plan::{Plan, StageId, StagePlan, StepId, StepPlan};
-use bartizan::model::run::{RunModel, reduce};
+use bartizan::model::{RunModel, reduce};
 use bartizan::record::Recorded;
 use bartizan::ui::Logs;
 use jiff::{SignedDuration, Timestamp};

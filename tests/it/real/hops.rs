@@ -1,0 +1,131 @@
+//! A real journal behind two real sshd, into the files of a run.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bartizan::host::Host;
+use bartizan::host::ssh::{SshHost, SshPool, SshTarget};
+use bartizan::model::event::{Data, LogLine};
+use bartizan::record::{Hub, Recorder, SegmentReader};
+use bartizan::watch::Out;
+use bartizan::watch::journal::{self, Options, Position};
+use tokio_util::sync::CancellationToken;
+
+use crate::host::Sshd;
+use crate::journal::{BOOT, numbers, options, write};
+
+const SOURCE: &str = "journal:bootstrap";
+
+/// What happens to the line, and to the journal meanwhile.
+#[derive(Clone, Copy)]
+enum Cut {
+    /// The first hop's connections.
+    Bastion,
+    /// The second's.
+    Bootstrap,
+    /// Both, and nobody listens for a while.
+    Both,
+}
+
+/// Follows into the record until it has `enough` lines; at each of the numbers one cut happens.
+async fn follow(
+    (host, options): (Arc<SshHost>, Options),
+    run: &std::path::Path,
+    (bastion, bootstrap): (&mut Sshd, &mut Sshd),
+    cuts: &[(u64, Cut)],
+    mut append: impl FnMut(),
+    enough: u64,
+) {
+    let hub = Hub::start(Recorder::open(run).unwrap());
+    let (model, mut events) = hub.follow().await;
+    let mut have = model.logs.get(SOURCE).map_or(0, |log| log.lines);
+    let cancel = CancellationToken::new();
+    let out = Out::new(hub.sink(), cancel.clone());
+    let task =
+        tokio::spawn(async move { journal::follow(host as Arc<dyn Host>, options, &out, &mut |_| Vec::new()).await });
+    let mut cuts = cuts.iter().peekable();
+    let work = async {
+        while have < enough {
+            let event = events.next().await.expect("the record goes on");
+            match &event.data {
+                Data::Lines { first, count, .. } => have = first + count - 1,
+                Data::Gap { why, .. } => panic!("a gap: {why}"),
+                _ => {}
+            }
+            if let Some((_, cut)) = cuts.next_if(|(at, _)| have >= *at) {
+                let broken = match cut {
+                    Cut::Bastion => bastion.cut(),
+                    Cut::Bootstrap => bootstrap.cut(),
+                    Cut::Both => {
+                        bastion.stop_listening();
+                        bootstrap.stop_listening();
+                        bastion.cut() + bootstrap.cut()
+                    }
+                };
+                assert!(broken > 0, "there was a line to cut at {have}");
+                append();
+                if let Cut::Both = cut {
+                    tokio::time::sleep(Duration::from_millis(1500)).await;
+                    bootstrap.resume();
+                    bastion.resume();
+                }
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(120), work).await.unwrap_or_else(|_| panic!("{have} of {enough} lines"));
+    assert!(cuts.peek().is_none(), "every cut was made");
+    cancel.cancel();
+    task.await.unwrap().unwrap();
+    hub.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_journal_behind_two_hops_that_break_is_recorded_once_and_in_order() {
+    let (mut bastion, mut bootstrap) = (Sshd::start(), Sshd::start());
+    let dir = tempfile::tempdir().unwrap();
+    let (journals, run) = (dir.path().join("journals"), dir.path().join("run"));
+    std::fs::create_dir(&journals).unwrap();
+    let file = journals.join("node.journal");
+    let mut last = 3000;
+    write(&file, 1..=last, BOOT);
+    let mut append = || {
+        write(&file, last + 1..=last + 200, BOOT);
+        last += 200;
+    };
+    let hosts = |name: &str, bastion: &Sshd, bootstrap: &Sshd| {
+        let pool = SshPool::new(&dir.path().join(name)).unwrap();
+        pool.add(bastion.target("bastion")).unwrap();
+        // As the product knows a new node: by the first key it shows behind the bastion.
+        let second = SshTarget {
+            via: Some("bastion".into()),
+            host_keys: Vec::new(),
+            accept_new: true,
+            ..bootstrap.target("bootstrap")
+        };
+        let host = pool.add(second).unwrap();
+        (pool, host)
+    };
+
+    let cuts = [
+        (1, Cut::Bootstrap),
+        (400, Cut::Bastion),
+        (1100, Cut::Both),
+        (2000, Cut::Bootstrap),
+        (3100, Cut::Both),
+        // All is read: the line breaks while nothing is said.
+        (4000, Cut::Bastion),
+    ];
+    let (pool, host) = hosts("first", &bastion, &bootstrap);
+    follow((host, options(&journals)), &run, (&mut bastion, &mut bootstrap), &cuts, &mut append, 4200).await;
+    drop(pool);
+
+    // Another process goes on from what the record has.
+    append();
+    let known = SegmentReader::new(&run).last(SOURCE, 4200).unwrap().expect("line 4200");
+    let options = options(&journals).start(Position::after(&known));
+    let (_pool, host) = hosts("second", &bastion, &bootstrap);
+    follow((host, options), &run, (&mut bastion, &mut bootstrap), &[(4400, Cut::Both)], &mut append, 4600).await;
+
+    let lines: Vec<LogLine> = SegmentReader::new(&run).read(SOURCE, 1, 10_000).unwrap();
+    assert_eq!(numbers(&lines), (1..=4600).collect::<Vec<u64>>());
+}

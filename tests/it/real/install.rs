@@ -1,0 +1,134 @@
+//! Stages 01 to 06 by the program itself, from a real registry over a real sshd into a real registry.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use bartizan::model::event::{Data, LinkName, LinkState};
+use bartizan::record::read_events;
+use bartizan::registry::agent::Message;
+use flate2::read::GzDecoder;
+
+use super::canary::Watch;
+use super::site::{Site, alive};
+use crate::registry::Recipe;
+
+fn moved(site: &Site) -> u64 {
+    match site.sync().last() {
+        Some(Message::Done { moved, exit: 0, .. }) => *moved,
+        other => panic!("the sync ended with {other:?}"),
+    }
+}
+
+#[track_caller]
+fn good(output: &std::process::Output) {
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{out}\n{err}");
+}
+
+#[test]
+fn a_mirror_is_made_and_filled_once_and_nobody_tells_a_secret() {
+    let site = Site::new(&Recipe::default(), 6);
+    let watch = Watch::start(&site.canaries);
+    let plain = site.bartizan(&["run", "cluster.toml", "--until", "06", "--plain"]);
+    good(&plain);
+    assert_eq!(moved(&site), site.release.bytes(), "each blob moves once");
+    let (dir, model) = site.run();
+    let proven = model.sync.proven.clone().expect("a proof");
+    assert!(proven.1.is_empty(), "{proven:?}");
+    assert_eq!(site.judge(), site.release.components.len() + 1);
+
+    // Gone on with, nothing is left to do: the same registry, the same sync.
+    let registry = site.job("bartizan-registry", "pid");
+    let place = site.workdir().join("jobs/bartizan-registry");
+    assert!(alive(&place).is_some());
+    let (log, started) = (site.job("sync", "log"), site.job("sync", "started"));
+    let run = dir.file_name().unwrap().to_string_lossy().into_owned();
+    let json = site.bartizan(&["run", "cluster.toml", "--resume", &run, "--until", "06", "--json"]);
+    good(&json);
+    assert_eq!(site.job("bartizan-registry", "pid"), registry);
+    assert_eq!((site.job("sync", "log"), site.job("sync", "started")), (log, started));
+
+    // Another run finds it all there.
+    let again = site.bartizan(&["run", "cluster.toml", "--until", "06", "--json"]);
+    good(&again);
+    assert_eq!((moved(&site), site.job("bartizan-registry", "pid")), (0, registry));
+    assert!(alive(&place).is_some());
+    assert_eq!(site.judge(), site.release.components.len() + 1);
+
+    let bundle = site.path("bundle.tar.gz");
+    good(&site.bartizan(&["export", &run, "--output", &bundle.to_string_lossy()]));
+    let (looks, leaks) = watch.end();
+    assert!(looks > 50 && leaks.is_empty(), "{looks} looks: {leaks:?}");
+
+    let finder = site.canaries.finder();
+    for (name, output) in [("plain", &plain), ("json", &json), ("again", &again)] {
+        for text in [&output.stdout, &output.stderr] {
+            assert!(!finder.is_match(text), "{name} tells a secret: {}", String::from_utf8_lossy(text));
+        }
+    }
+    assert!(String::from_utf8_lossy(&json.stdout).contains("Client Version: 4.18.12 [redacted]"), "oc was asked");
+    let mut unpacked = Vec::new();
+    std::io::Read::read_to_end(&mut GzDecoder::new(std::fs::File::open(&bundle).unwrap()), &mut unpacked).unwrap();
+    assert!(String::from_utf8_lossy(&unpacked).contains("run.jsonl") && !finder.is_match(&unpacked));
+    assert_eq!(site.canaries.files(&site.state()), Vec::<std::path::PathBuf>::new());
+
+    // On the bastion they are where stage 03 puts them, for their owner alone.
+    let mut holding = site.canaries.files(&site.path("bastion"));
+    holding.sort();
+    assert_eq!(holding, [site.workdir().join("auth.json"), site.workdir().join("aws-credentials")]);
+    let htpasswd = site.storage().join("auth/htpasswd");
+    for file in holding.iter().chain([&htpasswd, &site.storage().join("certs/tls.key")]) {
+        assert_eq!(mode(file), 0o600, "{}", file.display());
+    }
+    assert_eq!((mode(&dir), mode(&dir.join("run.jsonl"))), (0o700, 0o600));
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+fn wait(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(180);
+    while !holds() {
+        assert!(Instant::now() < deadline, "still not: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_sync_goes_on_while_the_line_is_cut() {
+    let mut site = Site::new(&Recipe { large: 150 << 20, ..Recipe::default() }, 1);
+    let mut run = site.start(&["run", "cluster.toml", "--until", "06", "--plain"], "output");
+    let said = |site: &Site| std::fs::read_to_string(site.path("output")).unwrap();
+    wait("an image is in the mirror", || {
+        assert!(run.try_wait().unwrap().is_none(), "{}", said(&site));
+        site.job("sync", "log").contains(r#""is":"done""#)
+    });
+    let sync = site.workdir().join("jobs/sync");
+    let links = |site: &Site| -> Vec<LinkState> {
+        let ssh = |event: bartizan::model::event::Event| match event.data {
+            Data::Link { link: LinkName::Ssh, state } => Some(state),
+            _ => None,
+        };
+        read_events(&site.run().0.join("run.jsonl")).unwrap().into_iter().filter_map(ssh).collect()
+    };
+    for _ in 0..2 {
+        site.hold_source(true);
+        let before = links(&site).len();
+        site.sshd.stop_listening();
+        assert!(site.sshd.cut() > 0);
+        wait("the line is known to be down", || {
+            links(&site).iter().skip(before).any(|state| !matches!(state, LinkState::Up))
+        });
+        assert!(alive(&sync).is_some(), "the copier works on");
+        assert!(run.try_wait().unwrap().is_none(), "{}", said(&site));
+        site.hold_source(false);
+        site.sshd.resume();
+        wait("the line is up again", || matches!(links(&site).last(), Some(LinkState::Up)));
+    }
+    assert_eq!(run.wait().unwrap().code(), Some(0), "{}", said(&site));
+    assert!(!sync.join("log.old").exists(), "it was started once");
+    assert_eq!(moved(&site), site.release.bytes(), "each blob moves once");
+    assert_eq!(site.judge(), site.release.components.len() + 1);
+}
