@@ -77,8 +77,13 @@ pub fn title(cx: &Cx) -> String {
         }
         _ => String::new(),
     };
+    let waits = match pending {
+        0 => String::new(),
+        1 => format!(" {dot} 1 CSR waits"),
+        _ => format!(" {dot} {pending} CSRs wait"),
+    };
     format!(
-        "Operators {dot} {stale}{available} of {} available{done} {dot} nodes {ready}/{} {dot} CSRs {pending} pending",
+        "Operators {dot} {stale}{available} of {} available{done} {dot} nodes {ready}/{}{waits}",
         state.operators.len(),
         state.nodes.len(),
     )

@@ -192,7 +192,7 @@ fn a_glance_tells_what_moves_and_what_waits() {
         "2 of 5 available",
         "CVO 76%",
         "nodes 2/3",
-        "CSRs 1 pending",
+        "1 CSR waits",
         "×31",
         "wait-for-etcd",
     ] {
