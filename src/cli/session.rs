@@ -199,7 +199,15 @@ impl Session<'_> {
         keep_spec(&dir, spec)?;
 
         // Going over the stages from the first would build up again what a cleanup has taken down.
-        let from = from.or_else(|| stages::cleanup_begun(recorder.model()));
+        let cleanup = stages::cleanup_begun(recorder.model()).filter(|_| from.is_none());
+        if cleanup.is_some() && until.as_ref().is_some_and(|until| cleanup.as_ref() != Some(until)) {
+            return Err(Failure::usage(format!(
+                "run {run} is being taken down: go on with `bartizan cleanup {run} --confirm {}`, or build it up again \
+                 with --from 01",
+                spec.cluster.name
+            )));
+        }
+        let from = from.or(cleanup);
         let hub = Hub::start(recorder);
         let sink = hub.sink();
         let (shown, shown_events) = hub.follow().await;

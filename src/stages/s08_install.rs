@@ -121,7 +121,7 @@ async fn told(cx: &Cx) -> Result<bool, StepError> {
 
 /// metadata.json tells what the cluster is called in the cloud; without it nothing can be destroyed, so it is kept here
 /// as soon as it is there.
-async fn keep_metadata(cx: &Cx) -> Result<bool, StepError> {
+pub(super) async fn keep_metadata(cx: &Cx) -> Result<bool, StepError> {
     let now = cx.fresh(0).await;
     let object = cluster(cx)?;
     let recorded = now.model.objects.get(&object).is_some_and(|record| record.id.is_some());

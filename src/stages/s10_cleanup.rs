@@ -20,7 +20,7 @@ use super::s01_infrastructure::{ledger, ledger_error};
 use super::s05_mirror_registry::{NAME, directory, job as registry_job};
 use super::s06_image_sync::ended;
 use super::s07_install_config::installer;
-use super::s08_install::cluster;
+use super::s08_install::{cluster, keep_metadata};
 use super::world::{Cx, World, action, bytes, cloud_error, exec, fact, get, host_error, must, put, wait_for};
 
 /// The cluster, by its metadata.
@@ -45,11 +45,14 @@ pub(super) async fn destroy_cluster(cx: &Cx) -> Result<(), StepError> {
         let job = job(format!("{base}-{running}"), installer(cx, &["create", "cluster"])?.timeout(None))?;
         job.stop(Duration::from_secs(20)).await.map_err(host_error)?;
     }
+    if !keep_metadata(cx).await? {
+        return Ok(());
+    }
     let cmd = installer(cx, &["destroy", "cluster"])?.timeout(None);
     let destroy = job(format!("{base}-destroy-cluster"), cmd.clone())?;
     // It takes metadata.json away when it is through: then there is nothing to begin anew.
     if destroy.status().await.map_err(host_error)? != (JobStatus::Ended { status: 0 }) {
-        restore_metadata(cx, &bastion).await?;
+        restore_metadata(&cx.fresh(cx.attempt).await, &bastion).await?;
         destroy.start().await.map_err(host_error)?;
         cx.acted(action("bastion", &cmd), None, Duration::ZERO).await;
     }
@@ -69,6 +72,10 @@ pub(super) async fn destroy_cluster(cx: &Cx) -> Result<(), StepError> {
     .await
 }
 
+fn cluster_name(cx: &Cx) -> String {
+    format!("the cluster of {}", cx.fact(fact::INSTALL_DIR).unwrap_or_default())
+}
+
 /// Without its metadata.json a cluster cannot be destroyed; the run has kept a copy.
 async fn restore_metadata(cx: &Cx, bastion: &Arc<dyn Host>) -> Result<(), StepError> {
     let path = format!("{}/metadata.json", cx.need(fact::INSTALL_DIR)?);
@@ -82,7 +89,12 @@ async fn restore_metadata(cx: &Cx, bastion: &Arc<dyn Host>) -> Result<(), StepEr
 
 /// Proof that nothing of the cluster is left: the cloud finds nothing with its tag.
 pub(super) async fn cluster_is_gone(cx: &Cx) -> Result<Vec<Evidence>, StepError> {
-    let infra_id = cx.need(fact::INFRA_ID)?;
+    let Some(infra_id) = cx.fact(fact::INFRA_ID) else {
+        // openshift-install writes it before it makes anything.
+        let proof = Evidence::new("openshift-install create cluster", "it ended before it wrote metadata.json");
+        gone(cx, cluster(cx)?, cluster_name(cx), proof.answer.clone()).await;
+        return Ok(vec![proof]);
+    };
     let proof = match &cx.world.cloud {
         Some(cloud) => {
             let tag = format!("kubernetes.io/cluster/{infra_id}");
@@ -115,10 +127,13 @@ impl Step<World> for Cluster {
     }
 
     async fn probe(&self, cx: &Cx) -> Result<Probe, StepError> {
-        let (Some(infra_id), Ok(object)) = (cx.fact(fact::INFRA_ID), cluster(cx)) else {
+        // Its name in the cloud may not be known yet: that it was begun is enough.
+        let begun = cluster(cx).ok().and_then(|object| cx.model.objects.get(&object));
+        let Some(record) = begun else {
             return Ok(Probe::NotApplicable("no cluster was begun".into()));
         };
-        Ok(match cx.model.objects.get(&object).and_then(|record| record.gone.clone()) {
+        let infra_id = cx.fact(fact::INFRA_ID).unwrap_or_else(|| cluster_name(cx));
+        Ok(match record.gone.clone() {
             Some(proof) => Probe::True(vec![Evidence::new(infra_id, proof)]),
             None => Probe::Missing(format!("{infra_id} stands")),
         })
