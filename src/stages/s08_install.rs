@@ -28,6 +28,9 @@ pub struct Bootstrap;
 /// Until every operator is available and stable.
 pub struct Operators;
 
+/// What openshift-install ends with when the bootstrap did not complete in time.
+const BOOTSTRAP_FAILED: i32 = 5;
+
 const LOOK: Duration = Duration::from_millis(700);
 
 /// Phases of the installer's log in order (see `assets/installer.toml`); the place of `phase` in it.
@@ -380,7 +383,8 @@ impl Step<World> for Operators {
     async fn run(&self, cx: &Cx) -> Result<Ran, StepError> {
         let first = cx.attempt <= 1;
         let job = match status(cx, Part::Create).await? {
-            JobStatus::Ended { status } if status != 0 && first => {
+            // With the bootstrap's status this step would not have been reached: somebody helped, so it goes on.
+            JobStatus::Ended { status } if ![0, BOOTSTRAP_FAILED].contains(&status) && first => {
                 live::follow_install(cx).await?;
                 return Err(failure(cx, &job(cx, Part::Create)?.0, status).await);
             }
