@@ -337,6 +337,9 @@ async fn creating(cx: &Cx) -> Result<Option<Job>, StepError> {
 /// What `create cluster` did not come to: waits until the bootstrap is complete, then takes its machine away.
 async fn complete_bootstrap(cx: &Cx) -> Result<(), StepError> {
     for part in [Part::WaitBootstrap, Part::DestroyBootstrap] {
+        if status(cx, part).await? == (JobStatus::Ended { status: 0 }) {
+            continue;
+        }
         cx.note(Level::Warn, format!("create cluster has ended; going on with {}", part.args().join(" "))).await;
         // Only its end counts: the bootstrap machine must not go while its etcd member is still in use.
         watch(cx, &begin(cx, part).await?, |_| false).await?;

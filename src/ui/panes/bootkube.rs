@@ -92,7 +92,8 @@ pub fn line(cx: &Cx, target: &Target, width: usize) -> Line<'static> {
         }
         Target::Unit(host, unit) => {
             let Some(record) = cx.model.units.get(&(host.clone(), unit.clone())) else { return Line::default() };
-            let mark = match record.state.as_str() {
+            // `failed: exit-code`: what comes after the colon is systemd's result.
+            let mark = match record.state.split(':').next().unwrap_or_default() {
                 "running" if record.restarts > 0 => Mark::Warn,
                 "active" | "exited" | "finished" | "inactive" | "running" | "success" => Mark::Ok,
                 "failed" => Mark::Fail,
