@@ -81,7 +81,7 @@ fn header(cx: &Cx, width: usize) -> Line<'static> {
         let name = format!("{link:?}").to_lowercase();
         let detail = match record.map(|record| (&record.state, record.since)) {
             Some((LinkState::Retrying { in_ms: 1.., .. }, since)) => {
-                format!(" retry {}", text::age(text::seconds(since, cx.now)))
+                format!(" {}", text::age(text::seconds(since, cx.now)))
             }
             Some((LinkState::Down { .. }, since)) => format!(" {}", text::age(text::seconds(since, cx.now))),
             _ => String::new(),

@@ -142,7 +142,7 @@ impl Glyphs {
         times: "×",
         bar: "█",
         rest: "░",
-        sub: "⤷",
+        sub: "└",
         border: border::ROUNDED,
     };
     pub const ASCII: Glyphs = Glyphs {

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails as the test does")]
 
+#[cfg(feature = "lab")]
+mod demo;
 mod fixture;
 mod frames;
 mod keys;

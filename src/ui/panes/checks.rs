@@ -91,7 +91,7 @@ pub fn line(cx: &Cx, target: &Target, width: usize) -> Line<'static> {
             let mark = Mark::from(known.state);
             let title = cx.screen.texts.check(&record.finding, check);
             let row = cx.mark(cx.row(width).text("  ", muted), mark);
-            let room = (row.left() / 2).min(text::width(title) + 1);
+            let room = (row.left() * 3 / 5).min(text::width(title) + 1);
             let style = if mark == Mark::Ok { cx.style(Token::Text) } else { cx.style(mark.token()) };
             row.cell(title, room, style).text(&known.evidence, muted).line()
         }

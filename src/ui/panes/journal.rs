@@ -27,7 +27,8 @@ pub fn title(cx: &Cx) -> String {
         (Mode::Paused { .. }, 0) => "paused".to_owned(),
         (Mode::Paused { .. }, fresh) => format!("paused {dot} {} new", text::exact(fresh)),
     };
-    let mut title = format!("Journal {dot} {} {dot} {follow} {dot} {} lines", log.source(), text::exact(log.total()));
+    let lines = if log.total() == 1 { "line" } else { "lines" };
+    let mut title = format!("Journal {dot} {} {dot} {follow} {dot} {} {lines}", log.source(), text::exact(log.total()));
     let sources = LogView::sources(cx.model);
     if sources.len() > 1 {
         let place = sources.iter().position(|name| *name == log.source()).map_or(0, |place| place + 1);

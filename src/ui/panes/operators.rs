@@ -77,8 +77,13 @@ pub fn title(cx: &Cx) -> String {
         }
         _ => String::new(),
     };
+    let waits = match pending {
+        0 => String::new(),
+        1 => format!(" {dot} 1 CSR waits"),
+        _ => format!(" {dot} {pending} CSRs wait"),
+    };
     format!(
-        "Operators {dot} {stale}{available} of {} available{done} {dot} nodes {ready}/{} {dot} CSRs {pending} pending",
+        "Operators {dot} {stale}{available} of {} available{done} {dot} nodes {ready}/{}{waits}",
         state.operators.len(),
         state.nodes.len(),
     )
@@ -137,7 +142,9 @@ pub fn line(cx: &Cx, target: &Target, width: usize) -> Line<'static> {
             let row = tri(cx, row, operator.progressing, Tri::False, Mark::Run);
             let row = tri(cx, row, operator.degraded, Tri::False, Mark::Fail);
             let since = operator.since.map_or(String::new(), |since| text::age(text::seconds(since, cx.now)));
-            row.number(&since, 5, muted).rest(&operator.message, muted).line()
+            let silent = operator.message.is_empty() && operator.available == Tri::Unknown;
+            let message = if silent { "has not reported yet" } else { &operator.message };
+            row.number(&since, 5, muted).rest(message, muted).line()
         }
         Target::Node(name) => {
             let Some(node) = state.nodes.get(name) else { return Line::default() };

@@ -187,12 +187,12 @@ fn a_glance_tells_what_moves_and_what_waits() {
     let cockpit = Cockpit::new(fixture::install_running(), 200, 60);
     for text in [
         "▶ 08 install",
-        "api ◐ retry 4s",
+        "api ◐ 6m",
         "ssh ●",
         "2 of 5 available",
         "CVO 76%",
         "nodes 2/3",
-        "CSRs 1 pending",
+        "1 CSR waits",
         "×31",
         "wait-for-etcd",
     ] {

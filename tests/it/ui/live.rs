@@ -60,11 +60,11 @@ fn cells(count: u16) -> NonZeroU16 {
     NonZeroU16::new(count).unwrap()
 }
 
-struct Live {
+pub struct Live {
     screen: Arc<Mutex<vt100::Parser>>,
     raw: Arc<Mutex<Vec<u8>>>,
     keys: Box<dyn Write + Send>,
-    child: Box<dyn Child + Send + Sync>,
+    pub child: Box<dyn Child + Send + Sync>,
     master: Box<dyn MasterPty + Send>,
 }
 
@@ -76,14 +76,18 @@ impl Drop for Live {
 
 impl Live {
     fn open(scene: &str, vars: &[(&str, &str)]) -> Self {
-        let size = PtySize { rows: 30, cols: 110, pixel_width: 0, pixel_height: 0 };
-        let pair = native_pty_system().openpty(size).unwrap();
         let mut command = CommandBuilder::new(std::env::current_exe().unwrap());
         command.args(["--exact", "ui::live::child", "--ignored", "--nocapture"]);
+        command.env(SCENE, scene);
+        Self::start(command, vars)
+    }
+
+    /// A command in a terminal of 110 columns and 30 rows.
+    pub fn start(mut command: CommandBuilder, vars: &[(&str, &str)]) -> Self {
+        let size = PtySize { rows: 30, cols: 110, pixel_width: 0, pixel_height: 0 };
+        let pair = native_pty_system().openpty(size).unwrap();
         for (name, value) in
-            [("RUST_BACKTRACE", "0"), ("TERM", "xterm-256color"), ("LC_ALL", "C.UTF-8"), (SCENE, scene)]
-                .iter()
-                .chain(vars)
+            [("RUST_BACKTRACE", "0"), ("TERM", "xterm-256color"), ("LC_ALL", "C.UTF-8")].iter().chain(vars)
         {
             command.env(name, value);
         }
@@ -111,26 +115,31 @@ impl Live {
         Live { screen, raw, keys, child, master: pair.master }
     }
 
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         self.screen.lock().unwrap().screen().contents()
     }
 
     #[track_caller]
     fn wait_for(&self, text: &str) {
+        self.wait_long_for(text, Duration::from_secs(20));
+    }
+
+    #[track_caller]
+    pub fn wait_long_for(&self, text: &str, limit: Duration) {
         let begun = Instant::now();
         while !self.text().contains(text) {
-            assert!(begun.elapsed() < Duration::from_secs(20), "no {text:?} in\n{}", self.text());
+            assert!(begun.elapsed() < limit, "no {text:?} in\n{}", self.text());
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 
-    fn type_keys(&mut self, keys: &str) {
+    pub fn type_keys(&mut self, keys: &str) {
         self.keys.write_all(keys.as_bytes()).unwrap();
         self.keys.flush().unwrap();
     }
 
     #[track_caller]
-    fn is_given_back(&self) {
+    pub fn is_given_back(&self) {
         let parser = self.screen.lock().unwrap();
         let screen = parser.screen();
         assert!(

@@ -209,7 +209,8 @@ impl Tool for Curl {
             }
             return 22;
         }
-        if head || words.has(&["i", "include"]) {
+        let shown = words.get(&["o", "output"]) != Some("/dev/null");
+        if shown && (head || words.has(&["i", "include"])) {
             let mut text = format!("HTTP/1.1 {status}\r\n");
             for (name, value) in answer.headers() {
                 text.push_str(&format!("{name}: {}\r\n", value.to_str().unwrap_or_default()));
