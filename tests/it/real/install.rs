@@ -101,9 +101,10 @@ fn a_sync_goes_on_while_the_line_is_cut() {
     let mut site = Site::new(&Recipe { large: 150 << 20, ..Recipe::default() }, 1);
     let mut run = site.start(&["run", "cluster.toml", "--until", "06", "--plain"], "output");
     let said = |site: &Site| std::fs::read_to_string(site.path("output")).unwrap();
-    wait("an image is in the mirror", || {
+    // Nearly all is to be copied still, one blob after the other.
+    wait("blobs move", || {
         assert!(run.try_wait().unwrap().is_none(), "{}", said(&site));
-        site.job("sync", "log").contains(r#""is":"done""#)
+        site.job("sync", "log").contains(r#""sync":"progress""#)
     });
     let sync = site.workdir().join("jobs/sync");
     let links = |site: &Site| -> Vec<LinkState> {
@@ -134,7 +135,7 @@ fn a_sync_goes_on_while_the_line_is_cut() {
     // The copier goes on by itself.
     let so_far = site.job("sync", "log").len();
     site.hold_source(false);
-    wait("the copier says more", || site.job("sync", "log").len() > so_far + 1000);
+    wait("the copier says more", || site.job("sync", "log").len() > so_far);
     up(&mut site);
     assert_eq!(run.wait().unwrap().code(), Some(0), "{}", said(&site));
     assert!(!sync.join("log.old").exists(), "it was started once");
