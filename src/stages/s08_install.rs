@@ -14,6 +14,7 @@ use crate::host::job::{Job, JobSpec, JobStatus};
 use crate::model::RunModel;
 use crate::model::event::{Action, Data, Evidence, Level, Object};
 use crate::model::text::one_line;
+use crate::watch::installer::SOURCE;
 
 use super::live;
 use super::s06_image_sync::ended;
@@ -240,9 +241,9 @@ async fn watch(cx: &Cx, job: &Job, enough: impl Fn(&RunModel) -> bool) -> Result
     }
 }
 
-/// Lets the followers read what an ended job left in the logs: the cause, or what was waited for after all.
+/// Lets the followers read what an ended job left in its log: the cause, or what was waited for after all.
 async fn read_on(cx: &Cx) -> Result<(), StepError> {
-    let lines = |model: &RunModel| model.logs.values().map(|log| log.lines).sum::<u64>();
+    let lines = |model: &RunModel| model.logs.get(SOURCE).map_or(0, |log| log.lines);
     let mut before = lines(&cx.fresh(0).await.model);
     for _ in 0..15 {
         tokio::select! {
