@@ -76,7 +76,11 @@ impl Lines {
                 size(*bytes),
                 size(*present_bytes)
             ),
-            Data::Sync(SyncEvent::Progress { .. } | SyncEvent::ImageState { state: ImageState::Copying, .. }) => {
+            Data::Sync(
+                SyncEvent::Progress { .. }
+                | SyncEvent::Moved { .. }
+                | SyncEvent::ImageState { state: ImageState::Copying, .. },
+            ) => {
                 if !self.due("sync", at) {
                     return Vec::new();
                 }

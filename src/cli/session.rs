@@ -198,6 +198,8 @@ impl Session<'_> {
         // The spec as it was asked for stays with the run: cleanup needs it when the file has changed or gone.
         keep_spec(&dir, spec)?;
 
+        // Going over the stages from the first would build up again what a cleanup has taken down.
+        let from = from.or_else(|| stages::cleanup_begun(recorder.model()));
         let hub = Hub::start(recorder);
         let sink = hub.sink();
         let (shown, shown_events) = hub.follow().await;

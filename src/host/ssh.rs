@@ -151,7 +151,8 @@ fn socket_directory() -> std::io::Result<TempDir> {
             let _gone = std::fs::remove_dir_all(entry.path());
         }
     }
-    tempfile::Builder::new().prefix(&format!("{ours}{}-", std::process::id())).tempdir_in(base)
+    let private = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o700);
+    tempfile::Builder::new().prefix(&format!("{ours}{}-", std::process::id())).permissions(private).tempdir_in(base)
 }
 
 /// A machine over SSH.

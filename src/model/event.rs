@@ -335,6 +335,10 @@ pub enum SyncEvent {
         bytes: u64,
         rate: Option<u64>,
     },
+    /// Bytes that this copier has brought to the mirror, each blob counted once. Coalescable; only grows within a run of it.
+    Moved {
+        bytes: u64,
+    },
     ImageState {
         image: String,
         state: ImageState,

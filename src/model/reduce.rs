@@ -273,6 +273,7 @@ fn reduce_sync(model: &mut RunModel, at: Timestamp, event: &SyncEvent) {
             sync.bytes = *bytes;
             sync.present_bytes = *present_bytes;
             sync.proven = None;
+            sync.moved = None;
             sync.images = images
                 .iter()
                 .map(|image| ImageRecord {
@@ -292,6 +293,7 @@ fn reduce_sync(model: &mut RunModel, at: Timestamp, event: &SyncEvent) {
                 record.changed = Some(at);
             }
         }
+        SyncEvent::Moved { bytes } => model.sync.moved = Some(*bytes),
         SyncEvent::ImageState { image, state, attempt } => {
             let mut failure = None;
             if let Some(record) = model.sync.images.iter_mut().find(|record| record.image.name == *image) {

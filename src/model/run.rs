@@ -123,6 +123,8 @@ pub struct SyncModel {
     /// Already in the mirror when the plan was made.
     pub present_bytes: u64,
     pub images: Vec<ImageRecord>,
+    /// What the copier says that it has moved, each blob once.
+    pub moved: Option<u64>,
     pub proven: Option<(u64, Vec<String>)>,
 }
 
@@ -344,9 +346,10 @@ impl RunModel {
 }
 
 impl SyncModel {
-    /// Bytes moved so far of what had to be moved, by the images' own counters.
+    /// Bytes moved so far of what had to be moved. Images share blobs, so their own counters are only the second best.
     pub fn moved(&self) -> u64 {
-        self.images.iter().map(|image| image.bytes).sum::<u64>().min(self.bytes.saturating_sub(self.present_bytes))
+        let of_images = || self.images.iter().map(|image| image.bytes).sum::<u64>();
+        self.moved.unwrap_or_else(of_images).min(self.bytes.saturating_sub(self.present_bytes))
     }
     /// Images that are in the mirror, and of how many.
     pub fn done(&self) -> (usize, usize) {

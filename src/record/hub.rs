@@ -123,6 +123,7 @@ fn progress_key(data: &Data) -> Option<String> {
     match data {
         Data::StepProgress { step, .. } => Some(format!("step {step}")),
         Data::Sync(SyncEvent::Progress { image, .. }) => Some(format!("image {image}")),
+        Data::Sync(SyncEvent::Moved { .. }) => Some("moved".to_owned()),
         _ => None,
     }
 }

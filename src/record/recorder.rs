@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use crate::model::event::{Data, Event, FORMAT, LogLine};
 use crate::model::{RunModel, reduce};
-use crate::spec::secret::redact;
+use crate::spec::secret::redact_json;
 
 use super::segments::SegmentWriter;
 
@@ -90,7 +90,7 @@ impl Recorder {
             path: path.clone(),
             source: error.into(),
         })?;
-        let clean = redact(&text);
+        let clean = redact_json(&text);
         let event = if clean == text { event } else { serde_json::from_str(&clean).unwrap_or(event) };
         self.file.write_all(format!("{clean}\n").as_bytes()).map_err(RecordError::io("writing", &path))?;
         reduce(&mut self.model, &event);

@@ -6,7 +6,7 @@ use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use crate::model::event::LogLine;
-use crate::spec::secret::redact;
+use crate::spec::secret::redact_json;
 
 /// Bytes of one entry of the index: where a line ends in the log, little endian.
 const ENTRY: u64 = 8;
@@ -55,7 +55,7 @@ impl SegmentWriter {
     pub fn append(&mut self, lines: &[LogLine]) -> io::Result<Appended> {
         let start = self.end;
         for line in lines {
-            let mut text = redact(&serde_json::to_string(line)?);
+            let mut text = redact_json(&serde_json::to_string(line)?);
             text.push('\n');
             self.log.write_all(text.as_bytes())?;
             self.end += text.len() as u64;

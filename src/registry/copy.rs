@@ -408,6 +408,7 @@ impl Work {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut before = Instant::now();
+        let mut told: u64 = 0;
         loop {
             ticks.tick().await;
             let elapsed = before.elapsed().as_secs_f64();
@@ -428,6 +429,12 @@ impl Work {
                         progress.reported = bytes;
                     }
                 }
+            }
+            let blobs = self.plan.blobs.iter().zip(&self.arrived).filter(|(blob, _)| !blob.is_stored());
+            let moved = blobs.map(|(_, arrived)| arrived.load(Ordering::Relaxed)).sum();
+            if moved > told {
+                told = moved;
+                let _behind = self.events.try_send(SyncEvent::Moved { bytes: moved });
             }
             for (at, bytes, rate) in grown {
                 // Dropped when the reader is behind; the next report holds more.

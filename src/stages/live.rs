@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use tokio::task::JoinSet;
@@ -25,7 +26,15 @@ pub struct Live {
     tasks: JoinSet<()>,
     cancel: CancellationToken,
     /// Ends before the others: the bootstrap node goes away on success.
-    bootstrap: Option<CancellationToken>,
+    bootstrap: Option<Bootstrap>,
+    /// It is being left.
+    left: bool,
+}
+
+struct Bootstrap {
+    cancel: CancellationToken,
+    /// Lines of its journal that were in the record when it began to be followed.
+    lines_before: u64,
 }
 
 impl Drop for Live {
@@ -35,7 +44,7 @@ impl Drop for Live {
 }
 
 /// The last recorded line of a source: where to go on from.
-fn last_line(run_dir: &Path, model: &RunModel, source: &str) -> Option<LogLine> {
+pub(super) fn last_line(run_dir: &Path, model: &RunModel, source: &str) -> Option<LogLine> {
     let lines = model.logs.get(source)?.lines;
     SegmentReader::new(run_dir).last(source, lines).ok().flatten()
 }
@@ -83,7 +92,7 @@ pub async fn follow_install(cx: &Cx) -> Result<(), StepError> {
             out_cluster.sink.emit(Data::Note { level: Level::Error, text }).await;
         }
     });
-    *live = Some(Live { tasks, cancel, bootstrap: None });
+    *live = Some(Live { tasks, cancel, bootstrap: None, left: false });
     Ok(())
 }
 
@@ -112,9 +121,9 @@ pub async fn follow_bootstrap(cx: &Cx) -> Result<(), StepError> {
     let mut live = cx.world.live.lock().await;
     let Some(live) = live.as_mut().filter(|live| live.bootstrap.is_none()) else { return Ok(()) };
     let cancel = live.cancel.child_token();
-    live.bootstrap = Some(cancel.clone());
+    live.bootstrap = Some(Bootstrap { cancel: cancel.clone(), lines_before: journal_lines(&cx.model) });
     let out = out(cx, &cancel);
-    let start = last_line(&cx.world.run_dir, &cx.model, "journal:bootstrap").as_ref().and_then(Position::after);
+    let start = last_line(&cx.world.run_dir, &cx.model, JOURNAL).as_ref().and_then(Position::after);
     let version = cx.world.spec.release.version.clone();
     let recogniser = bootkube::Recogniser::resume(&version, &cx.model.bootkube);
     live.tasks.spawn(async move {
@@ -126,11 +135,40 @@ pub async fn follow_bootstrap(cx: &Cx) -> Result<(), StepError> {
     Ok(())
 }
 
-/// The bootstrap node is going away, as it should.
+const JOURNAL: &str = "journal:bootstrap";
+/// For the last lines of a node that goes away.
+const LAST_LINES: Duration = Duration::from_secs(3);
+
+fn journal_lines(model: &RunModel) -> u64 {
+    model.logs.get(JOURNAL).map_or(0, |log| log.lines)
+}
+
+/// The bootstrap node is going away, as it should. What it wrote last may still be on its way. If it went while nobody
+/// read its journal, the record says so.
 pub async fn leave_bootstrap(cx: &Cx) {
-    if let Some(cancel) = cx.world.live.lock().await.as_ref().and_then(|live| live.bootstrap.clone()) {
-        cancel.cancel();
+    let now = cx.fresh(0).await;
+    let directory = now.fact(fact::INSTALL_DIR).unwrap_or_default();
+    if now.fact(fact::BOOTSTRAP_LEFT).as_ref() == Some(&directory) {
+        return;
     }
+    let mut live = cx.world.live.lock().await;
+    let Some(live) = live.as_mut().filter(|live| !live.left) else { return };
+    live.left = true;
+    let followed = live.bootstrap.take();
+    let sink = cx.sink.clone();
+    tokio::spawn(async move {
+        let mut read = false;
+        if let Some(bootstrap) = followed {
+            tokio::time::sleep(LAST_LINES).await;
+            bootstrap.cancel.cancel();
+            read = journal_lines(&*sink.model().await) > bootstrap.lines_before;
+        }
+        if !read {
+            let why = "the bootstrap node went away while nobody read its journal".to_owned();
+            sink.emit(Data::Gap { source: JOURNAL.into(), lost: None, why }).await;
+        }
+        sink.emit(Data::Fact { key: fact::BOOTSTRAP_LEFT.into(), value: directory }).await;
+    });
 }
 
 /// Ends all followers and waits for them.

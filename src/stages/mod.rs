@@ -24,7 +24,8 @@ use std::sync::Arc;
 
 use crate::engine::Step;
 use crate::engine::runner::Steps;
-use crate::model::plan::StepId;
+use crate::model::RunModel;
+use crate::model::plan::{StageId, StepId, StepPlan};
 
 pub use plan::plan;
 pub use repair::Repair;
@@ -59,6 +60,13 @@ pub fn steps() -> Steps<World> {
         ("10-cleanup/infrastructure", Arc::new(s10_cleanup::Infrastructure)),
     ];
     all.into_iter().map(|(id, step)| (StepId::new(id), step)).collect()
+}
+
+/// The stage of the cleanup, when the run has come to it: whoever resumes then goes on there.
+pub fn cleanup_begun(model: &RunModel) -> Option<StageId> {
+    let stage = model.plan.stages.iter().find(|stage| stage.id.name() == "cleanup")?;
+    let begun = |step: &StepPlan| model.step(&step.id).is_some_and(|record| record.attempt > 0);
+    stage.steps.iter().any(begun).then(|| stage.id.clone())
 }
 
 #[cfg(test)]

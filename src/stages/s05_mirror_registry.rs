@@ -51,9 +51,12 @@ async fn text_of(host: &Arc<dyn Host>, path: &str) -> Result<Option<String>, Ste
     Ok(get(host, path).await?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
 }
 
+/// As `htpasswd -B` of Apache has it. The registry hashes anew for every request: at 10 that costs more than copying.
+const HASH_COST: u32 = 5;
+
 /// The account's line: `user:$2b$…` (only bcrypt is understood by distribution/distribution).
 fn htpasswd(user: &str, password: &Secret) -> Result<Secret, StepError> {
-    let hash = bcrypt::hash(password.reveal(), 10)
+    let hash = bcrypt::hash(password.reveal(), HASH_COST)
         .map_err(|error| StepError::fatal(format!("hashing the mirror's password: {error}")))?;
     Ok(Secret::holding(format!("{user}:{hash}\n")))
 }

@@ -8,14 +8,15 @@ use async_trait::async_trait;
 use futures::StreamExt;
 
 use crate::engine::{Probe, Ran, Step, StepError};
-use crate::host::job::{Job, JobSpec, JobStatus};
+use crate::host::job::{Job, JobSpec, JobStatus, Started};
 use crate::host::tail::TailItem;
 use crate::host::{Cmd, Host, Stdin};
-use crate::model::event::{Action as Doing, Data, Evidence, Level, LogLine, SyncEvent};
+use crate::model::event::{Action as Doing, Data, Evidence, Level, LogLine, SyncEvent, Unit};
 use crate::model::text::one_line;
 use crate::registry::agent::{Action, Line, Message, Request};
 use crate::spec::{MirrorEngine, MirrorKind, Spec, Subset};
 
+use super::live;
 use super::s03_credentials::authfile;
 use super::s04_tools::tool;
 use super::s05_mirror_registry::ca_path;
@@ -65,6 +66,8 @@ pub(super) struct Report {
     pub missing: Vec<String>,
     pub errors: Vec<String>,
     pub exit: Option<u8>,
+    /// Bytes that had to be moved, by the plan.
+    wanted: u64,
 }
 
 /// Runs the copier to its end under `name`, or goes on following the one that runs.
@@ -84,9 +87,9 @@ pub(super) async fn agent(cx: &Cx, name: &str, request: &Request) -> Result<Repo
     let job =
         Job::new(bastion.clone(), JobSpec { name: name.to_owned(), cmd: cmd.clone(), dir: format!("{workdir}/jobs") })
             .map_err(host_error)?;
-    job.start().await.map_err(host_error)?;
+    let keeper = Keeper::new(&cx.fresh(0).await, &job, job.start().await.map_err(host_error)?);
     cx.acted(action("bastion", &cmd), None, Duration::ZERO).await;
-    let report = follow(cx, &job).await?;
+    let report = follow(cx, &job, keeper).await?;
     if report.exit.is_none() {
         let words = job.last_words(600).await.map_err(host_error)?;
         let status = job.status().await.map_err(host_error)?;
@@ -105,8 +108,17 @@ pub(super) fn ended(status: &JobStatus) -> String {
     }
 }
 
-/// Turns the copier's lines into events.
-async fn follow(cx: &Cx, job: &Job) -> Result<Report, StepError> {
+/// Keeps lines of a job's output, each once: a process before this one may have kept the first of them.
+struct Keeper {
+    /// Job and process: a job that is started again has a new output.
+    job: String,
+    /// Up to this byte.
+    kept: u64,
+}
+
+/// Turns the copier's lines into events. They are read from the first on, because the report is of all of them; an event
+/// that comes a second time changes nothing.
+async fn follow(cx: &Cx, job: &Job, keeper: Keeper) -> Result<Report, StepError> {
     let mut report = Report::default();
     let mut lines = job.follow(0);
     loop {
@@ -124,24 +136,38 @@ async fn follow(cx: &Cx, job: &Job) -> Result<Report, StepError> {
                 cx.sink.emit(Data::Gap { source: "sync".into(), lost: None, why }).await;
             }
             Some(TailItem::Line { text, offset_after }) => match serde_json::from_str::<Line>(&text) {
-                Ok(line) => told(cx, line, offset_after, &mut report).await,
-                Err(_) => keep(cx, Level::Warn, one_line(&text, LINE_LIMIT), offset_after).await,
+                Ok(line) => told(cx, line, (&keeper, offset_after), &mut report).await,
+                Err(_) => keeper.keep(cx, Level::Warn, one_line(&text, LINE_LIMIT), offset_after).await,
             },
         }
     }
 }
 
-async fn keep(cx: &Cx, level: Level, text: String, offset: u64) {
-    let line =
-        LogLine { at: jiff::Timestamp::now(), unit: "agent".into(), level, text, cursor: Some(offset.to_string()) };
-    cx.sink.lines("sync", vec![line.clone()]).await;
-    if level >= Level::Warn {
-        // Nobody matching is no reason to stop copying.
-        let _unmatched = cx.world.tap.send(("sync".into(), line)).await;
+impl Keeper {
+    /// Goes on behind the last line that is kept, when it is of the same process. Cursors are `JOB.PID#OFFSET`.
+    fn new(cx: &Cx, job: &Job, started: Started) -> Self {
+        let (Started::New { pid } | Started::Adopted { pid }) = started;
+        let job = format!("{}.{pid}", job.name());
+        let cursor = live::last_line(&cx.world.run_dir, &cx.model, "sync").and_then(|line| line.cursor);
+        let kept = cursor.and_then(|cursor| cursor.strip_prefix(&job)?.strip_prefix('#')?.parse().ok());
+        Self { job, kept: kept.unwrap_or(0) }
+    }
+
+    async fn keep(&self, cx: &Cx, level: Level, text: String, offset: u64) {
+        if offset <= self.kept {
+            return;
+        }
+        let cursor = Some(format!("{}#{offset}", self.job));
+        let line = LogLine { at: jiff::Timestamp::now(), unit: "agent".into(), level, text, cursor };
+        cx.sink.lines("sync", vec![line.clone()]).await;
+        if level >= Level::Warn {
+            // Nobody matching is no reason to stop copying.
+            let _unmatched = cx.world.tap.send(("sync".into(), line)).await;
+        }
     }
 }
 
-async fn told(cx: &Cx, line: Line, offset: u64, report: &mut Report) {
+async fn told(cx: &Cx, line: Line, (keeper, offset): (&Keeper, u64), report: &mut Report) {
     match line.message {
         Message::Sync(event) => {
             match &event {
@@ -151,26 +177,30 @@ async fn told(cx: &Cx, line: Line, offset: u64, report: &mut Report) {
                     state: crate::model::event::ImageState::Failed { side, class, why },
                     ..
                 } => {
-                    keep(cx, Level::Error, format!("{image}: {side}: {class}: {}", one_line(why, LINE_LIMIT)), offset)
-                        .await;
+                    let text = format!("{image}: {side}: {class}: {}", one_line(why, LINE_LIMIT));
+                    keeper.keep(cx, Level::Error, text, offset).await;
                 }
+                SyncEvent::Planned { bytes, present_bytes, .. } => {
+                    report.wanted = bytes.saturating_sub(*present_bytes);
+                }
+                SyncEvent::Moved { bytes } => cx.progress(*bytes, Some(report.wanted), Unit::Bytes, None).await,
                 _ => {}
             }
             cx.sink.emit(Data::Sync(event)).await;
         }
         Message::Release { version, digest, mirror_pull_spec, images, digest_sources, .. } => {
-            keep(cx, Level::Info, format!("release {version} {digest}: {images} images"), offset).await;
+            keeper.keep(cx, Level::Info, format!("release {version} {digest}: {images} images"), offset).await;
             cx.set_fact(fact::RELEASE_DIGEST, digest).await;
             cx.set_fact(fact::MIRROR_PULL_SPEC, mirror_pull_spec).await;
             if let Ok(sources) = serde_json::to_string(&digest_sources) {
                 cx.set_fact(fact::IMAGE_SOURCES, sources).await;
             }
         }
-        Message::Warning { text } => keep(cx, Level::Warn, one_line(&text, LINE_LIMIT), offset).await,
+        Message::Warning { text } => keeper.keep(cx, Level::Warn, one_line(&text, LINE_LIMIT), offset).await,
         Message::Error { side, class, why, causes } => {
             let chain = if causes.is_empty() { why } else { causes.join(": ") };
             let text = format!("{side}: {class}: {}", one_line(&chain, LINE_LIMIT));
-            keep(cx, Level::Error, text.clone(), offset).await;
+            keeper.keep(cx, Level::Error, text.clone(), offset).await;
             report.errors.push(text);
         }
         Message::Done { failed, exit, .. } => {
@@ -246,9 +276,9 @@ async fn by_oc_mirror(cx: &Cx) -> Result<Ran, StepError> {
     must(cx, &bastion, bundle).await?;
     let job = Job::new(bastion, JobSpec { name: "oc-mirror".into(), cmd: cmd.clone(), dir: format!("{workdir}/jobs") })
         .map_err(host_error)?;
-    job.start().await.map_err(host_error)?;
+    let keeper = Keeper::new(cx, &job, job.start().await.map_err(host_error)?);
     cx.acted(action("bastion", &cmd), None, Duration::ZERO).await;
-    let mut lines = job.follow(0);
+    let mut lines = job.follow(keeper.kept);
     loop {
         let item = tokio::select! {
             item = lines.next() => item,
@@ -259,7 +289,7 @@ async fn by_oc_mirror(cx: &Cx) -> Result<Ran, StepError> {
             Some(TailItem::Line { text, offset_after }) => {
                 let text = one_line(&text, LINE_LIMIT);
                 let level = if text.contains("[ERROR]") { Level::Error } else { Level::Info };
-                keep(cx, level, text, offset_after).await;
+                keeper.keep(cx, level, text, offset_after).await;
             }
             Some(_) => {}
         }

@@ -11,6 +11,7 @@ use crate::cloud::Kind;
 use crate::engine::{Probe, Ran, Step, StepError};
 use crate::host::Cmd;
 use crate::host::job::{Job, JobSpec, JobStatus};
+use crate::model::RunModel;
 use crate::model::event::{Action, Data, Evidence, Level, Object};
 use crate::model::text::one_line;
 
@@ -27,9 +28,6 @@ pub struct Bootstrap;
 
 /// Until every operator is available and stable.
 pub struct Operators;
-
-/// What openshift-install ends with when the bootstrap did not complete in time.
-const BOOTSTRAP_FAILED: i32 = 5;
 
 const LOOK: Duration = Duration::from_millis(700);
 
@@ -94,13 +92,13 @@ async fn begin(cx: &Cx, part: Part) -> Result<Job, StepError> {
 }
 
 /// The installer's exit codes are ours: 3 config, 4 infrastructure, 5 bootstrap, 6 install, 7 operators, 8 interrupted.
-async fn failure(cx: &Cx, job: &Job, status: i32) -> StepError {
-    let words = job.last_words(4000).await.unwrap_or_default();
+async fn failure(cx: &Cx, failed: &Job, status: i32) -> StepError {
+    let words = failed.last_words(4000).await.unwrap_or_default();
     let fatal = words.lines().rev().find(|line| line.contains("level=fatal") || line.contains("level=error"));
     let last = fatal.or(words.lines().last()).unwrap_or("it said nothing");
     let error = StepError::fatal(format!("openshift-install ended with status {status}")).during(format!(
         "{} in {}",
-        job.name(),
+        failed.name(),
         cx.fact(fact::INSTALL_DIR).unwrap_or_default()
     ));
     let mut error = match u8::try_from(status) {
@@ -108,13 +106,26 @@ async fn failure(cx: &Cx, job: &Job, status: i32) -> StepError {
         _ => error,
     };
     error.causes.push(one_line(&crate::spec::secret::redact(last), 600));
+    // It is the answer of one step only: who tries again after that wants the installation taken further.
+    if let Ok((create, _)) = job(cx, Part::Create) {
+        cx.set_fact(fact::INSTALL_FAILED, create.name()).await;
+    }
     error
+}
+
+/// Was the operator told already that `create cluster` failed in this install directory?
+async fn told(cx: &Cx) -> Result<bool, StepError> {
+    let create = job(cx, Part::Create)?.0;
+    Ok(cx.fresh(0).await.fact(fact::INSTALL_FAILED).as_deref() == Some(create.name()))
 }
 
 /// metadata.json tells what the cluster is called in the cloud; without it nothing can be destroyed, so it is kept here
 /// as soon as it is there.
 async fn keep_metadata(cx: &Cx) -> Result<bool, StepError> {
-    if cx.fresh(0).await.fact(fact::INFRA_ID).is_some() {
+    let now = cx.fresh(0).await;
+    let object = cluster(cx)?;
+    let recorded = now.model.objects.get(&object).is_some_and(|record| record.id.is_some());
+    if recorded && now.fact(fact::INFRA_ID).is_some() {
         return Ok(true);
     }
     let directory = cx.need(fact::INSTALL_DIR)?;
@@ -130,7 +141,10 @@ async fn keep_metadata(cx: &Cx) -> Result<bool, StepError> {
     let kept = cx.world.run_dir.join(format!("{infra_id}.metadata.json"));
     std::fs::write(&kept, &text)
         .map_err(|error| StepError::transient(format!("writing {}: {error}", kept.display())))?;
-    cx.sink.commit(Data::Created { object: cluster(cx)?, id: infra_id.clone() }).await;
+    // A process may have died between the two.
+    if !recorded {
+        cx.sink.commit(Data::Created { object, id: infra_id.clone() }).await;
+    }
     cx.set_fact(fact::INFRA_ID, infra_id).await;
     Ok(true)
 }
@@ -191,8 +205,8 @@ async fn attend(cx: &Cx) -> Result<(), StepError> {
 }
 
 /// Waits until `enough` holds of the model or the job ends. A lost link is waited for.
-async fn watch(cx: &Cx, job: &Job, enough: impl Fn(&crate::model::RunModel) -> bool) -> Result<(), StepError> {
-    let mut since_status = 0_u32;
+async fn watch(cx: &Cx, job: &Job, enough: impl Fn(&RunModel) -> bool) -> Result<(), StepError> {
+    let mut since_status = 3_u32;
     loop {
         match attend(cx).await {
             Err(error) if !error.retry => return Err(error),
@@ -205,16 +219,16 @@ async fn watch(cx: &Cx, job: &Job, enough: impl Fn(&crate::model::RunModel) -> b
         if since_status >= 4 {
             since_status = 0;
             match job.status().await {
-                Ok(JobStatus::Ended { status: 0 }) => return Ok(()),
-                Ok(JobStatus::Ended { status }) => {
-                    // Let the followers read the last lines: they hold the cause.
-                    tokio::time::sleep(Duration::from_secs(2)).await;
-                    return Err(failure(cx, job, status).await);
-                }
-                Ok(status @ (JobStatus::Lost | JobStatus::NotStarted)) => {
-                    return Err(StepError::transient(format!("openshift-install: {}", ended(&status))));
-                }
                 Ok(JobStatus::Running { .. }) => {}
+                Ok(over) => {
+                    read_on(cx).await?;
+                    return match over {
+                        JobStatus::Ended { status: 0 } => Ok(()),
+                        _ if enough(&cx.fresh(0).await.model) => Ok(()),
+                        JobStatus::Ended { status } => Err(failure(cx, job, status).await),
+                        over => Err(StepError::fatal(format!("openshift-install: {}", ended(&over)))),
+                    };
+                }
                 Err(error) if error.is_link() => {}
                 Err(error) => return Err(host_error(error)),
             }
@@ -226,7 +240,29 @@ async fn watch(cx: &Cx, job: &Job, enough: impl Fn(&crate::model::RunModel) -> b
     }
 }
 
-fn reached(model: &crate::model::RunModel, phase: &str) -> bool {
+/// Lets the followers read what an ended job left in the logs: the cause, or what was waited for after all.
+async fn read_on(cx: &Cx) -> Result<(), StepError> {
+    let lines = |model: &RunModel| model.logs.values().map(|log| log.lines).sum::<u64>();
+    let mut before = lines(&cx.fresh(0).await.model);
+    for _ in 0..15 {
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(2)) => {}
+            () = cx.cancel.cancelled() => return Err(StepError::fatal("cancelled")),
+        }
+        match attend(cx).await {
+            Err(error) if !error.retry => return Err(error),
+            Err(_) | Ok(()) => {}
+        }
+        let now = lines(&cx.fresh(0).await.model);
+        if now == before && now > 0 {
+            break;
+        }
+        before = now;
+    }
+    Ok(())
+}
+
+fn reached(model: &RunModel, phase: &str) -> bool {
     model.installer.phases.iter().any(|seen| place(&seen.name) >= place(phase))
 }
 
@@ -260,27 +296,19 @@ impl Step<World> for Infrastructure {
 
     async fn run(&self, cx: &Cx) -> Result<Ran, StepError> {
         cx.sink.commit(Data::Intent { object: cluster(cx)? }).await;
-        let job = match status(cx, Part::Create).await? {
-            // It must not be started twice in one directory. Was it, and ended badly, then that is the answer.
-            JobStatus::Ended { status } if status != 0 => {
-                let (job, _) = job(cx, Part::Create)?;
-                live::follow_install(cx).await?;
-                keep_metadata(cx).await?;
-                tokio::time::sleep(Duration::from_secs(2)).await;
-                return Err(failure(cx, &job, status)
-                    .await
-                    .hint("destroy what is there and begin in a new install directory (the recovery does both)"));
-            }
-            JobStatus::Ended { .. } => job(cx, Part::Create)?.0,
-            JobStatus::Lost => {
-                return Err(StepError::fatal("openshift-install is gone without a status: was the bastion rebooted?")
-                    .hint(
-                        "if machines exist, skip this step: the next one waits for them; else destroy and begin anew",
-                    ));
-            }
+        let before = status(cx, Part::Create).await?;
+        let job = match before {
             JobStatus::NotStarted | JobStatus::Running { .. } => begin(cx, Part::Create).await?,
+            // It must not be started twice in one directory: how far it came is in its log.
+            JobStatus::Ended { .. } | JobStatus::Lost => job(cx, Part::Create)?.0,
         };
-        watch(cx, &job, |model| reached(model, "kubernetes-api")).await?;
+        watch(cx, &job, |model| reached(model, "kubernetes-api")).await.map_err(|error| match before {
+            JobStatus::NotStarted | JobStatus::Running { .. } => error,
+            JobStatus::Ended { .. } | JobStatus::Lost => error.hint(
+                "if the machines run, skip this step: the next one waits for them. Else destroy what is there and begin \
+                 in a new install directory (the recovery does both)",
+            ),
+        })?;
         Ok(Ran::Ok)
     }
 
@@ -292,20 +320,32 @@ impl Step<World> for Infrastructure {
     }
 }
 
-/// The job that can bring the cluster further: the one that runs, or the right `wait-for` after one that ended badly.
-async fn go_on(cx: &Cx, wait: Part) -> Result<Job, StepError> {
-    match status(cx, Part::Create).await? {
-        JobStatus::Running { .. } | JobStatus::Ended { status: 0 } => Ok(job(cx, Part::Create)?.0),
+/// `create cluster`, when it can bring the cluster further: it runs, or it is done. `None` when it ended badly and the
+/// operator knows that.
+async fn creating(cx: &Cx) -> Result<Option<Job>, StepError> {
+    let job = job(cx, Part::Create)?.0;
+    match job.status().await.map_err(host_error)? {
+        JobStatus::Running { .. } | JobStatus::Ended { status: 0 } => Ok(Some(job)),
         JobStatus::NotStarted => Err(StepError::fatal("openshift-install create cluster was not started")),
-        JobStatus::Ended { .. } | JobStatus::Lost => {
-            cx.note(Level::Warn, format!("create cluster has ended; going on with {}", wait.args().join(" "))).await;
-            begin(cx, wait).await
-        }
+        JobStatus::Ended { .. } if told(cx).await? => Ok(None),
+        // The followers first: the log holds the cause.
+        JobStatus::Ended { .. } => Ok(Some(job)),
+        JobStatus::Lost => Ok(None),
     }
 }
 
+/// What `create cluster` did not come to: waits until the bootstrap is complete, then takes its machine away.
+async fn complete_bootstrap(cx: &Cx) -> Result<(), StepError> {
+    for part in [Part::WaitBootstrap, Part::DestroyBootstrap] {
+        cx.note(Level::Warn, format!("create cluster has ended; going on with {}", part.args().join(" "))).await;
+        // Only its end counts: the bootstrap machine must not go while its etcd member is still in use.
+        watch(cx, &begin(cx, part).await?, |_| false).await?;
+    }
+    Ok(())
+}
+
 /// The installer's own completion signal (ConfigMap kube-system/bootstrap), or that it went on to the next phase.
-fn bootstrapped(model: &crate::model::RunModel) -> bool {
+fn bootstrapped(model: &RunModel) -> bool {
     reached(model, "etcd-member")
 }
 
@@ -320,33 +360,27 @@ impl Step<World> for Bootstrap {
     }
 
     async fn probe(&self, cx: &Cx) -> Result<Probe, StepError> {
-        Ok(match phase_evidence(cx, "etcd-member") {
-            Some(evidence) => Probe::True(vec![evidence]),
-            None => Probe::Missing("the bootstrap is not complete".into()),
+        let Some(evidence) = phase_evidence(cx, "etcd-member") else {
+            return Ok(Probe::Missing("the bootstrap is not complete".into()));
+        };
+        if phase_evidence(cx, "initialize").is_some() {
+            return Ok(Probe::True(vec![evidence]));
+        }
+        Ok(match status(cx, Part::Create).await? {
+            JobStatus::Running { .. } | JobStatus::Ended { status: 0 } => Probe::True(vec![evidence]),
+            _ => Probe::Missing("the installer ended before it took the bootstrap machine away".into()),
         })
     }
 
     async fn run(&self, cx: &Cx) -> Result<Ran, StepError> {
-        // A bootstrap that failed is tried once more only when somebody asks for it.
-        let first = cx.attempt <= 1;
-        let job = match status(cx, Part::Create).await? {
-            JobStatus::Ended { status } if status != 0 && first => {
-                live::follow_install(cx).await?;
-                return Err(failure(cx, &job(cx, Part::Create)?.0, status).await);
-            }
-            _ => go_on(cx, Part::WaitBootstrap).await?,
-        };
-        watch(cx, &job, bootstrapped).await?;
-        if job.name().ends_with("bootstrap-complete") {
-            // `create cluster` would have removed the bootstrap machine itself.
-            let destroy = begin(cx, Part::DestroyBootstrap).await?;
-            watch(cx, &destroy, |_| false).await?;
+        match creating(cx).await? {
+            Some(create) => watch(cx, &create, bootstrapped).await?,
+            None => complete_bootstrap(cx).await?,
         }
         Ok(Ran::Ok)
     }
 
     async fn verify(&self, cx: &Cx) -> Result<Vec<Evidence>, StepError> {
-        live::leave_bootstrap(cx).await;
         let mut evidence: Vec<Evidence> = phase_evidence(cx, "etcd-member").into_iter().collect();
         if let Some(stage) = cx.model.bootkube.last() {
             evidence
@@ -381,18 +415,18 @@ impl Step<World> for Operators {
     }
 
     async fn run(&self, cx: &Cx) -> Result<Ran, StepError> {
-        let first = cx.attempt <= 1;
-        let job = match status(cx, Part::Create).await? {
-            // With the bootstrap's status this step would not have been reached: somebody helped, so it goes on.
-            JobStatus::Ended { status } if ![0, BOOTSTRAP_FAILED].contains(&status) && first => {
-                live::follow_install(cx).await?;
-                return Err(failure(cx, &job(cx, Part::Create)?.0, status).await);
+        match creating(cx).await? {
+            Some(create) => watch(cx, &create, |_| false).await?,
+            None => {
+                if phase_evidence(cx, "initialize").is_none() {
+                    complete_bootstrap(cx).await?;
+                }
+                let part = Part::WaitInstall;
+                cx.note(Level::Warn, format!("create cluster has ended; going on with {}", part.args().join(" ")))
+                    .await;
+                watch(cx, &begin(cx, part).await?, |_| false).await?;
             }
-            _ => go_on(cx, Part::WaitInstall).await?,
-        };
-        watch(cx, &job, |_| false).await?;
-        // The last lines of the log and the last changes of operators belong to the record.
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        }
         Ok(Ran::Ok)
     }
 

@@ -2,6 +2,7 @@
 //! it is the proof.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,8 +10,8 @@ use async_trait::async_trait;
 use crate::cloud::Kind;
 use crate::cloud::teardown::teardown;
 use crate::engine::{Probe, Ran, Step, StepError};
-use crate::host::Cmd;
 use crate::host::job::{Job, JobSpec, JobStatus};
+use crate::host::{Cmd, Host};
 use crate::model::event::{Action, Evidence, Object};
 
 use super::live;
@@ -20,7 +21,7 @@ use super::s05_mirror_registry::{NAME, directory, job as registry_job};
 use super::s06_image_sync::ended;
 use super::s07_install_config::installer;
 use super::s08_install::cluster;
-use super::world::{Cx, World, action, cloud_error, exec, fact, host_error, must, wait_for};
+use super::world::{Cx, World, action, bytes, cloud_error, exec, fact, get, host_error, must, put, wait_for};
 
 /// The cluster, by its metadata.
 pub struct Cluster;
@@ -46,8 +47,12 @@ pub(super) async fn destroy_cluster(cx: &Cx) -> Result<(), StepError> {
     }
     let cmd = installer(cx, &["destroy", "cluster"])?.timeout(None);
     let destroy = job(format!("{base}-destroy-cluster"), cmd.clone())?;
-    destroy.start().await.map_err(host_error)?;
-    cx.acted(action("bastion", &cmd), None, Duration::ZERO).await;
+    // It takes metadata.json away when it is through: then there is nothing to begin anew.
+    if destroy.status().await.map_err(host_error)? != (JobStatus::Ended { status: 0 }) {
+        restore_metadata(cx, &bastion).await?;
+        destroy.start().await.map_err(host_error)?;
+        cx.acted(action("bastion", &cmd), None, Duration::ZERO).await;
+    }
     wait_for(cx, "openshift-install destroy cluster", Duration::from_secs(1), Duration::from_secs(3000), || async {
         match destroy.status().await {
             Ok(JobStatus::Running { .. }) => Ok(None),
@@ -62,6 +67,17 @@ pub(super) async fn destroy_cluster(cx: &Cx) -> Result<(), StepError> {
         }
     })
     .await
+}
+
+/// Without its metadata.json a cluster cannot be destroyed; the run has kept a copy.
+async fn restore_metadata(cx: &Cx, bastion: &Arc<dyn Host>) -> Result<(), StepError> {
+    let path = format!("{}/metadata.json", cx.need(fact::INSTALL_DIR)?);
+    let kept = cx.world.run_dir.join(format!("{}.metadata.json", cx.need(fact::INFRA_ID)?));
+    match std::fs::read(kept) {
+        Ok(text) if get(bastion, &path).await?.is_none() => put(cx, bastion, &path, bytes(text), 0o640).await,
+        // The installer says what it misses.
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 /// Proof that nothing of the cluster is left: the cloud finds nothing with its tag.

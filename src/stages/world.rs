@@ -66,7 +66,11 @@ pub mod fact {
     pub const INSTALL_NUMBER: &str = "install.number";
     pub const INSTALL_CONFIG_DIGEST: &str = "install.config-digest";
     pub const INFRA_ID: &str = "install.infra-id";
+    /// Name of the `create cluster` job whose failure was reported.
+    pub const INSTALL_FAILED: &str = "install.failed";
     pub const BOOTSTRAP_ADDRESS: &str = "bootstrap.address";
+    /// Install directory whose bootstrap node is no longer followed.
+    pub const BOOTSTRAP_LEFT: &str = "bootstrap.left";
 }
 
 impl World {

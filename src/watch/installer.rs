@@ -271,8 +271,9 @@ pub async fn follow<E>(
             };
             batch.push(LogLine { at, unit: UNIT.into(), level, text, cursor: Some(format!("{directory}#{offset}")) });
         }
-        out.lines(SOURCE, batch).await;
+        // In this order: who dies between the two reads the lines again, where the other way round a phase were lost.
         out.observed(seen).await;
+        out.lines(SOURCE, batch).await;
         if let Some(error) = failed {
             return Err(error);
         }

@@ -385,8 +385,9 @@ impl State {
         }
         let lines = std::mem::take(&mut self.batch);
         let seen: Vec<Observed> = lines.iter().flat_map(reader).collect();
-        self.out.lines(&self.options.source, lines).await;
+        // What lines mean is recorded before them: whoever dies between the two reads them again, and knows it already.
         self.out.observed(seen).await;
+        self.out.lines(&self.options.source, lines).await;
     }
 
     /// Say once why the journal cannot be read.

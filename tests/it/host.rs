@@ -115,6 +115,11 @@ impl Sshd {
         }
     }
 
+    /// Whether somebody is connected.
+    pub fn connected(&self) -> bool {
+        self.listener.as_ref().is_some_and(|listener| !children(listener.id()).is_empty())
+    }
+
     /// Cut all connections that are up; how many.
     pub fn cut(&mut self) -> usize {
         if let Some(listener) = &self.listener {

@@ -15,6 +15,8 @@ mod ocp;
 mod real;
 mod record;
 mod registry;
+#[cfg(feature = "lab")]
+mod resume;
 mod spec;
 mod ui;
 mod watch;

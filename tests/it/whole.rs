@@ -9,10 +9,11 @@ use bartizan::lab::ocp::journal::number;
 use bartizan::lab::ocp::scenario::Scenario;
 use bartizan::model::event::{CheckState, Data, Event, LogLine};
 use bartizan::model::text::one_line;
+use bartizan::watch::journal::{BOOTSTRAP_UNITS, QUIET_UNITS};
 use serde_json::Value;
 
 /// `cargo test` runs tests as threads: one installation at a time.
-static ALONE: Mutex<()> = Mutex::new(());
+pub(crate) static ALONE: Mutex<()> = Mutex::new(());
 
 struct Demo {
     _dir: tempfile::TempDir,
@@ -97,7 +98,7 @@ fn expected(scenario: &str, recover: bool) -> u8 {
 }
 
 /// What the bootstrap node's own journal holds of a unit, as a follower has to show it.
-fn journal_of_the_node(lab: &Path) -> BTreeMap<String, Vec<String>> {
+pub(crate) fn journal_of_the_node(lab: &Path) -> BTreeMap<String, Vec<String>> {
     let text = std::fs::read_to_string(lab.join("machines/hosts/bootstrap/journal/entries.jsonl")).unwrap();
     let mut lines: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for line in text.lines() {
@@ -105,8 +106,8 @@ fn journal_of_the_node(lab: &Path) -> BTreeMap<String, Vec<String>> {
         let entry = &entry["entry"];
         let duplicate = !entry["container"].is_null() || entry["identifier"] == "podman";
         let unit = entry["about_unit"].as_str().or(entry["unit"].as_str()).unwrap().trim_end_matches(".service");
-        // crio and kubelet are kept from warnings on.
-        if duplicate || ["crio", "kubelet"].contains(&unit) {
+        // Other units are not followed, and crio and kubelet are kept from warnings on.
+        if duplicate || !BOOTSTRAP_UNITS.contains(&unit) || QUIET_UNITS.contains(&unit) {
             continue;
         }
         let bytes: Vec<u8> = entry["message"]

@@ -214,6 +214,8 @@ struct Query {
     follow: bool,
     lines: Option<usize>,
     after: Option<String>,
+    /// The entry of the cursor is shown too.
+    inclusive: bool,
     since: Option<i64>,
     until: Option<i64>,
     show_cursor: bool,
@@ -234,6 +236,7 @@ fn query(words: Vec<String>, boot_id: &str) -> Result<Query, String> {
         follow: false,
         lines: None,
         after: None,
+        inclusive: false,
         since: None,
         until: None,
         show_cursor: false,
@@ -325,7 +328,11 @@ fn query(words: Vec<String>, boot_id: &str) -> Result<Query, String> {
                     };
                 }
                 "output-fields" => query.fields = Some(need()?.split(',').map(str::to_owned).collect()),
-                "after-cursor" | "c" | "cursor" => query.after = Some(need()?),
+                "after-cursor" => query.after = Some(need()?),
+                "c" | "cursor" => {
+                    query.after = Some(need()?);
+                    query.inclusive = true;
+                }
                 "S" | "since" | "U" | "until" => {
                     let text = need()?;
                     let at = fraction(&text).or_else(|| moment(&text).map(|at| at.as_microsecond()));
@@ -462,7 +469,7 @@ pub(super) async fn journalctl(cx: &mut Cx) -> io::Result<i32> {
     };
     let from = match query.after.as_ref().map(|cursor| journal.seek(cursor)) {
         None => 0,
-        Some(Some(from)) => from,
+        Some(Some(from)) => from.saturating_sub(usize::from(query.inclusive)),
         Some(None) => {
             cx.fd(2).write_all(b"Failed to seek to cursor: Invalid argument\n").await?;
             return Ok(1);

@@ -113,22 +113,33 @@ fn a_sync_goes_on_while_the_line_is_cut() {
         };
         read_events(&site.run().0.join("run.jsonl")).unwrap().into_iter().filter_map(ssh).collect()
     };
-    for _ in 0..2 {
-        site.hold_source(true);
-        let before = links(&site).len();
+    let down = |site: &mut Site| {
+        let before = links(site).len();
         site.sshd.stop_listening();
         assert!(site.sshd.cut() > 0);
         wait("the line is known to be down", || {
-            links(&site).iter().skip(before).any(|state| !matches!(state, LinkState::Up))
+            links(site).iter().skip(before).any(|state| !matches!(state, LinkState::Up))
         });
         assert!(alive(&sync).is_some(), "the copier works on");
-        assert!(run.try_wait().unwrap().is_none(), "{}", said(&site));
-        site.hold_source(false);
+    };
+    let up = |site: &mut Site| {
         site.sshd.resume();
-        wait("the line is up again", || matches!(links(&site).last(), Some(LinkState::Up)));
-    }
+        wait("the line is up again", || matches!(links(site).last(), Some(LinkState::Up)));
+    };
+    site.hold_source(true);
+    down(&mut site);
+    up(&mut site);
+    down(&mut site);
+    assert!(run.try_wait().unwrap().is_none(), "{}", said(&site));
+    // The copier goes on by itself.
+    let so_far = site.job("sync", "log").len();
+    site.hold_source(false);
+    wait("the copier says more", || site.job("sync", "log").len() > so_far + 1000);
+    up(&mut site);
     assert_eq!(run.wait().unwrap().code(), Some(0), "{}", said(&site));
     assert!(!sync.join("log.old").exists(), "it was started once");
+    let (done, all) = site.run().1.sync.done();
+    assert_eq!((done, all), (site.release.components.len() + 1, site.release.components.len() + 1));
     assert_eq!(moved(&site), site.release.bytes(), "each blob moves once");
     assert_eq!(site.judge(), site.release.components.len() + 1);
 }
