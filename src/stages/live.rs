@@ -13,7 +13,8 @@ use crate::engine::StepError;
 use crate::host::tail::{self, TailItem, Until};
 use crate::host::{Host, HostError};
 use crate::model::RunModel;
-use crate::model::event::{Data, Level, LogLine};
+use crate::model::event::{BootStage, Data, Level, LogLine};
+use crate::model::run::BootStageRecord;
 use crate::record::{SegmentReader, Sink};
 use crate::watch::installer::Phases;
 use crate::watch::journal::{self, Position};
@@ -136,6 +137,8 @@ pub async fn follow_bootstrap(cx: &Cx) -> Result<(), StepError> {
 }
 
 const JOURNAL: &str = "journal:bootstrap";
+/// Of report-progress.sh (see `assets/bootkube.toml`).
+const LAST_STAGE: &str = "report-bootstrap-complete";
 /// For the last lines of a node that goes away.
 const LAST_LINES: Duration = Duration::from_secs(3);
 
@@ -161,10 +164,13 @@ pub async fn leave_bootstrap(cx: &Cx) {
         if let Some(bootstrap) = followed {
             tokio::time::sleep(LAST_LINES).await;
             bootstrap.cancel.cancel();
-            read = journal_lines(&*sink.model().await) > bootstrap.lines_before;
+            let model = sink.model().await;
+            // The node's last stage: whoever read that has read what came before it.
+            let to_the_end = |seen: &BootStageRecord| seen.stage == LAST_STAGE && seen.state == BootStage::Done;
+            read = journal_lines(&model) > bootstrap.lines_before && model.bootkube.iter().any(to_the_end);
         }
         if !read {
-            let why = "the bootstrap node went away while nobody read its journal".to_owned();
+            let why = "the bootstrap node went away before its journal was read to the end".to_owned();
             sink.emit(Data::Gap { source: JOURNAL.into(), lost: None, why }).await;
         }
         sink.emit(Data::Fact { key: fact::BOOTSTRAP_LEFT.into(), value: directory }).await;
