@@ -30,6 +30,8 @@ use link::{Backoff, Connection, Report, Way};
 
 /// sshd's MaxSessions is 10 by default; the connection itself takes one.
 const CHANNELS: usize = 8;
+/// An attempt with less time than this is not worth making.
+const SHORTEST: Duration = Duration::from_millis(500);
 /// For a connection to come up when the command itself has no limit.
 const CONNECT: Duration = Duration::from_secs(60);
 /// One attempt to connect, two hops included.
@@ -244,7 +246,7 @@ impl Reach {
         }
         loop {
             if let Some(when) = state.backoff.not_before {
-                if when >= until {
+                if when + SHORTEST >= until {
                     return Err(self.lost());
                 }
                 sleep_until(when).await;
@@ -258,7 +260,13 @@ impl Reach {
                 }
                 Err(HostError::Link { why, .. }) => {
                     let wait = state.backoff.failed();
-                    self.why.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&why);
+                    {
+                        let mut known = self.why.lock().unwrap_or_else(PoisonError::into_inner);
+                        // What ssh said before tells more than that our patience ended.
+                        if known.is_empty() || !why.starts_with(link::LATE) {
+                            known.clone_from(&why);
+                        }
+                    }
                     let in_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
                     let attempt = state.backoff.failures.saturating_add(1);
                     self.way.report.set(LinkState::Retrying { in_ms, attempt, why }).await;

@@ -77,7 +77,7 @@ pub(super) async fn open(way: &Way, limit: Duration) -> Result<Connection, HostE
     if !matches!(ready, Ok(true)) {
         let said = std::fs::read_to_string(&log).unwrap_or_default();
         remove(&socket, &log);
-        let late = format!("no connection within {} s", limit.as_secs());
+        let late = format!("{LATE} {} s", limit.as_secs());
         return Err(refusal(&way.name, if said.trim().is_empty() { &late } else { &said }));
     }
     let (dead, close) = (CancellationToken::new(), CancellationToken::new());
@@ -86,6 +86,9 @@ pub(super) async fn open(way: &Way, limit: Duration) -> Result<Connection, HostE
     let _closes = close.clone().drop_guard();
     Ok(Connection { session: Arc::new(session), socket, dead, close, _closes })
 }
+
+/// Our own words for an attempt that ended without any of ssh's.
+pub const LATE: &str = "no connection within";
 
 /// Whether the master came to listen on its socket, which it does once it is logged in.
 async fn wait_ready(child: &mut Child, session: &Session, socket: &Path) -> bool {
