@@ -13,8 +13,7 @@ use crate::engine::StepError;
 use crate::host::tail::{self, TailItem, Until};
 use crate::host::{Host, HostError};
 use crate::model::RunModel;
-use crate::model::event::{BootStage, Data, Level, LogLine};
-use crate::model::run::BootStageRecord;
+use crate::model::event::{Data, Level, LogLine};
 use crate::record::{SegmentReader, Sink};
 use crate::watch::installer::Phases;
 use crate::watch::journal::{self, Position};
@@ -137,13 +136,21 @@ pub async fn follow_bootstrap(cx: &Cx) -> Result<(), StepError> {
 }
 
 const JOURNAL: &str = "journal:bootstrap";
-/// Of report-progress.sh (see `assets/bootkube.toml`).
-const LAST_STAGE: &str = "report-bootstrap-complete";
 /// For the last lines of a node that goes away.
 const LAST_LINES: Duration = Duration::from_secs(3);
 
 fn journal_lines(model: &RunModel) -> u64 {
     model.logs.get(JOURNAL).map_or(0, |log| log.lines)
+}
+
+/// Whether the recorded journal goes to the node's last stage: what report-progress.sh says at its end
+/// (openshift/installer, data/data/bootstrap/files/usr/local/bin/report-progress.sh). The service records would say the
+/// same of lines that nobody has read.
+fn has_the_end(run_dir: &Path, lines: u64) -> bool {
+    const TAIL: u64 = 300;
+    let first = lines.saturating_sub(TAIL) + 1;
+    let tail = SegmentReader::new(run_dir).read(JOURNAL, first, TAIL as usize).unwrap_or_default();
+    tail.iter().any(|line| line.unit == "progress" && line.text.starts_with("Reporting install progress"))
 }
 
 /// The bootstrap node is going away, as it should. What it wrote last may still be on its way. If it went while nobody
@@ -158,16 +165,14 @@ pub async fn leave_bootstrap(cx: &Cx) {
     let Some(live) = live.as_mut().filter(|live| !live.left) else { return };
     live.left = true;
     let followed = live.bootstrap.take();
-    let sink = cx.sink.clone();
+    let (sink, run_dir) = (cx.sink.clone(), cx.world.run_dir.clone());
     tokio::spawn(async move {
         let mut read = false;
         if let Some(bootstrap) = followed {
             tokio::time::sleep(LAST_LINES).await;
             bootstrap.cancel.cancel();
-            let model = sink.model().await;
-            // The node's last stage: whoever read that has read what came before it.
-            let to_the_end = |seen: &BootStageRecord| seen.stage == LAST_STAGE && seen.state == BootStage::Done;
-            read = journal_lines(&model) > bootstrap.lines_before && model.bootkube.iter().any(to_the_end);
+            let lines = journal_lines(&*sink.model().await);
+            read = lines > bootstrap.lines_before && has_the_end(&run_dir, lines);
         }
         if !read {
             let why = "the bootstrap node went away before its journal was read to the end".to_owned();
