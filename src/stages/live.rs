@@ -174,12 +174,37 @@ pub async fn leave_bootstrap(cx: &Cx) {
             let lines = journal_lines(&*sink.model().await);
             read = lines > bootstrap.lines_before && has_the_end(&run_dir, lines);
         }
-        if !read {
-            let why = "the bootstrap node went away before its journal was read to the end".to_owned();
-            sink.emit(Data::Gap { source: JOURNAL.into(), lost: None, why }).await;
+        if read {
+            sink.emit(Data::Fact { key: fact::BOOTSTRAP_LEFT.into(), value: directory }).await;
+        } else {
+            unread(&sink, directory).await;
         }
-        sink.emit(Data::Fact { key: fact::BOOTSTRAP_LEFT.into(), value: directory }).await;
     });
+}
+
+/// Sees to it that the record says how the bootstrap node's journal ended, also when the process that should have said so
+/// was killed, or is about to end.
+pub async fn settle_bootstrap(cx: &Cx) {
+    const LOOKS: u32 = 14;
+    leave_bootstrap(cx).await;
+    for _ in 0..LOOKS {
+        let now = cx.fresh(0).await;
+        if now.fact(fact::BOOTSTRAP_LEFT) == now.fact(fact::INSTALL_DIR) {
+            return;
+        }
+        if cx.world.live.lock().await.is_none() {
+            break;
+        }
+        tokio::time::sleep(LAST_LINES / 6).await;
+    }
+    unread(&cx.sink, cx.fact(fact::INSTALL_DIR).unwrap_or_default()).await;
+}
+
+/// The journal may have had more lines than were read.
+async fn unread(sink: &Sink, directory: String) {
+    let why = "the bootstrap node went away before its journal was read to the end".to_owned();
+    sink.emit(Data::Gap { source: JOURNAL.into(), lost: None, why }).await;
+    sink.commit(Data::Fact { key: fact::BOOTSTRAP_LEFT.into(), value: directory }).await;
 }
 
 /// Ends all followers and waits for them.

@@ -412,10 +412,11 @@ impl Step<World> for Operators {
     }
 
     async fn probe(&self, cx: &Cx) -> Result<Probe, StepError> {
-        Ok(match phase_evidence(cx, "complete") {
-            Some(evidence) => Probe::True(vec![evidence]),
-            None => Probe::Missing("the cluster is not complete".into()),
-        })
+        let Some(evidence) = phase_evidence(cx, "complete") else {
+            return Ok(Probe::Missing("the cluster is not complete".into()));
+        };
+        live::settle_bootstrap(cx).await;
+        Ok(Probe::True(vec![evidence]))
     }
 
     async fn run(&self, cx: &Cx) -> Result<Ran, StepError> {
@@ -435,6 +436,7 @@ impl Step<World> for Operators {
     }
 
     async fn verify(&self, cx: &Cx) -> Result<Vec<Evidence>, StepError> {
+        live::settle_bootstrap(cx).await;
         live::stop(cx).await;
         let mut evidence: Vec<Evidence> = phase_evidence(cx, "complete").into_iter().collect();
         let operators = &cx.model.cluster_state.operators;
