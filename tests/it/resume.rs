@@ -125,8 +125,10 @@ impl World {
         model
     }
 
+    /// None when nobody was ever there to read that source.
     fn lines(&self, source: &str) -> Vec<LogLine> {
-        let text = std::fs::read_to_string(self.run().unwrap().join("logs").join(format!("{source}.log"))).unwrap();
+        let log = self.run().unwrap().join("logs").join(format!("{source}.log"));
+        let text = if log.exists() { std::fs::read_to_string(log).unwrap() } else { String::new() };
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
