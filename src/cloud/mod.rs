@@ -8,6 +8,8 @@ pub mod blueprint;
 pub mod describe;
 pub mod ledger;
 pub mod memory;
+pub mod permissions;
+pub mod policy;
 pub mod survey;
 pub mod teardown;
 pub mod vpc;
