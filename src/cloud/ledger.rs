@@ -40,7 +40,7 @@ impl LedgerError {
     /// Another attempt may go better.
     pub fn is_transient(&self) -> bool {
         match self {
-            LedgerError::Cloud { source, .. } => !matches!(source, CloudError::Denied { .. }),
+            LedgerError::Cloud { source, .. } => source.is_transient(),
             LedgerError::Slow { .. } | LedgerError::Blocked { .. } | LedgerError::Failed { .. } => true,
             LedgerError::Ambiguous { .. } | LedgerError::Unfit(_) | LedgerError::Cancelled => false,
         }
@@ -249,12 +249,13 @@ impl Ledger {
                 Err(LedgerError::Cloud { source, .. }) if source.is_not_found() => return Ok(()),
                 Err(LedgerError::Cloud { source, .. }) if source.is_in_use() => {
                     if started.elapsed() >= self.patience.unblocked {
-                        return Err(LedgerError::Blocked { what, why: source.why().to_owned() });
+                        return Err(LedgerError::Blocked { what, why: source.why() });
                     }
-                    self.progress(0, None, format!("{what} waits: {}", source.why())).await;
-                    if waited_for != source.why() {
-                        source.why().clone_into(&mut waited_for);
-                        self.show(object, id, "in use", Standing::Leaving, Some(source.why()), None).await;
+                    let why = source.why();
+                    self.progress(0, None, format!("{what} waits: {why}")).await;
+                    if waited_for != why {
+                        self.show(object, id, "in use", Standing::Leaving, Some(&why), None).await;
+                        waited_for = why;
                     }
                 }
                 Err(error) => return Err(error),
