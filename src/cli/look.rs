@@ -86,6 +86,23 @@ pub fn plan(file: &Path, as_json: bool) -> Result<u8, Failure> {
     Ok(exit::DONE)
 }
 
+/// What to hand to whoever gives permissions: the documents to standard output, what to do with them to standard error.
+pub fn permissions(file: &Path) -> Result<u8, Failure> {
+    let (spec, _) = load(file)?;
+    let policies = crate::cloud::permissions::policies(&spec);
+    for (_, policy) in &policies {
+        println!("{}", serde_json::to_string_pretty(policy).map_err(Failure::other)?);
+    }
+    let names: Vec<&str> = policies.iter().map(|(name, _)| name.as_str()).collect();
+    eprintln!(
+        "{} policies ({}): make each of them a customer-managed policy, and attach all to the user or role that runs \
+         bartizan",
+        names.len(),
+        names.join(", ")
+    );
+    Ok(exit::DONE)
+}
+
 /// An action as it can be read, on one line.
 fn sentence(action: &Action) -> String {
     match action {

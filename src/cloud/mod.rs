@@ -11,6 +11,8 @@ mod error;
 mod inquiry;
 pub mod ledger;
 pub mod memory;
+pub mod permissions;
+pub mod policy;
 pub mod survey;
 pub mod teardown;
 pub mod vpc;
