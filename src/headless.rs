@@ -158,7 +158,8 @@ impl Lines {
     }
 }
 
-fn sync_line(model: &RunModel, now: Timestamp) -> String {
+/// Where the sync stands, in one line.
+pub fn sync_line(model: &RunModel, now: Timestamp) -> String {
     let sync = &model.sync;
     let (done, all) = sync.done();
     let wanted = sync.bytes.saturating_sub(sync.present_bytes);
