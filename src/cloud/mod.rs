@@ -7,11 +7,14 @@
 pub mod aws;
 pub mod bastion;
 pub mod blueprint;
+pub mod cost;
 pub mod describe;
 mod error;
 mod inquiry;
 pub mod ledger;
 pub mod memory;
+pub mod permissions;
+pub mod policy;
 pub mod survey;
 pub mod teardown;
 pub mod vpc;
