@@ -53,7 +53,7 @@ impl Ledger {
             let found = self.quietly(&call, || self.cloud.find(Kind::LoadBalancer, &tags)).await?;
             let balancer = found.iter().find(|one| one.property("DNSName").is_some_and(|dns| same_host(dns, host)));
             if let Some(zone) = balancer.and_then(|balancer| balancer.property("CanonicalHostedZoneId")) {
-                return Ok((alias(&name), format!("{zone} {host}")));
+                return Ok((alias(&name), format!("{zone} {}", host.to_ascii_lowercase())));
             }
         }
         Ok((cname(&name), host.to_owned()))

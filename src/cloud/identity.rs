@@ -174,7 +174,7 @@ impl Ledger {
     /// # Errors
     /// When IAM could not be asked, or refuses.
     pub async fn ensure_key(&self, user: &str, held: Option<&str>) -> Result<Option<AccessKey>, LedgerError> {
-        let found = self.look_once(Kind::User, user).await?;
+        let found = self.look(Kind::User, user).await?;
         let kept = held.filter(|held| keys(&found).contains(held));
         // Left by a process that died before it had written the secret down, or that never heard the answer.
         for stray in keys(&found).into_iter().filter(|id| Some(*id) != kept) {
@@ -185,6 +185,6 @@ impl Ledger {
             return Ok(None);
         }
         let call = format!("iam:CreateAccessKey UserName={user}");
-        self.retrying(&call, || self.cloud.create_access_key(user)).await.map(Some)
+        self.patiently(&call, || self.cloud.create_access_key(user)).await.map(Some)
     }
 }

@@ -1,11 +1,14 @@
-//! The cloud as the ten stages need it. `memory` keeps one in a file for the lab.
+//! The cloud as the ten stages need it. `aws` is the real one; `memory` keeps one in a file for the lab.
 //!
 //! [`blueprint`] says what a network and a bastion consist of, [`ledger`] makes it one thing at a time so that a crash
 //! at any moment leaves nothing unknown, [`teardown`] takes it away with proof.
 
 pub mod apps;
+#[cfg(feature = "aws")]
+pub mod aws;
 pub mod bastion;
 pub mod blueprint;
+pub mod cost;
 pub mod describe;
 mod error;
 pub mod identity;
