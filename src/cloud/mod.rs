@@ -5,6 +5,7 @@
 
 pub mod bastion;
 pub mod blueprint;
+pub mod cost;
 pub mod describe;
 mod error;
 mod inquiry;
