@@ -271,6 +271,13 @@ pub fn fill(template: &str, answer: impl Fn(&str) -> Option<String>) -> Result<S
     Ok(text)
 }
 
+/// Names of the items that an item refers to.
+pub(super) fn references(item: &Item) -> Vec<&str> {
+    let values = item.properties.values().chain(item.then.values());
+    let inside = values.flat_map(|value| value.split('{').skip(1)).filter_map(|piece| piece.split_once('}'));
+    inside.map(|(name, _)| name.split('.').next().unwrap_or(name)).collect()
+}
+
 /// The answer to a reference, of what is made.
 pub fn answer(made: &Made, reference: &str) -> Option<String> {
     if let Some(resource) = made.get(reference) {

@@ -11,6 +11,7 @@ mod error;
 mod inquiry;
 pub mod ledger;
 pub mod memory;
+mod retry;
 pub mod survey;
 pub mod teardown;
 pub mod vpc;
@@ -224,6 +225,11 @@ impl Resource {
             self.state.as_str(),
             "deleting" | "deleted" | "failed" | "rejected" | "shutting-down" | "terminated" | "stopped" | "stopping"
         )
+    }
+
+    /// It was asked to go, and goes.
+    pub fn is_leaving(&self) -> bool {
+        matches!(self.state.as_str(), "deleting" | "shutting-down")
     }
 
     /// It stands in lists for a while, but nothing of it is left.
