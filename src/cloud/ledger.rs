@@ -80,7 +80,7 @@ pub struct Ledger {
     pub(super) cloud: Arc<dyn Cloud>,
     pub(super) cancel: CancellationToken,
     pub(super) patience: Patience,
-    sink: Sink,
+    pub(super) sink: Sink,
     /// Whose actions and progress these are.
     step: StepId,
     run: String,
@@ -195,7 +195,11 @@ impl Ledger {
     }
 
     /// Set the properties that differ, one call each.
-    async fn amend(&self, resource: &mut Resource, then: &BTreeMap<String, String>) -> Result<(), LedgerError> {
+    pub(super) async fn amend(
+        &self,
+        resource: &mut Resource,
+        then: &BTreeMap<String, String>,
+    ) -> Result<(), LedgerError> {
         for (name, value) in then.iter().filter(|(name, value)| resource.property(name) != Some(value.as_str())) {
             let one = BTreeMap::from([(name.clone(), value.clone())]);
             let call = describe::modify(resource.kind, &resource.id, &one).join("; ");
@@ -275,7 +279,8 @@ impl Ledger {
         };
         let in_the_way = |name: &&String| match kind {
             Kind::InternetGateway => *name == "VpcId",
-            Kind::HostedZone => name.starts_with("A "),
+            Kind::HostedZone => ["A ", "Alias ", "CNAME "].iter().any(|kind| name.starts_with(kind)),
+            Kind::User => *name == "PolicyArn",
             // Groups that refer to each other could never be deleted.
             Kind::SecurityGroup => name.starts_with("Ingress ") && name.contains(" sg-"),
             _ => false,
@@ -428,7 +433,7 @@ impl Ledger {
     }
 
     /// A changing call, recorded as an action of the step.
-    async fn retrying<T, F: Future<Output = Result<T, CloudError>>>(
+    pub(super) async fn retrying<T, F: Future<Output = Result<T, CloudError>>>(
         &self,
         call: &str,
         make: impl Fn() -> F,

@@ -31,7 +31,7 @@ pub struct Blocked {
 }
 
 /// Users before what they use.
-const ORDER: [Kind; 16] = [
+const ORDER: [Kind; 17] = [
     Kind::HostedZone,
     Kind::Instance,
     Kind::LoadBalancer,
@@ -48,6 +48,7 @@ const ORDER: [Kind; 16] = [
     Kind::KeyPair,
     Kind::Bucket,
     Kind::User,
+    Kind::Policy,
 ];
 
 /// What a cluster may have left, by the kinds that can carry its tag.
