@@ -17,6 +17,7 @@ pub mod ledger;
 pub mod memory;
 pub mod permissions;
 pub mod policy;
+pub mod preflight;
 pub mod survey;
 pub mod teardown;
 pub mod vpc;
