@@ -20,6 +20,7 @@ use crate::model::plan::StepId;
 use crate::model::run::{ObjectRecord, RunModel};
 use crate::record::Sink;
 use crate::spec::Spec;
+pub(super) use removal::Until;
 pub(super) use search::Look;
 use search::can_double;
 

@@ -20,6 +20,7 @@ use super::s01_infrastructure::{ledger, ledger_error};
 use super::s05_mirror_registry::{NAME, directory, job as registry_job};
 use super::s06_image_sync::ended;
 use super::s07_install_config::installer;
+use super::s08_apps;
 use super::s08_install::{cluster, keep_metadata, show_cluster};
 use super::world::{Cx, World, action, bytes, cloud_error, exec, fact, get, host_error, must, put, wait_for};
 
@@ -48,6 +49,7 @@ pub(super) async fn destroy_cluster(cx: &Cx) -> Result<(), StepError> {
     if !keep_metadata(cx).await? {
         return Ok(());
     }
+    s08_apps::remove(cx).await?;
     let cmd = installer(cx, &["destroy", "cluster"])?.timeout(None);
     let destroy = job(format!("{base}-destroy-cluster"), cmd.clone())?;
     // It takes metadata.json away when it is through: then there is nothing to begin anew.

@@ -68,6 +68,10 @@ pub mod fact {
     pub const INFRA_ID: &str = "install.infra-id";
     /// Name of the `create cluster` job whose failure was reported.
     pub const INSTALL_FAILED: &str = "install.failed";
+    /// `user=AKIA…`, one a line: which key of which user is in the cluster.
+    pub const IDENTITY_KEYS: &str = "identity.keys";
+    /// Name of the router's load balancer.
+    pub const ROUTER: &str = "router.hostname";
     pub const BOOTSTRAP_ADDRESS: &str = "bootstrap.address";
     /// Install directory whose bootstrap node is no longer followed.
     pub const BOOTSTRAP_LEFT: &str = "bootstrap.left";
