@@ -288,7 +288,7 @@ impl Ledger {
     }
 
     /// Look at an object that should be there. A miss is believed after a few tries, and not while it is new.
-    async fn look(&self, object: &Object, kind: Kind, id: &str) -> Result<Resource, LedgerError> {
+    pub(super) async fn look(&self, object: &Object, kind: Kind, id: &str) -> Result<Resource, LedgerError> {
         let mut pause = self.caller.patience.first;
         let mut tries = 0;
         loop {
@@ -305,7 +305,7 @@ impl Ledger {
     }
 
     /// A changing call; what it refers to may not be seen yet, so a miss is tried again for a while.
-    async fn patiently<T, F: Future<Output = Result<T, CloudError>>>(
+    pub(super) async fn patiently<T, F: Future<Output = Result<T, CloudError>>>(
         &self,
         call: &str,
         repeat: Repeat,
