@@ -1,7 +1,9 @@
 //! Arguments, exit codes, choosing a front end.
 
+mod cloud;
 mod demo;
 mod look;
+mod mirror;
 mod session;
 
 use std::path::PathBuf;
@@ -123,6 +125,8 @@ enum Verb {
     /// Only the embedded lab, until it is interrupted: another bartizan can install into it.
     #[cfg(feature = "lab")]
     Lab(demo::LabArgs),
+    /// Mirror a release from this machine: registry to registry, nothing on disk, resumable, proven.
+    Mirror(mirror::MirrorArgs),
     /// Follow a run that another bartizan drives.
     Watch {
         #[arg(default_value = "last")]
@@ -210,6 +214,7 @@ async fn dispatch(args: Args) -> Result<u8, Failure> {
         Verb::Demo(demo) => demo::demo(state, demo).await,
         #[cfg(feature = "lab")]
         Verb::Lab(lab) => demo::lab(lab).await,
+        Verb::Mirror(args) => mirror::mirror(state, args).await,
         Verb::Watch { run, front } => look::watch(state, &run, &front).await,
         Verb::Replay { run, front } => look::replay(state, &run, &front).await,
         Verb::Diagnose { path, json } => look::diagnose(&path, json),

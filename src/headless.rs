@@ -174,7 +174,8 @@ fn costs(model: &RunModel) -> String {
     if cost.hourly == 0 { String::new() } else { format!("; all together about {} per hour", dollars(cost.hourly)) }
 }
 
-fn sync_line(model: &RunModel, now: Timestamp) -> String {
+/// Where the sync stands, in one line.
+pub fn sync_line(model: &RunModel, now: Timestamp) -> String {
     let sync = &model.sync;
     let (done, all) = sync.done();
     let wanted = sync.bytes.saturating_sub(sync.present_bytes);

@@ -311,14 +311,20 @@ pub async fn agent(request: &Path) -> Result<u8, Failure> {
     let parsed =
         serde_json::from_slice(&text).map_err(|error| Failure::usage(format!("{}: {error}", request.display())))?;
     let cancel = CancellationToken::new();
-    let stop = cancel.clone();
-    tokio::spawn(async move {
-        if let Ok(mut term) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            term.recv().await;
-            stop.cancel();
-        }
-    });
+    tokio::spawn(cancel_on_signals(cancel.clone()));
     Ok(agent::run(parsed, Net::default(), tokio::io::stdout(), cancel).await)
+}
+
+/// Ends work politely at SIGTERM and SIGINT.
+pub(super) async fn cancel_on_signals(cancel: CancellationToken) {
+    use tokio::signal::unix::{SignalKind, signal};
+    if let (Ok(mut term), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        cancel.cancel();
+    }
 }
 
 /// A bastion of the operator's own needs its host key in the spec: show what it says of itself, to be compared.

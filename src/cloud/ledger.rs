@@ -251,11 +251,10 @@ impl Ledger {
                     if started.elapsed() >= self.patience.unblocked {
                         return Err(LedgerError::Blocked { what, why: source.why() });
                     }
-                    let why = source.why();
-                    self.progress(0, None, format!("{what} waits: {why}")).await;
-                    if waited_for != why {
-                        self.show(object, id, "in use", Standing::Leaving, Some(&why), None).await;
-                        waited_for = why;
+                    self.progress(0, None, format!("{what} waits: {}", source.why())).await;
+                    if waited_for != source.why() {
+                        waited_for = source.why();
+                        self.show(object, id, "in use", Standing::Leaving, Some(&waited_for), None).await;
                     }
                 }
                 Err(error) => return Err(error),
