@@ -40,6 +40,8 @@ pub struct World {
 /// Facts of the run, by name. Each is set by one step.
 pub mod fact {
     pub const ACCOUNT: &str = "cloud.account";
+    /// JSON list of what was looked at before anything was made.
+    pub const PREFLIGHT: &str = "cloud.preflight";
     pub const VPC: &str = "network.vpc";
     pub const MACHINE_NETWORK: &str = "network.machine-network";
     /// `subnet-1=us-east-2a,subnet-2=us-east-2b`
@@ -141,10 +143,12 @@ pub fn host_error(error: HostError) -> StepError {
     }
 }
 
-/// What a cloud error means for a step.
+/// What a cloud error means for a step: what AWS said, by which request, and what to do.
 pub fn cloud_error(error: CloudError) -> StepError {
     let text = error.to_string();
-    let wrong = if error.is_transient() { StepError::transient(text) } else { StepError::fatal(text) };
+    let mut wrong = if error.is_transient() { StepError::transient(text) } else { StepError::fatal(text) };
+    wrong.causes.extend(error.request_id.as_ref().map(|id| format!("request id {id}")));
+    wrong.causes.extend(error.quota().map(|quota| format!("quota {quota}")));
     wrong.hint(error.advice())
 }
 
