@@ -15,6 +15,7 @@ use crate::model::event::{Action, Data, Event};
 use crate::model::{RunModel, reduce};
 use crate::record::{Recorded, SegmentReader, Store, bundle, read_events};
 use crate::registry::{Net, agent};
+use crate::spec::HostKey;
 use crate::spec::secrets::Secrets;
 use crate::stages::{self, World};
 use crate::ui;
@@ -45,6 +46,8 @@ pub fn plan(file: &Path, as_json: bool) -> Result<u8, Failure> {
     let makes = spec.bastion.host.is_none();
     let world = World {
         mirror_password: crate::spec::Secret::new("planned-password"),
+        proxy_password: None,
+        host_key: None,
         secrets,
         run_dir: scratch.path().to_owned(),
         cloud: makes.then(|| std::sync::Arc::new(cloud) as std::sync::Arc<dyn crate::cloud::Cloud>),
@@ -305,12 +308,12 @@ pub async fn agent(request: &Path) -> Result<u8, Failure> {
 
 /// A bastion of the operator's own needs its host key in the spec: show what it says of itself, to be compared.
 async fn host_key_is_known(spec: &crate::spec::Spec) -> Result<bool, Failure> {
-    let Some(host) = spec.bastion.host.as_deref().filter(|_| spec.bastion.host_key.is_none()) else { return Ok(true) };
+    let Some(host) = spec.bastion.host.as_deref().filter(|_| !matches!(spec.bastion.host_key, HostKey::Known(_))) else { return Ok(true) };
     let address = host.split_once('@').map_or(host, |(_, address)| address);
     println!("LACK bastion.host_key: {address} has to be known before the first connection");
     let scratch = tempfile::tempdir().map_err(|error| Failure::other(format!("making a directory: {error}")))?;
     let pool = crate::host::ssh::SshPool::new(scratch.path()).map_err(Failure::other)?;
-    let mut target = crate::host::ssh::SshTarget::new("bastion", address, &spec.bastion.user);
+    let mut target = crate::host::ssh::SshTarget::new("bastion", address, spec.bastion_user());
     target.port = spec.bastion.port;
     match pool.learn_host_key(&target).await {
         Ok(keys) => {

@@ -11,13 +11,13 @@ use crate::diagnose::checklist::Checklist;
 use crate::diagnose::{Catalogue, Checklists};
 use crate::engine::{Command, Ending, Options, Runner};
 use crate::headless::{self, Format};
-use crate::host::ssh::SshPool;
+use crate::host::ssh::{SshPool, new_key_pair};
 use crate::model::event::{ClusterName, Data, FORMAT, LogLine, RunOutcome};
 use crate::model::plan::StageId;
 use crate::record::{Hub, Recorded, Recorder, SegmentReader, Store, read_events};
 use crate::registry::Net;
 use crate::spec::secrets::{Secrets, generate_password};
-use crate::spec::{Secret, Spec};
+use crate::spec::{BastionService, HostKey, Secret, Spec};
 use crate::stages::{self, Repair, World};
 use crate::telemetry;
 use crate::ui;
@@ -192,6 +192,14 @@ impl Session<'_> {
             Some(password) => password.clone(),
             None => kept_password(&store, &run)?,
         };
+        let proxy_password = match spec.serves(BastionService::Proxy) {
+            true => Some(kept_password(&store, &format!("{run}-proxy"))?),
+            false => None,
+        };
+        let host_key = match &spec.bastion.host_key {
+            HostKey::Delivered => Some(kept_host_key(&store, &run)?),
+            _ => None,
+        };
         telemetry::start(&dir).map_err(|error| Failure::other(format!("starting the log: {error}")))?;
         let verb = if resumed { "going on with" } else { "beginning" };
         tracing::info!("{verb} run {run} of {}, kept in {}", spec.domain(), dir.display());
@@ -237,6 +245,8 @@ impl Session<'_> {
             spec: spec.clone(),
             secrets,
             mirror_password,
+            proxy_password,
+            host_key,
             run_dir: dir.clone(),
             cloud: self.cloud.clone(),
             ssh: SshPool::new(&dir.join("ssh")).map_err(Failure::other)?,
@@ -323,6 +333,12 @@ impl Session<'_> {
             }
         }
     }
+}
+
+/// The host key that is delivered to a run's bastion: the same one until the bastion has its own.
+fn kept_host_key(store: &Store, run: &str) -> Result<Secret, Failure> {
+    let make = || new_key_pair("").map(|(private, _)| private).map_err(std::io::Error::other);
+    store.secret(&format!("{run}-host-key"), make).map_err(Failure::other)
 }
 
 /// The password that was made up for a run's mirror: outside the run's folder, because that is what people hand on.

@@ -6,10 +6,12 @@
 pub mod bastion;
 pub mod blueprint;
 pub mod describe;
+pub mod existing;
 pub mod ledger;
 pub mod memory;
 pub mod survey;
 pub mod teardown;
+pub mod userdata;
 pub mod vpc;
 
 use std::collections::BTreeMap;

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::cidr::{Cidr, CidrError};
 use super::problem::{Problem, shown};
-use super::{MirrorKind, Spec, ToolsSource};
+use super::subnets::{needed, usable};
+use super::{BastionOs, BastionService, HostKey, MirrorKind, NatLayout, NetworkVariant, Spec, ToolsSource};
 
 /// Collects problems with their places; a key that already has one gets no second.
 pub struct Check<'a> {
@@ -31,7 +32,7 @@ impl Check<'_> {
     }
 
     /// Fail with the value as what was found.
-    fn bad(&mut self, key: &str, value: &str, want: impl Into<String>) {
+    pub(super) fn bad(&mut self, key: &str, value: &str, want: impl Into<String>) {
         self.fail(key, format!("is {}", shown(value)), want);
     }
 }
@@ -142,7 +143,7 @@ fn aws(spec: &Spec, check: &mut Check<'_>) {
 
 fn network(spec: &Spec, check: &mut Check<'_>) {
     let network = &spec.network;
-    let vpc = block(check, "network.vpc_cidr", &network.vpc_cidr, 16..=20, "10.0.0.0/16");
+    let vpc = vpc_block(spec, check);
     let pods = block(check, "network.cluster_cidr", &network.cluster_cidr, 8..=24, "10.128.0.0/14");
     let services = block(check, "network.service_cidr", &network.service_cidr, 12..=24, "172.30.0.0/16");
     let pairs = [
@@ -181,17 +182,17 @@ fn network(spec: &Spec, check: &mut Check<'_>) {
             check.fail("network.host_prefix", format!("is {}", network.host_prefix), want);
         }
     }
-    for service in &network.extra_endpoints {
-        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
-        if service.is_empty() || !service.chars().all(plain) || service.starts_with("com.amazonaws.") {
-            let want = "give the short name of an AWS endpoint service, for example ssm";
-            check.fail("network.extra_endpoints", format!("has {}", shown(service)), want);
-        } else if service == "s3" {
-            let want = "S3 is always there as a gateway, and bootstrap fails with an interface endpoint; leave it out";
-            check.fail("network.extra_endpoints", "has \"s3\"", want);
-        }
+    endpoints(check, "network.extra_endpoints", &network.extra_endpoints);
+    if network.extra_endpoints.iter().any(|service| service == "s3") {
+        let want = "S3 is always there as a gateway, and bootstrap fails with an interface endpoint; leave it out";
+        check.fail("network.extra_endpoints", "has \"s3\"", want);
+    }
+    if network.nat == NatLayout::One && (network.variant != NetworkVariant::Private || network.existing.is_some()) {
+        let want = "NAT gateways are made for variant = \"private\" in a network of our own only; leave it out";
+        check.fail("network.nat", "is \"one\"", want);
     }
     let Some(existing) = &network.existing else { return };
+    endpoints(check, "network.existing.add_endpoints", &existing.add_endpoints);
     if !is_aws_id(&existing.vpc_id, "vpc-") {
         check.bad(
             "network.existing.vpc_id",
@@ -220,6 +221,47 @@ fn network(spec: &Spec, check: &mut Check<'_>) {
         let want = "it is among the private ones; with a public one the cluster's load balancer may land there";
         check.fail("network.existing.public_subnets", format!("has {}", shown(both)), want);
     }
+}
+
+/// Short names of endpoint services.
+fn endpoints(check: &mut Check<'_>, key: &str, services: &[String]) {
+    for service in services {
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
+        if service.is_empty() || !service.chars().all(plain) || service.starts_with("com.amazonaws.") {
+            let want = "give the short name of an AWS endpoint service, for example ssm";
+            check.fail(key, format!("has {}", shown(service)), want);
+        }
+    }
+}
+
+/// The VPC's block: large enough for the machines that are asked for.
+fn vpc_block(spec: &Spec, check: &mut Check<'_>) -> Option<Cidr> {
+    const KEY: &str = "network.vpc_cidr";
+    let text = &spec.network.vpc_cidr;
+    if let Ok(small) = text.parse::<Cidr>()
+        && (21..=28).contains(&small.prefix())
+        && spec.network.existing.is_none()
+    {
+        let want = format!(
+            "cut into sixteen it gives subnets of {} addresses, and nodes, endpoints and load balancers need {} in each \
+             zone and room to grow; give a block from /16 to /20, for example 10.0.0.0/16",
+            usable(&small),
+            needed(spec)
+        );
+        check.bad(KEY, text, want);
+        return None;
+    }
+    let block = block(check, KEY, text, 16..=20, "10.0.0.0/16")?;
+    if spec.network.existing.is_none() && usable(&block) < needed(spec) {
+        let want = format!(
+            "a private subnet of it has {} addresses, and the machines of one zone with endpoints and load balancers need \
+             {}; give a larger block, more zones or fewer machines",
+            usable(&block),
+            needed(spec)
+        );
+        check.bad(KEY, text, want);
+    }
+    Some(block)
 }
 
 fn block(
@@ -254,16 +296,27 @@ fn bastion(spec: &Spec, check: &mut Check<'_>) {
             check.bad("bastion.host", host, want);
         }
     }
-    if let Some(key) = &bastion.host_key
-        && ssh_key::PublicKey::from_openssh(key).is_err()
-    {
-        let want = "give type and key as in known_hosts but without the host, for example the line that \
-                    ssh-keyscan -t ed25519 HOST prints, from ssh-ed25519 on";
-        check.bad("bastion.host_key", key, want);
+    match &bastion.host_key {
+        HostKey::Known(key) if ssh_key::PublicKey::from_openssh(key).is_err() => {
+            let want = "give type and key as in known_hosts but without the host, for example the line that \
+                        ssh-keyscan -t ed25519 HOST prints, from ssh-ed25519 on; or one of \"console\", \"delivered\" \
+                        and \"ask\"";
+            check.bad("bastion.host_key", key, want);
+        }
+        HostKey::Known(_) if bastion.host.is_none() => {
+            let want = "a machine that is yet to be made has no key; give \"console\", \"delivered\" or \"ask\"";
+            check.fail("bastion.host_key", "is a key", want);
+        }
+        HostKey::Delivered if bastion.host.is_some() => {
+            let want = "bastion.host is there already; give its key, or \"ask\" to compare the fingerprint";
+            check.fail("bastion.host_key", "is \"delivered\"", want);
+        }
+        _ => {}
     }
-    if !is_user(&bastion.user) {
-        check.bad("bastion.user", &bastion.user, "give the login of the image, for example ec2-user");
+    if let Some(user) = bastion.user.as_deref().filter(|user| !is_user(user)) {
+        check.bad("bastion.user", user, "give the login of the image, for example ec2-user");
     }
+    made_bastion(spec, check);
     if let Some(ami) = bastion.ami.as_deref().filter(|ami| !is_aws_id(ami, "ami-")) {
         check.bad("bastion.ami", ami, "give the id of an image, for example ami-0123456789abcdef0");
     }
@@ -286,6 +339,44 @@ fn bastion(spec: &Spec, check: &mut Check<'_>) {
     if !is_remote_path(&bastion.workdir) || bastion.workdir.starts_with('/') {
         let want = "give a folder below the home directory of the bastion's user, for example bartizan";
         check.bad("bastion.workdir", &bastion.workdir, want);
+    }
+}
+
+/// What only a bastion that we make can have.
+fn made_bastion(spec: &Spec, check: &mut Check<'_>) {
+    let bastion = &spec.bastion;
+    if bastion.host.is_some() {
+        if !bastion.services.is_empty() {
+            let want = "services are run on a bastion that bartizan makes, and go with it; leave this out";
+            check.fail("bastion.services", "is set", want);
+        }
+        return;
+    }
+    if bastion.os == BastionOs::Rhcos && bastion.ami.is_none() {
+        let want = "RHCOS images have no list that is public; name the one of your installer's stream metadata \
+                    (openshift-install coreos print-stream-json)";
+        check.fail("bastion.ami", "is missing", want);
+    }
+    if bastion.os == BastionOs::Al2023
+        && bastion.ami.is_none()
+        && spec.mirror.kind == MirrorKind::Managed
+    {
+        let want = "Amazon Linux 2023 has neither podman nor a registry in its repositories, and mirror.kind is \
+                    \"managed\"; give rhel9 or fcos, or an ami that has one of them";
+        check.bad("bastion.os", bastion.os.as_str(), want);
+    }
+    if bastion.services.contains(&BastionService::PullThrough) && spec.mirror.kind == MirrorKind::Existing {
+        let want = "pull-through registries have the certificate and the account of a managed mirror, and mirror.kind is \
+                    \"existing\"; leave it out";
+        check.fail("bastion.services", "has \"pull-through\"", want);
+    }
+    if bastion.host_key == HostKey::Delivered && spec.install.fips {
+        let want = "FIPS mode refuses the Ed25519 key that would be delivered; give \"console\"";
+        check.fail("bastion.host_key", "is \"delivered\"", want);
+    }
+    if bastion.os.is_coreos() && spec.install.fips {
+        let want = "the installer for FIPS clusters runs on RHEL 9 in FIPS mode only; give rhel9";
+        check.bad("bastion.os", bastion.os.as_str(), want);
     }
 }
 
