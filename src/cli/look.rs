@@ -57,6 +57,8 @@ pub fn plan(file: &Path, as_json: bool) -> Result<u8, Failure> {
         live: tokio::sync::Mutex::new(None),
         spec,
     };
+    let planned = crate::cloud::blueprint::planned(&world.spec);
+    let counts = crate::cloud::blueprint::counts(&planned);
     let steps = stages::steps();
     let previews: BTreeMap<_, Vec<Action>> =
         steps.iter().map(|(id, step)| (id.clone(), step.preview(&world))).collect();
@@ -73,7 +75,9 @@ pub fn plan(file: &Path, as_json: bool) -> Result<u8, Failure> {
                 json!({ "id": stage.id, "goal": stage.goal, "exit": stage.exit, "steps": steps })
             })
             .collect();
-        let text = serde_json::to_string_pretty(&json!({ "stages": stages })).map_err(Failure::other)?;
+        let made: serde_json::Map<_, _> =
+            counts.iter().map(|(kind, count)| (kind.as_str().to_owned(), json!(count))).collect();
+        let text = serde_json::to_string_pretty(&json!({ "makes": made, "stages": stages })).map_err(Failure::other)?;
         println!("{text}");
         return Ok(exit::DONE);
     }
@@ -86,6 +90,8 @@ pub fn plan(file: &Path, as_json: bool) -> Result<u8, Failure> {
             }
         }
     }
+    let counted: Vec<String> = counts.iter().map(|(kind, count)| format!("{count} {}", kind.as_str())).collect();
+    println!("makes before the cluster: {}", if counted.is_empty() { "nothing".into() } else { counted.join(", ") });
     Ok(exit::DONE)
 }
 
@@ -308,7 +314,10 @@ pub async fn agent(request: &Path) -> Result<u8, Failure> {
 
 /// A bastion of the operator's own needs its host key in the spec: show what it says of itself, to be compared.
 async fn host_key_is_known(spec: &crate::spec::Spec) -> Result<bool, Failure> {
-    let Some(host) = spec.bastion.host.as_deref().filter(|_| !matches!(spec.bastion.host_key, HostKey::Known(_))) else { return Ok(true) };
+    let Some(host) = spec.bastion.host.as_deref().filter(|_| !matches!(spec.bastion.host_key, HostKey::Known(_)))
+    else {
+        return Ok(true);
+    };
     let address = host.split_once('@').map_or(host, |(_, address)| address);
     println!("LACK bastion.host_key: {address} has to be known before the first connection");
     let scratch = tempfile::tempdir().map_err(|error| Failure::other(format!("making a directory: {error}")))?;

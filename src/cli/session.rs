@@ -13,6 +13,7 @@ use crate::engine::{Command, Ending, Options, Runner};
 use crate::headless::{self, Format};
 use crate::host::ssh::{SshPool, new_key_pair};
 use crate::model::event::{ClusterName, Data, FORMAT, LogLine, RunOutcome};
+use crate::model::fact;
 use crate::model::plan::StageId;
 use crate::record::{Hub, Recorded, Recorder, SegmentReader, Store, read_events};
 use crate::registry::Net;
@@ -41,6 +42,9 @@ pub struct RunArgs {
     /// Apply recoveries that need no person.
     #[arg(long)]
     pub recover: bool,
+    /// Say yes to the host key of the bastion that has this fingerprint (SHA256:…); for bastion.host_key = "ask".
+    #[arg(long, value_name = "FINGERPRINT", value_parser = fingerprint)]
+    pub accept_host_key: Option<String>,
     #[command(flatten)]
     pub front: Front,
     /// Use the cloud kept in this file (a lab's).
@@ -51,6 +55,15 @@ pub struct RunArgs {
     #[cfg(feature = "lab")]
     #[arg(long, default_value_t = 1.0, requires = "cloud")]
     pub pace: f64,
+}
+
+/// As `ssh-keygen -l` shows it.
+fn fingerprint(text: &str) -> Result<String, String> {
+    let parsed: Result<ssh_key::Fingerprint, _> = text.parse();
+    match parsed {
+        Ok(print) if print.is_sha256() => Ok(text.to_owned()),
+        _ => Err("give it as ssh-keygen -l shows it, SHA256: and 43 characters".into()),
+    }
 }
 
 /// The last stage that a plain `run` does: nothing is destroyed by going on to the end.
@@ -76,6 +89,7 @@ pub async fn run(state: Option<&Path>, args: RunArgs) -> Result<u8, Failure> {
         from: args.from,
         until: Some(args.until.unwrap_or_else(|| LAST.to_owned())),
         recover: args.recover,
+        accept_host_key: args.accept_host_key,
         front: args.front,
     };
     session.drive().await
@@ -106,6 +120,7 @@ pub async fn cleanup(
         from: Some("10-cleanup".into()),
         until: None,
         recover: false,
+        accept_host_key: None,
         front,
     };
     session.drive().await
@@ -147,6 +162,8 @@ pub(super) struct Session<'a> {
     pub from: Option<String>,
     pub until: Option<String>,
     pub recover: bool,
+    /// Fingerprint that the operator says yes to.
+    pub accept_host_key: Option<String>,
     pub front: Front,
 }
 
@@ -235,6 +252,12 @@ impl Session<'_> {
             let spec_digest = digest.clone();
             let (run, plan, operator) = (run.clone(), plan.clone(), operator.clone());
             sink.commit(Data::RunOpened { format: FORMAT, run, bartizan, cluster, spec_digest, plan, operator }).await;
+        }
+
+        if let Some(print) = &self.accept_host_key {
+            let (command, args) = ("accept-host-key".to_owned(), vec![print.clone()]);
+            sink.commit(Data::Decision { command, args, operator: operator.clone(), reason: None }).await;
+            sink.commit(Data::Fact { key: fact::HOST_KEY_ACCEPTED.into(), value: print.clone() }).await;
         }
 
         let (tap, tapped) = mpsc::channel(4096);

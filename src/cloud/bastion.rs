@@ -114,7 +114,7 @@ pub async fn survey_bastion(
 fn bastion_of(spec: &Spec, made: &Made) -> Option<Bastion> {
     let name = bastion_name(spec);
     let instance = made.get(&name)?;
-    let elastic = made.get(&bastion_address_name(spec)).and_then(|address| address.property("PublicIp"));
+    let elastic = made.get(&bastion_address_name(spec)).and_then(|address| address.property("PublicIpAddress"));
     Some(Bastion {
         instance: instance.id.clone(),
         private_ip: instance.property("PrivateIpAddress").unwrap_or_default().to_owned(),

@@ -100,7 +100,9 @@ impl Seen {
         for attribute in ["EnableDnsSupport", "EnableDnsHostnames"] {
             if self.vpc.property(attribute) == Some("false") {
                 let id = &self.vpc.id;
-                complaints.push(format!("{id} has {attribute}=false: names of endpoints and of the cluster would not resolve"));
+                complaints.push(format!(
+                    "{id} has {attribute}=false: names of endpoints and of the cluster would not resolve"
+                ));
             }
         }
         let Some(block) = block(&self.vpc) else { return };
@@ -132,11 +134,15 @@ impl Seen {
             }
             let zone = self.zone(id);
             if let Some(other) = zones.insert(zone, id) {
-                complaints.push(format!("{other} and {id} are both in {zone}: the installer takes one private subnet of a zone"));
+                complaints.push(format!(
+                    "{other} and {id} are both in {zone}: the installer takes one private subnet of a zone"
+                ));
             }
             if let Some(own) = own.filter(|own| free(own) < needed(spec)) {
                 let (have, want) = (free(&own), needed(spec));
-                complaints.push(format!("{id} ({own}) has {have} addresses, and its machines, endpoints and load balancers need {want}"));
+                complaints.push(format!(
+                    "{id} ({own}) has {have} addresses, and its machines, endpoints and load balancers need {want}"
+                ));
             }
         }
     }
@@ -186,7 +192,10 @@ impl Seen {
             if service == "s3" {
                 self.gateway(endpoint, existing, complaints);
             } else if endpoint.property("PrivateDnsEnabled") == Some("false") {
-                complaints.push(format!("{} ({service}) has no private DNS: nodes would ask for the public name", endpoint.id));
+                complaints.push(format!(
+                    "{} ({service}) has no private DNS: nodes would ask for the public name",
+                    endpoint.id
+                ));
             }
         }
     }
@@ -211,7 +220,8 @@ impl Seen {
             let owned = resource.tags.iter().find(|(name, value)| name.starts_with(CLUSTER_TAG) && *value == "owned");
             if let Some((name, _)) = owned {
                 let id = &resource.id;
-                complaints.push(format!("{id} carries {name}=owned: another cluster's destroy would delete what is in it"));
+                complaints
+                    .push(format!("{id} carries {name}=owned: another cluster's destroy would delete what is in it"));
             }
         }
         if spec.minor() < MINDS_OTHERS {

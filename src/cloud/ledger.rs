@@ -40,7 +40,7 @@ impl LedgerError {
     /// Another attempt may go better.
     pub fn is_transient(&self) -> bool {
         match self {
-            LedgerError::Cloud { source, .. } => !matches!(source, CloudError::Denied { .. }),
+            LedgerError::Cloud { source, .. } => source.is_transient(),
             LedgerError::Slow { .. } | LedgerError::Blocked { .. } | LedgerError::Failed { .. } => true,
             LedgerError::Ambiguous { .. } | LedgerError::Unfit(_) | LedgerError::Cancelled => false,
         }
@@ -247,7 +247,7 @@ impl Ledger {
                 Err(LedgerError::Cloud { source, .. }) if source.is_not_found() => return Ok(()),
                 Err(LedgerError::Cloud { source, .. }) if source.is_in_use() => {
                     if started.elapsed() >= self.patience.unblocked {
-                        return Err(LedgerError::Blocked { what: what.to_owned(), why: source.why().to_owned() });
+                        return Err(LedgerError::Blocked { what: what.to_owned(), why: source.why() });
                     }
                     self.progress(0, None, format!("{what} waits: {}", source.why())).await;
                 }

@@ -31,7 +31,7 @@ pub struct Blocked {
 }
 
 /// Users before what they use.
-const ORDER: [Kind; 15] = [
+const ORDER: [Kind; 16] = [
     Kind::HostedZone,
     Kind::Instance,
     Kind::LoadBalancer,
@@ -47,6 +47,7 @@ const ORDER: [Kind; 15] = [
     Kind::Vpc,
     Kind::KeyPair,
     Kind::Bucket,
+    Kind::User,
 ];
 
 /// What a cluster may have left, by the kinds that can carry its tag.

@@ -1,11 +1,11 @@
 //! The network: made from its blueprint, or taken as it is.
 
+use super::Kind;
 use super::blueprint::{Made, assumed_zones, interface_endpoints, network, preview as preview_items};
 use super::blueprint::{private_subnet_name, public_subnet_name, service_name, vpc_name};
 use super::existing::Seen;
 use super::ledger::{Ledger, LedgerError};
 use super::survey::Survey;
-use super::Kind;
 use crate::model::event::Action;
 use crate::spec::{ExistingNetwork, Spec};
 

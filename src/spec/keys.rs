@@ -210,7 +210,8 @@ impl Walk<'_> {
                         format!("give {all}")
                     }
                     Choices(choices) => {
-                        let all = choices.iter().map(|choice| format!("\"{choice}\"")).collect::<Vec<_>>().join(" and ");
+                        let all =
+                            choices.iter().map(|choice| format!("\"{choice}\"")).collect::<Vec<_>>().join(" and ");
                         format!("give a list of {all}")
                     }
                     Whole(least, most) => {

@@ -357,10 +357,7 @@ fn made_bastion(spec: &Spec, check: &mut Check<'_>) {
                     (openshift-install coreos print-stream-json)";
         check.fail("bastion.ami", "is missing", want);
     }
-    if bastion.os == BastionOs::Al2023
-        && bastion.ami.is_none()
-        && spec.mirror.kind == MirrorKind::Managed
-    {
+    if bastion.os == BastionOs::Al2023 && bastion.ami.is_none() && spec.mirror.kind == MirrorKind::Managed {
         let want = "Amazon Linux 2023 has neither podman nor a registry in its repositories, and mirror.kind is \
                     \"managed\"; give rhel9 or fcos, or an ami that has one of them";
         check.bad("bastion.os", bastion.os.as_str(), want);

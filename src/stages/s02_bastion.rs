@@ -130,8 +130,8 @@ impl Step<World> for Machine {
         let ledger = ledger(cx)?;
         let host_key = match &cx.world.host_key {
             Some(private) => {
-                let public = public_half(private)
-                    .ok_or_else(|| StepError::fatal("the kept host key is no OpenSSH key"))?;
+                let public =
+                    public_half(private).ok_or_else(|| StepError::fatal("the kept host key is no OpenSSH key"))?;
                 Some(HostKeyPair { private: private.clone(), public })
             }
             None => None,

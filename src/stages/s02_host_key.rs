@@ -52,6 +52,15 @@ fn delivered(cx: &Cx) -> Result<String, StepError> {
     public_half(key).ok_or_else(|| StepError::fatal("the kept host key is no OpenSSH key"))
 }
 
+/// OpenSSH's own order of preference.
+fn strength(key: &str) -> u8 {
+    ["ssh-rsa ", "ecdsa-", "ssh-ed25519 "]
+        .iter()
+        .zip(1..)
+        .find(|(kind, _)| key.starts_with(**kind))
+        .map_or(0, |(_, at)| at)
+}
+
 async fn from_console(cx: &Cx) -> Result<Vec<String>, StepError> {
     let instance = cx.need(fact::BASTION_INSTANCE)?;
     let cloud = cx.world.cloud()?;
@@ -62,7 +71,9 @@ async fn from_console(cx: &Cx) -> Result<Vec<String>, StepError> {
         Ok((!keys.is_empty()).then_some(keys))
     });
     read.await.map_err(|error| {
-        error.hint("set bastion.host_key = \"ask\" to compare the fingerprint yourself, or look at the instance's console")
+        error.hint(
+            "set bastion.host_key = \"ask\" to compare the fingerprint yourself, or look at the instance's console",
+        )
     })
 }
 
@@ -85,7 +96,8 @@ async fn confirmed(cx: &Cx) -> Result<Vec<String>, StepError> {
         return Ok(yes);
     }
     let prints = prints(&no).join(", ");
-    cx.set_fact(fact::HOST_KEY_SHOWN, prints.clone()).await;
+    let best = no.iter().max_by_key(|key| strength(key)).and_then(|key| fingerprint(key)).unwrap_or_default();
+    cx.set_fact(fact::HOST_KEY_SHOWN, best).await;
     let said = if accepted.is_empty() { String::new() } else { format!(", and none of them is {accepted}") };
     let by_hand = match cx.fact(fact::BASTION_INSTANCE) {
         Some(instance) => format!("aws ec2 get-console-output --latest --instance-id {instance}"),

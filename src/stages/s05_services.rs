@@ -69,7 +69,8 @@ pub(super) fn proxy_inputs(cx: &Cx) -> Result<Option<ProxyInputs>, StepError> {
 async fn start_proxy(cx: &Cx, bastion: &Arc<dyn Host>) -> Result<(), StepError> {
     let dir = proxy_directory(cx)?;
     must(cx, bastion, Cmd::sh("umask 077; mkdir -p \"$1\"").arg(&dir)).await?;
-    put(cx, bastion, &format!("{dir}/squid.conf.in"), bytes(squid_conf(&cx.need(fact::MACHINE_NETWORK)?)), 0o600).await?;
+    put(cx, bastion, &format!("{dir}/squid.conf.in"), bytes(squid_conf(&cx.need(fact::MACHINE_NETWORK)?)), 0o600)
+        .await?;
     put(cx, bastion, &format!("{dir}/squid.sh"), bytes(SQUID_SH), 0o600).await?;
     let accounts = htpasswd(PROXY_USER, password(cx)?)?;
     put(cx, bastion, &format!("{dir}/passwd"), Stdin::Secret(accounts), 0o600).await?;
@@ -85,7 +86,15 @@ async fn start_proxy(cx: &Cx, bastion: &Arc<dyn Host>) -> Result<(), StepError> 
         // refuse to be.
         Cmd::new(podman.text())
             .args(["run", "--rm", "--replace", "--name", "bartizan-proxy", "--network", "host", "--userns", "keep-id"])
-            .args(["-v", &format!("{dir}:/squid:Z"), "--entrypoint", "/bin/sh", SQUID_IMAGE, "/squid/squid.sh", "/squid"])
+            .args([
+                "-v",
+                &format!("{dir}:/squid:Z"),
+                "--entrypoint",
+                "/bin/sh",
+                SQUID_IMAGE,
+                "/squid/squid.sh",
+                "/squid",
+            ])
     };
     keep(cx, bastion, &Program { name: "bartizan-proxy", description: "Proxy of bartizan", cmd }).await
 }
@@ -268,7 +277,9 @@ impl Step<World> for Services {
         let workdir = format!("~/{}", spec.bastion.workdir);
         if spec.serves(BastionService::Proxy) {
             let dir = format!("{workdir}/squid");
-            actions.extend(["squid.conf.in", "squid.sh", "passwd"].map(|name| file("bastion", &format!("{dir}/{name}"), 0o600)));
+            actions.extend(
+                ["squid.conf.in", "squid.sh", "passwd"].map(|name| file("bastion", &format!("{dir}/{name}"), 0o600)),
+            );
             actions.push(action("bastion", &Cmd::new("/bin/sh").args([format!("{dir}/squid.sh"), dir.clone()])));
         }
         if spec.serves(BastionService::PullThrough) {

@@ -32,7 +32,8 @@ pub async fn keep(cx: &Cx, bastion: &Arc<dyn Host>, program: &Program<'_>) -> Re
     let spec = JobSpec { name: program.name.to_owned(), cmd: program.cmd.clone().timeout(None), dir };
     let job = Job::new(bastion.clone(), spec).map_err(host_error)?;
     job.stop(Duration::from_secs(10)).await.map_err(host_error)?;
-    job.start().await.map_err(host_error)
+    job.start().await.map_err(host_error)?;
+    Ok(())
 }
 
 fn unit(program: &Program<'_>) -> String {

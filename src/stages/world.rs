@@ -159,12 +159,9 @@ pub fn host_error(error: HostError) -> StepError {
 
 /// What a cloud error means for a step.
 pub fn cloud_error(error: CloudError) -> StepError {
-    match &error {
-        CloudError::Denied { .. } => {
-            StepError::fatal(error.to_string()).hint("ask the account's owner for this permission")
-        }
-        _ => StepError::transient(error.to_string()),
-    }
+    let text = error.to_string();
+    let wrong = if error.is_transient() { StepError::transient(text) } else { StepError::fatal(text) };
+    wrong.hint(error.advice())
 }
 
 /// Runs a command and records it.

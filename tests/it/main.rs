@@ -10,6 +10,7 @@ mod host;
 mod journal;
 #[cfg(feature = "lab")]
 mod lab;
+mod network;
 #[cfg(feature = "lab")]
 mod ocp;
 mod real;
@@ -19,6 +20,7 @@ mod registry;
 mod resume;
 mod spec;
 mod ui;
+mod userdata;
 mod watch;
 #[cfg(feature = "lab")]
 mod whole;

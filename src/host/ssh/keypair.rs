@@ -11,8 +11,7 @@ use crate::spec::Secret;
 pub fn new_key_pair(comment: &str) -> Result<(Secret, String), HostError> {
     let mut seed = [0; 32];
     SystemRandom::new().fill(&mut seed).map_err(|_| wrong("the system has no random numbers"))?;
-    let pair =
-        ring::signature::Ed25519KeyPair::from_seed_unchecked(&seed).map_err(|_| wrong("the seed is no key"))?;
+    let pair = ring::signature::Ed25519KeyPair::from_seed_unchecked(&seed).map_err(|_| wrong("the seed is no key"))?;
     let public = pair.public_key().as_ref().try_into().map_err(|_| wrong("the key has a wrong length"))?;
     let pair = Ed25519Keypair {
         public: ssh_key::public::Ed25519PublicKey(public),

@@ -280,7 +280,7 @@ async fn follow_instances(scene: Arc<Scene>, cluster: Arc<Cluster>) -> Result<()
         for node in cluster.assets.nodes.iter().filter(|node| !node.instance.is_empty()) {
             let gone = match scene.cloud.get(Kind::Instance, &node.instance).await {
                 Ok(instance) => matches!(instance.state.as_str(), "shutting-down" | "terminated"),
-                Err(crate::cloud::CloudError::NotFound { .. }) => true,
+                Err(error) if error.is_not_found() => true,
                 Err(_) => false,
             };
             if gone && !seen.contains(&node.name) {

@@ -708,7 +708,8 @@ impl Session {
                             let line = if kind == Kind::Instance { "Terminating" } else { "Deleted" };
                             self.info(format!("{line} arn={arn} id={}", resource.id)).await;
                         }
-                        Ok(()) | Err(CloudError::NotFound { .. }) => {}
+                        Ok(()) => {}
+                        Err(error) if error.is_not_found() => {}
                         Err(why) => self.debug(format!("{why}")).await,
                     }
                 }
