@@ -2,6 +2,7 @@
 
 mod demo;
 mod look;
+mod mirror;
 mod session;
 
 use std::path::PathBuf;
@@ -96,6 +97,9 @@ enum Verb {
         file: PathBuf,
         #[arg(long)]
         json: bool,
+        /// Print instead the IAM policies that the account needs, one JSON document after the other.
+        #[arg(long, conflicts_with = "json")]
+        permissions: bool,
     },
     /// Install: run the stages, or go on with a run.
     Run(session::RunArgs),
@@ -120,6 +124,8 @@ enum Verb {
     /// Only the embedded lab, until it is interrupted: another bartizan can install into it.
     #[cfg(feature = "lab")]
     Lab(demo::LabArgs),
+    /// Mirror a release from this machine: registry to registry, nothing on disk, resumable, proven.
+    Mirror(mirror::MirrorArgs),
     /// Follow a run that another bartizan drives.
     Watch {
         #[arg(default_value = "last")]
@@ -196,7 +202,8 @@ async fn dispatch(args: Args) -> Result<u8, Failure> {
     let state = args.state.as_deref();
     match args.verb {
         Verb::Init { file } => look::init(&file),
-        Verb::Plan { file, json } => look::plan(&file, json),
+        Verb::Plan { file, permissions: true, .. } => look::permissions(&file),
+        Verb::Plan { file, json, .. } => look::plan(&file, json),
         Verb::Run(run) => session::run(state, run).await,
         #[cfg(feature = "lab")]
         Verb::Cleanup { run, confirm, front, cloud } => session::cleanup(state, &run, &confirm, front, cloud).await,
@@ -206,6 +213,7 @@ async fn dispatch(args: Args) -> Result<u8, Failure> {
         Verb::Demo(demo) => demo::demo(state, demo).await,
         #[cfg(feature = "lab")]
         Verb::Lab(lab) => demo::lab(lab).await,
+        Verb::Mirror(args) => mirror::mirror(state, args).await,
         Verb::Watch { run, front } => look::watch(state, &run, &front).await,
         Verb::Replay { run, front } => look::replay(state, &run, &front).await,
         Verb::Diagnose { path, json } => look::diagnose(&path, json),

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::model::event::*;
 use crate::model::progress::{Eta, percent};
-use crate::model::text::strip_control;
+use crate::model::text::{dollars, strip_control};
 use crate::model::{RunModel, reduce};
 use crate::record::Follower;
 
@@ -115,6 +115,14 @@ impl Lines {
             Data::Observed(Observed::Csr { name, requester, state, .. }) => {
                 format!("csr {name} of {requester} {}", format!("{state:?}").to_lowercase())
             }
+            Data::Observed(Observed::Resource { resource, id, state, standing, waits_for, .. }) => {
+                let Object { kind, name } = resource;
+                match (waits_for, standing) {
+                    (Some(blocker), _) => format!("{kind} {name} ({id}) waits: {blocker}"),
+                    (None, Standing::Leaving) => format!("{kind} {name} ({id}) goes: {state}"),
+                    (None, _) => format!("{kind} {name} ({id}) is {state}{}", costs(model)),
+                }
+            }
             Data::FindingOpened { finding } => {
                 format!("FINDING {}: {} | {}: {}", finding.signature, finding.title, finding.source, finding.line)
             }
@@ -158,7 +166,14 @@ impl Lines {
     }
 }
 
-fn sync_line(model: &RunModel, now: Timestamp) -> String {
+/// What everything that stands costs, once it does.
+fn costs(model: &RunModel) -> String {
+    let cost = model.now.map(|now| model.cost(now)).unwrap_or_default();
+    if cost.hourly == 0 { String::new() } else { format!("; all together about {} per hour", dollars(cost.hourly)) }
+}
+
+/// Where the sync stands, in one line.
+pub fn sync_line(model: &RunModel, now: Timestamp) -> String {
     let sync = &model.sync;
     let (done, all) = sync.done();
     let wanted = sync.bytes.saturating_sub(sync.present_bytes);

@@ -95,6 +95,23 @@ pub fn plan(file: &Path, as_json: bool) -> Result<u8, Failure> {
     Ok(exit::DONE)
 }
 
+/// What to hand to whoever gives permissions: the documents to standard output, what to do with them to standard error.
+pub fn permissions(file: &Path) -> Result<u8, Failure> {
+    let (spec, _) = load(file)?;
+    let policies = crate::cloud::permissions::policies(&spec);
+    for (_, policy) in &policies {
+        println!("{}", serde_json::to_string_pretty(policy).map_err(Failure::other)?);
+    }
+    let names: Vec<&str> = policies.iter().map(|(name, _)| name.as_str()).collect();
+    eprintln!(
+        "{} policies ({}): make each of them a customer-managed policy, and attach all to the user or role that runs \
+         bartizan",
+        names.len(),
+        names.join(", ")
+    );
+    Ok(exit::DONE)
+}
+
 /// An action as it can be read, on one line.
 fn sentence(action: &Action) -> String {
     match action {
@@ -302,14 +319,20 @@ pub async fn agent(request: &Path) -> Result<u8, Failure> {
     let parsed =
         serde_json::from_slice(&text).map_err(|error| Failure::usage(format!("{}: {error}", request.display())))?;
     let cancel = CancellationToken::new();
-    let stop = cancel.clone();
-    tokio::spawn(async move {
-        if let Ok(mut term) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            term.recv().await;
-            stop.cancel();
-        }
-    });
+    tokio::spawn(cancel_on_signals(cancel.clone()));
     Ok(agent::run(parsed, Net::default(), tokio::io::stdout(), cancel).await)
+}
+
+/// Ends work politely at SIGTERM and SIGINT.
+pub(super) async fn cancel_on_signals(cancel: CancellationToken) {
+    use tokio::signal::unix::{SignalKind, signal};
+    if let (Ok(mut term), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        cancel.cancel();
+    }
 }
 
 /// A bastion of the operator's own needs its host key in the spec: show what it says of itself, to be compared.

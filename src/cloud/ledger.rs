@@ -9,8 +9,8 @@ use backon::{ExponentialBuilder, Retryable};
 use tokio_util::sync::CancellationToken;
 
 use super::blueprint::{Item, Made, answer, fill};
-use super::{Cloud, CloudError, Create, Kind, Resource, Tags, describe};
-use crate::model::event::{Action, Data, Level, Object, Observed, Unit};
+use super::{Cloud, CloudError, Create, Kind, Resource, Tags, cost, describe};
+use crate::model::event::{Action, Data, Level, Object, Observed, Standing, Unit};
 use crate::model::plan::StepId;
 use crate::model::run::{ObjectRecord, RunModel};
 use crate::record::Sink;
@@ -84,6 +84,8 @@ pub struct Ledger {
     /// Whose actions and progress these are.
     step: StepId,
     run: String,
+    /// Whose prices count.
+    region: String,
     tags: Tags,
     /// As the run's model had it, and what was recorded since.
     objects: Mutex<BTreeMap<Object, ObjectRecord>>,
@@ -108,6 +110,7 @@ impl Ledger {
             sink,
             step,
             run: model.run.clone(),
+            region: spec.aws.region.clone(),
             tags,
             objects: Mutex::new(model.objects.clone()),
         }
@@ -162,11 +165,12 @@ impl Ledger {
     /// The object itself, ready for use: adopted when it is there, else made.
     async fn ensure(&self, item: &Item, properties: BTreeMap<String, String>) -> Result<Resource, LedgerError> {
         let object = Object { kind: item.kind.as_str().to_owned(), name: item.name.clone() };
+        let hourly = cost::hourly(&self.region, item.kind, &properties);
         let record = self.record(&object);
         let known = record.as_ref().filter(|record| record.gone.is_none()).and_then(|record| record.id.clone());
         if let Some(id) = &known {
             match self.look(item.kind, id).await {
-                Ok(resource) if !resource.is_over() => return self.ready(&object, resource).await,
+                Ok(resource) if !resource.is_over() => return self.ready(&object, resource, hourly).await,
                 Ok(resource) => self.vanished(&object, id, &resource.state).await,
                 Err(LedgerError::Cloud { source, .. }) if source.is_not_found() => {
                     self.vanished(&object, id, "not there").await;
@@ -179,7 +183,7 @@ impl Ledger {
         if let Some(resource) = self.find(&object, item.kind, intended && !item.kind.has_token()).await? {
             self.note(&object, Some(resource.id.clone()), None);
             self.sink.commit(Data::Created { object: object.clone(), id: resource.id.clone() }).await;
-            return self.ready(&object, resource).await;
+            return self.ready(&object, resource, hourly).await;
         }
         let before = self.record(&object).and_then(|record| record.id).unwrap_or_default();
         let mut tags = self.tags.clone();
@@ -192,7 +196,7 @@ impl Ledger {
         let resource = self.patiently(&call, || self.cloud.create(&create)).await?;
         self.note(&object, Some(resource.id.clone()), None);
         self.sink.commit(Data::Created { object: object.clone(), id: resource.id.clone() }).await;
-        self.ready(&object, resource).await
+        self.ready(&object, resource, hourly).await
     }
 
     /// Set the properties that differ, one call each.
@@ -215,14 +219,14 @@ impl Ledger {
         let known = record.as_ref().and_then(|record| record.id.clone());
         let mut last = None;
         if let Some(id) = &known {
-            self.release(kind, id, &what).await?;
-            last = Some((id.clone(), self.until_gone(kind, id, &what).await?));
+            self.release(kind, id, object).await?;
+            last = Some((id.clone(), self.until_gone(kind, id, object).await?));
         }
         // The record may not know the newest: a process that died between intent and answer left only the tags.
         let unsure = record.is_some() && known.is_none();
         while let Some(resource) = self.find(object, kind, unsure && last.is_none()).await? {
-            self.release(kind, &resource.id, &what).await?;
-            let proof = self.until_gone(kind, &resource.id, &what).await?;
+            self.release(kind, &resource.id, object).await?;
+            let proof = self.until_gone(kind, &resource.id, object).await?;
             last = Some((resource.id, proof));
         }
         let (id, proof) = last.unwrap_or_else(|| {
@@ -238,8 +242,11 @@ impl Ledger {
     }
 
     /// Undo what of the object itself stands in the way, and ask for its deletion until nothing else does.
-    async fn release(&self, kind: Kind, id: &str, what: &str) -> Result<(), LedgerError> {
+    async fn release(&self, kind: Kind, id: &str, object: &Object) -> Result<(), LedgerError> {
+        let what = format!("{} {}", object.kind, object.name);
         let started = Instant::now();
+        let mut waited_for = String::new();
+        self.show(object, id, "leaving", Standing::Leaving, None, None).await;
         let mut pause = self.patience.first;
         loop {
             match self.release_once(kind, id).await {
@@ -247,9 +254,14 @@ impl Ledger {
                 Err(LedgerError::Cloud { source, .. }) if source.is_not_found() => return Ok(()),
                 Err(LedgerError::Cloud { source, .. }) if source.is_in_use() => {
                     if started.elapsed() >= self.patience.unblocked {
-                        return Err(LedgerError::Blocked { what: what.to_owned(), why: source.why() });
+                        return Err(LedgerError::Blocked { what, why: source.why() });
                     }
-                    self.progress(0, None, format!("{what} waits: {}", source.why())).await;
+                    let why = source.why();
+                    self.progress(0, None, format!("{what} waits: {why}")).await;
+                    if waited_for != why {
+                        self.show(object, id, "in use", Standing::Leaving, Some(&why), None).await;
+                        waited_for = why;
+                    }
                 }
                 Err(error) => return Err(error),
             }
@@ -284,7 +296,8 @@ impl Ledger {
         self.retrying(&call, || self.cloud.delete(kind, id)).await
     }
 
-    async fn until_gone(&self, kind: Kind, id: &str, what: &str) -> Result<String, LedgerError> {
+    async fn until_gone(&self, kind: Kind, id: &str, object: &Object) -> Result<String, LedgerError> {
+        let what = format!("{} {}", object.kind, object.name);
         let started = Instant::now();
         let mut pause = self.patience.first;
         let asked = format!("{} {id}", describe::get_name(kind));
@@ -299,10 +312,11 @@ impl Ledger {
                 Err(error) => return Err(error),
             };
             if started.elapsed() >= self.patience.gone {
-                return Err(slow(what, &state, self.patience.gone));
+                return Err(slow(&what, &state, self.patience.gone));
             }
             if shown != state {
                 self.progress(0, None, format!("{what} ({id}) is {state}")).await;
+                self.show(object, id, &state, Standing::Leaving, None, None).await;
                 shown = state;
             }
             self.pause(&mut pause).await?;
@@ -310,7 +324,7 @@ impl Ledger {
     }
 
     /// Wait until a new object can be used.
-    async fn ready(&self, object: &Object, first: Resource) -> Result<Resource, LedgerError> {
+    async fn ready(&self, object: &Object, first: Resource, hourly: Option<u64>) -> Result<Resource, LedgerError> {
         let what = format!("{} {}", object.kind, object.name);
         let started = Instant::now();
         let mut pause = self.patience.first;
@@ -327,6 +341,10 @@ impl Ledger {
                     address: address.map(str::to_owned),
                 };
                 self.sink.emit(Data::Observed(observed)).await;
+            }
+            if shown != resource.state {
+                let standing = if resource.is_ready() { Standing::Ready } else { Standing::Making };
+                self.show(object, &resource.id, &resource.state, standing, None, hourly).await;
             }
             if resource.is_ready() {
                 return Ok(resource);
@@ -462,6 +480,27 @@ impl Ledger {
         let (done, total) = (wide(done), total.map(wide));
         let step = self.step.clone();
         self.sink.emit(Data::StepProgress { step, done, total, unit: Unit::Count, note: Some(note) }).await;
+    }
+
+    /// For whoever watches: what the object is now.
+    async fn show(
+        &self,
+        object: &Object,
+        id: &str,
+        state: &str,
+        standing: Standing,
+        waits_for: Option<&str>,
+        hourly: Option<u64>,
+    ) {
+        let resource = Observed::Resource {
+            resource: object.clone(),
+            id: id.to_owned(),
+            state: state.to_owned(),
+            standing,
+            waits_for: waits_for.map(str::to_owned),
+            hourly,
+        };
+        self.sink.emit(Data::Observed(resource)).await;
     }
 
     async fn vanished(&self, object: &Object, id: &str, state: &str) {

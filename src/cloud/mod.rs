@@ -5,12 +5,15 @@
 
 pub mod bastion;
 pub mod blueprint;
+pub mod cost;
 pub mod describe;
 mod error;
 pub mod existing;
 mod inquiry;
 pub mod ledger;
 pub mod memory;
+pub mod permissions;
+pub mod policy;
 pub mod survey;
 pub mod teardown;
 pub mod userdata;

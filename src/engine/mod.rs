@@ -1,6 +1,7 @@
 //! Running a plan: probe → run → verify, with attempts, back-off, cancel, skip, recovery and resume. It knows nothing
 //! of what a stage does.
 
+mod attempts;
 pub mod command;
 pub mod hands;
 pub mod retry;

@@ -433,6 +433,28 @@ pub enum Observed {
         state: String,
         address: Option<String>,
     },
+    /// Something that the run makes or takes away outside of a host.
+    Resource {
+        resource: Object,
+        /// Empty until it is known.
+        id: String,
+        /// In the words of whoever keeps it: `pending`, `available`, `shutting-down` …
+        state: String,
+        standing: Standing,
+        /// What has to happen first.
+        waits_for: Option<String>,
+        /// List price while it exists, in millionths of a US dollar; `None` when it is not known.
+        hourly: Option<u64>,
+    },
+}
+
+/// What is being done to a resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Standing {
+    Making,
+    Ready,
+    Leaving,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -48,6 +48,11 @@ impl Store {
         Ok(Self { dir })
     }
 
+    /// The state directory, which holds the runs.
+    pub fn home(&self) -> &Path {
+        self.dir.parent().unwrap_or(&self.dir)
+    }
+
     /// A folder for a new run; the name sorts by time.
     pub fn new_run(&self, now: Timestamp) -> (String, PathBuf) {
         let run = format!("{}-{:04x}", now.strftime("%Y%m%d-%H%M%S"), fastrand::u16(..));

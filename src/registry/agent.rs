@@ -4,8 +4,9 @@
 //! auth file that the request names. The last line always says how it ended, and the same request can be given again
 //! at any time: what is done already is found and not done twice.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+mod work;
+
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -14,14 +15,8 @@ use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::auth::Credentials;
-use super::client::{Client, Net, Repo};
-use super::copy::copy;
-use super::error::{Class, Malformed, RegistryError, Side};
-use super::outputs::{DigestSource, digest_sources, idms, image_digest_sources, mapping};
-use super::plan::{Target, Wanted, plan, wanted};
-use super::prove::{claims, prove, signature_claims};
-use super::release::{PullSpec, Release, is_repository, resolve};
+use super::client::Net;
+use super::outputs::DigestSource;
 use crate::model::event::SyncEvent;
 use crate::spec::Subset;
 
@@ -60,10 +55,16 @@ pub struct Request {
     /// More pull specs to mirror.
     #[serde(default)]
     pub additional: Vec<String>,
+    /// Lines `SRC=DST` of a mapping file; every destination is at `mirror`.
+    #[serde(default)]
+    pub mapping: Vec<String>,
     /// Only these images, by name or digest.
     #[serde(default)]
     pub only: Option<Vec<String>>,
-    /// Directory for `mapping.txt`, `idms.yaml` and `image-digest-sources.yaml`.
+    /// Bytes per second that are taken from the source, at most.
+    #[serde(default)]
+    pub bandwidth: Option<u64>,
+    /// Directory for `mapping.txt`, `idms.yaml`, `image-digest-sources.yaml` and the journal of open uploads.
     #[serde(default)]
     pub outputs: Option<PathBuf>,
 }
@@ -165,7 +166,7 @@ pub async fn run(
         let mut tally = Tally::default();
         let cancelled = cancel.clone();
         tokio::select! {
-            result = work(&request, net_base, &say, &mut tally, &cancel) => {
+            result = work::work(&request, net_base, &say, &mut tally, &cancel) => {
                 if let Err(error) = result {
                     say_to(&say, error.message()).await;
                 }
@@ -215,244 +216,4 @@ struct Tally {
     failed: Vec<String>,
     moved: u64,
     mounted_blobs: u64,
-}
-
-#[derive(Debug, thiserror::Error)]
-enum AgentError {
-    #[error(transparent)]
-    Registry(#[from] RegistryError),
-    #[error("request: {0}")]
-    Request(#[from] Malformed),
-    #[error("{path}: {why}")]
-    File { path: String, class: Class, why: String },
-}
-
-impl AgentError {
-    fn message(&self) -> Message {
-        let (side, class, causes) = match self {
-            AgentError::Registry(error) => (
-                error.side.as_str(),
-                error.kind(),
-                vec![format!("{} registry", error.side), error.what.clone(), error.why.clone()],
-            ),
-            AgentError::Request(error) => ("request", Class::Other, vec![error.place.clone(), error.why.clone()]),
-            AgentError::File { path, class, why } => ("request", *class, vec![path.clone(), why.clone()]),
-        };
-        Message::Error { side: side.into(), class: class.as_str().into(), why: self.to_string(), causes }
-    }
-}
-
-async fn work(
-    request: &Request,
-    mut net: Net,
-    say: &mpsc::Sender<Message>,
-    tally: &mut Tally,
-    cancel: &CancellationToken,
-) -> Result<(), AgentError> {
-    let known = |net: &Net, host: &str| net.resolve.iter().any(|(name, _)| name == host);
-    for (host, address) in &request.resolve {
-        if !known(&net, host) {
-            net.resolve.push((host.clone(), *address));
-        }
-    }
-    let pull_spec = PullSpec::parse(&request.source).map_err(|error| error.within("source"))?;
-    let mut additional = Vec::new();
-    for (at, text) in request.additional.iter().enumerate() {
-        additional.push(PullSpec::parse(text).map_err(|error| error.within(&format!("additional[{at}]")))?);
-    }
-    for (key, name) in
-        [("release_repository", &request.release_repository), ("component_repository", &request.component_repository)]
-    {
-        if !is_repository(name) {
-            return Err(Malformed::new(key, format!("found \"{name}\"; expected a name like openshift/release")).into());
-        }
-    }
-    if request.action == Action::OneImage && request.only.as_ref().is_none_or(Vec::is_empty) {
-        return Err(Malformed::new("only", "is empty; the action one-image expects names or digests of images").into());
-    }
-    let credentials = read_credentials(&request.authfile).await?;
-    let source = Client::new(&with_roots(&net, &request.source_ca).await?, credentials.clone(), Side::Source)?;
-    let mirror = Client::new(&with_roots(&net, &request.mirror_ca).await?, credentials, Side::Mirror)?;
-
-    mirror.ping(&request.mirror).await?;
-    let release = find(request, &pull_spec, &source, &mirror).await?;
-    let mut target = Target {
-        registry: request.mirror.clone(),
-        release_repository: request.release_repository.clone(),
-        component_repository: request.component_repository.clone(),
-        release_tag: tag_of(request, &release),
-        subset: request.subset,
-        additional,
-        only: None,
-    };
-    let (all, warning) = wanted(&release, &target)?;
-    target.only = request.only.clone();
-    let (mut images, _) = wanted(&release, &target)?;
-    let sources = digest_sources(&all);
-    if let Some(directory) = &request.outputs {
-        write_outputs(directory, &all, &sources).await?;
-    }
-    let first = all.first();
-    let message = Message::Release {
-        version: release.version.clone(),
-        digest: release.digest.clone(),
-        mirror_pull_spec: first.map(Wanted::mirrored).unwrap_or_default(),
-        mirror_tag: format!("{}/{}:{}", target.registry, target.release_repository, target.release_tag),
-        images: images.len() as u64,
-        digest_sources: sources,
-    };
-    say_to(say, message).await;
-    if let Some(text) = warning {
-        say_to(say, Message::Warning { text }).await;
-    }
-
-    if request.action != Action::Prove {
-        let plan = Arc::new(plan(&source, &mirror, images.clone(), cancel).await?);
-        // The list of one image would take the place of the list of all.
-        if request.action != Action::OneImage {
-            say_to(say, Message::Sync(plan.event())).await;
-        }
-        if request.action == Action::Plan {
-            let broken = plan.images.iter().filter(|image| image.broken.is_some());
-            tally.failed = broken.map(|image| image.wanted.name.clone()).collect();
-            for error in plan.images.iter().filter_map(|image| image.broken.clone()) {
-                say_to(say, AgentError::Registry(error).message()).await;
-            }
-            tally.complete = tally.failed.is_empty();
-            return Ok(());
-        }
-        let (events, mut heard) = mpsc::channel(1024);
-        let copying = copy(&source, &mirror, Arc::clone(&plan), usize::from(request.jobs), events, cancel);
-        let forwarding = async {
-            while let Some(event) = heard.recv().await {
-                say_to(say, Message::Sync(event)).await;
-            }
-        };
-        let (copied, ()) = tokio::join!(copying, forwarding);
-        tally.moved = copied.moved;
-        tally.mounted_blobs = copied.mounted;
-        for (_, error) in &copied.failed {
-            say_to(say, AgentError::Registry(error.clone()).message()).await;
-        }
-        tally.failed = copied.failed.iter().map(|(name, _)| name.clone()).collect();
-        // What had only a tag is known by digest now.
-        images = plan.images.iter().map(|image| image.pinned()).collect();
-        if copied.stopped.is_some() || copied.cancelled {
-            return Ok(());
-        }
-    }
-    finish(request, (&source, &mirror), &all, &images, say, tally).await
-}
-
-/// Ask the mirror for what it should have now.
-async fn finish(
-    request: &Request,
-    (source, mirror): (&Client, &Client),
-    all: &[Wanted],
-    images: &[Wanted],
-    say: &mpsc::Sender<Message>,
-    tally: &mut Tally,
-) -> Result<(), AgentError> {
-    // Some were mended: perhaps the whole is complete now, and may have its tag.
-    let mended = request.only.is_some() && request.action != Action::Prove;
-    if let (true, Some(release)) = (mended, all.first()) {
-        let whole = prove(mirror, &claims(all)).await?;
-        if whole.missing.is_empty()
-            && mirror.head_manifest(&release.target, &release.tag).await? != release.source.digest
-        {
-            let manifest = mirror.manifest(&release.target, release.source.reference()).await?;
-            mirror.put_manifest(&release.target, &release.tag, &manifest).await?;
-        }
-        say_to(say, Message::Sync(whole.event())).await;
-    }
-    let mut asked = claims(images);
-    match signature_claims(source, images).await {
-        Ok(signatures) => asked.extend(signatures),
-        // The digests can be proven without the source; whether there are signatures cannot.
-        Err(error) => {
-            let text = format!("signatures could not be compared with the source: {error}");
-            say_to(say, Message::Warning { text }).await;
-        }
-    }
-    let proof = prove(mirror, &asked).await?;
-    if !mended {
-        say_to(say, Message::Sync(proof.event())).await;
-    }
-    tally.proven = proof.proven;
-    tally.complete = proof.missing.is_empty() && tally.failed.is_empty();
-    if tally.failed.is_empty() {
-        tally.failed = proof.missing;
-    }
-    Ok(())
-}
-
-/// The release as the source tells it; to prove a mirror, its own copy will do when the source is out of reach.
-async fn find(
-    request: &Request,
-    pull_spec: &PullSpec,
-    source: &Client,
-    mirror: &Client,
-) -> Result<Release, RegistryError> {
-    let error = match resolve(source, pull_spec, &request.arch).await {
-        Err(error) if request.action == Action::Prove && error.side == Side::Source => error,
-        other => return other,
-    };
-    let tag = request.release_tag.clone().or_else(|| pull_spec.tag.clone());
-    let repo = Repo::new(&request.mirror, &request.release_repository);
-    let copy = PullSpec { repo, tag, digest: pull_spec.digest.clone() };
-    match resolve(mirror, &copy, &request.arch).await {
-        Ok(release) => Ok(Release { pull_spec: pull_spec.clone(), ..release }),
-        Err(_) => Err(error),
-    }
-}
-
-fn tag_of(request: &Request, release: &Release) -> String {
-    // A tag has no `+`, which versions of local builds may have.
-    let version = release.version.replace('+', "_");
-    request.release_tag.clone().unwrap_or_else(|| format!("{version}-{}", request.arch))
-}
-
-async fn read_file(path: &Path) -> Result<String, AgentError> {
-    tokio::fs::read_to_string(path).await.map_err(|error| AgentError::File {
-        path: path.display().to_string(),
-        class: Class::Other,
-        why: error.to_string(),
-    })
-}
-
-async fn read_credentials(path: &Path) -> Result<Credentials, AgentError> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let wrong = |why: String| AgentError::File { path: path.display().to_string(), class: Class::Auth, why };
-    let metadata = tokio::fs::metadata(path).await.map_err(|error| wrong(format!("cannot be read: {error}")))?;
-    let mode = metadata.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
-        return Err(wrong(format!("has mode {mode:04o}, so that others can read the passwords; expected 0600")));
-    }
-    let text = read_file(path).await?;
-    Credentials::parse(&text).map_err(|error| wrong(error.to_string()))
-}
-
-async fn with_roots(net: &Net, files: &[PathBuf]) -> Result<Net, AgentError> {
-    let mut net = net.clone();
-    for file in files {
-        net.roots.push(read_file(file).await?);
-    }
-    Ok(net)
-}
-
-async fn write_outputs(directory: &Path, images: &[Wanted], sources: &[DigestSource]) -> Result<(), AgentError> {
-    let wrong = |error: std::io::Error| AgentError::File {
-        path: directory.display().to_string(),
-        class: Class::Other,
-        why: error.to_string(),
-    };
-    tokio::fs::create_dir_all(directory).await.map_err(wrong)?;
-    for (name, content) in [
-        ("mapping.txt", mapping(images)),
-        ("idms.yaml", idms("bartizan", sources)),
-        ("image-digest-sources.yaml", image_digest_sources(sources)),
-    ] {
-        tokio::fs::write(directory.join(name), content).await.map_err(wrong)?;
-    }
-    Ok(())
 }

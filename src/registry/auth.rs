@@ -1,6 +1,7 @@
 //! Who we are to a registry: `auth.json` by the rules of containers-auth.json(5), and the answers to a challenge.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -57,6 +58,25 @@ impl Credentials {
             key.truncate(cut);
         }
     }
+}
+
+/// Where podman, skopeo and docker keep logins, in the order in which containers looks (containers-auth.json(5)): the
+/// first that exists. `variable` reads the environment.
+pub fn default_file(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
+    let below = |name: &str, path: &str| variable(name).map(|directory| directory.join(path));
+    let config =
+        below("XDG_CONFIG_HOME", "containers/auth.json").or_else(|| below("HOME", ".config/containers/auth.json"));
+    [
+        variable("REGISTRY_AUTH_FILE"),
+        below("XDG_RUNTIME_DIR", "containers/auth.json"),
+        Some(format!("/run/containers/{}/auth.json", rustix::process::getuid().as_raw()).into()),
+        config,
+        below("DOCKER_CONFIG", "config.json"),
+        below("HOME", ".docker/config.json"),
+    ]
+    .into_iter()
+    .flatten()
+    .find(|path| path.is_file())
 }
 
 fn read(text: &str, what: &str) -> Result<Map<String, Value>, Malformed> {

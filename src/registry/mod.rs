@@ -11,6 +11,7 @@
 //! | [`blob`] | reading a blob that may break in the middle, and uploading one |
 //! | [`manifest`] | reading manifests and lists |
 //! | [`release`] | a pull spec, the payload behind it, and its components |
+//! | [`mapping`] | mapping files: pairs of source and destination |
 //! | [`plan`] | images → manifests → blobs, less what the mirror has |
 //! | [`copy`] | doing the plan |
 //! | [`prove`] | asking the mirror for every digest |
@@ -25,6 +26,7 @@ pub mod copy;
 pub mod digest;
 pub mod error;
 pub mod manifest;
+pub mod mapping;
 pub mod outputs;
 pub mod plan;
 pub mod prove;

@@ -9,6 +9,7 @@ use super::client::{Client, Repo};
 use super::digest;
 use super::error::{Class, Malformed, RegistryError, Side};
 use super::manifest::{Blob, Content, Manifest, signature_tag};
+use super::mapping::Mapped;
 use super::release::{PullSpec, Release};
 use crate::model::event::{PlannedImage, SyncEvent};
 use crate::spec::Subset;
@@ -36,6 +37,7 @@ pub struct Target {
     pub release_tag: String,
     pub subset: Subset,
     pub additional: Vec<PullSpec>,
+    pub mapping: Vec<Mapped>,
     /// Only images with these names or digests.
     pub only: Option<Vec<String>>,
 }
@@ -83,14 +85,23 @@ pub fn wanted(release: &Release, target: &Target) -> Result<(Vec<Wanted>, Option
             tag: format!("{}-{}", target.release_tag, component.name),
         });
     }
-    for image in &target.additional {
-        let by_digest = image.digest.as_deref().and_then(digest::hex).map(|hex| format!("sha256-{hex}"));
-        images.push(Wanted {
-            name: image.to_string(),
-            source: image.clone(),
-            target: Repo::new(&target.registry, &image.repo.name),
-            tag: image.tag.clone().or(by_digest).unwrap_or_else(|| "latest".into()),
-        });
+    let additional = target.additional.iter().map(|source| Mapped {
+        source: source.clone(),
+        target: Repo::new(&target.registry, &source.repo.name),
+        tag: source.tag.clone(),
+    });
+    for Mapped { source, target, tag } in additional.chain(target.mapping.iter().cloned()) {
+        let by_digest = source.digest.as_deref().and_then(digest::hex).map(|hex| format!("sha256-{hex}"));
+        let tag = tag.or(by_digest).or_else(|| source.tag.clone()).unwrap_or_else(|| "latest".into());
+        // Names are how images are told apart: one source may have two places, and be asked for twice.
+        let mut name = source.to_string();
+        if let Some(other) = images.iter().find(|image| image.name == name) {
+            if (&other.target, &other.tag) == (&target, &tag) {
+                continue;
+            }
+            name = format!("{name} as {}:{tag}", target.name);
+        }
+        images.push(Wanted { name, source, target, tag });
     }
     if let Some(only) = &target.only {
         let is = |image: &Wanted, name: &String| {

@@ -249,17 +249,23 @@ pub struct CredentialsSpec {
     /// Private half, for the second hop to the bootstrap node; default: the agent.
     #[serde(default)]
     pub ssh_private_key: Option<PathBuf>,
-    /// How the cluster's operators get cloud credentials.
+    /// How the cluster's operators get cloud credentials; default: [`Spec::credentials_mode`].
     #[serde(default)]
-    pub mode: CredentialsMode,
+    pub mode: Option<CredentialsMode>,
+    /// For `Manual`: a folder on this machine with the operator's own secrets as manifests (`*.yaml`), for example what
+    /// `ccoctl aws create-all` left. No users are made then.
+    #[serde(default)]
+    pub manifests: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub enum CredentialsMode {
-    #[default]
+    /// The cloud credential operator makes users: it has to reach IAM from the cluster.
     Mint,
+    /// The operators share the installer's credentials.
     Passthrough,
+    /// One user for each of the release's CredentialsRequests, made from outside.
     Manual,
 }
 
@@ -478,6 +484,18 @@ impl Spec {
     /// `<name>.<base_domain>`
     pub fn domain(&self) -> String {
         format!("{}.{}", self.cluster.name, self.cluster.base_domain)
+    }
+    /// As the spec says, else by the network: IAM has no endpoint in a VPC, so nothing in a disconnected cluster can make
+    /// users.
+    pub fn credentials_mode(&self) -> CredentialsMode {
+        self.credentials.mode.unwrap_or(match self.network.variant {
+            NetworkVariant::Disconnected => CredentialsMode::Manual,
+            NetworkVariant::Private | NetworkVariant::Proxy => CredentialsMode::Mint,
+        })
+    }
+    /// Route 53 has no endpoint in a VPC either: without a way out the ingress operator cannot write `*.apps`.
+    pub fn writes_apps_record(&self) -> bool {
+        self.network.variant == NetworkVariant::Disconnected
     }
     /// `host:port`, the registry's one identity.
     pub fn registry(&self) -> String {

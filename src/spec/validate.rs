@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::cidr::{Cidr, CidrError};
 use super::problem::{Problem, shown};
 use super::subnets::{needed, usable};
-use super::{BastionOs, BastionService, HostKey, MirrorKind, NatLayout, NetworkVariant, Spec, ToolsSource};
+use super::{
+    BastionOs, BastionService, CredentialsMode, HostKey, MirrorKind, NatLayout, NetworkVariant, Spec, ToolsSource,
+};
 
 /// Collects problems with their places; a key that already has one gets no second.
 pub struct Check<'a> {
@@ -44,6 +46,7 @@ pub fn validate(spec: &Spec, check: &mut Check<'_>) {
     aws(spec, check);
     network(spec, check);
     bastion(spec, check);
+    credentials(spec, check);
     tools(spec, check);
     mirror(spec, check);
     if !matches!(spec.install.control_plane_replicas, 1 | 3) {
@@ -74,6 +77,13 @@ pub fn validate(spec: &Spec, check: &mut Check<'_>) {
     if spec.install.control_plane_replicas == 3 && spec.install.compute_replicas == 1 {
         let want = "the ingress routers need two machines; give 2 or more, or 0 to run on the control plane";
         check.fail("install.compute_replicas", "is 1", want);
+    }
+}
+
+fn credentials(spec: &Spec, check: &mut Check<'_>) {
+    if spec.credentials.manifests.is_some() && spec.credentials_mode() != CredentialsMode::Manual {
+        let want = "only Manual takes secrets of your own; set credentials.mode = \"Manual\" or leave it out";
+        check.fail("credentials.manifests", "is given", want);
     }
 }
 

@@ -55,6 +55,8 @@ pub(super) fn request(cx: &Cx, what: Action, only: Option<Vec<String>>) -> Resul
         jobs: spec.mirror.jobs,
         subset: spec.mirror.subset,
         additional: spec.mirror.additional_images.clone(),
+        mapping: Vec::new(),
+        bandwidth: None,
         only,
         outputs: Some(format!("{workdir}/sync").into()),
     })

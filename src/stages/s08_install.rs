@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::cloud::Kind;
+use crate::cloud::{Kind, cost};
 use crate::engine::{Probe, Ran, Step, StepError};
 use crate::host::Cmd;
 use crate::host::job::{Job, JobSpec, JobStatus};
 use crate::model::RunModel;
-use crate::model::event::{Action, Data, Evidence, Level, Object};
+use crate::model::event::{Action, Data, Evidence, Level, Object, Observed, Standing};
 use crate::model::text::one_line;
 use crate::watch::installer::SOURCE;
 
@@ -157,6 +157,20 @@ pub(super) fn cluster(cx: &Cx) -> Result<Object, StepError> {
     Ok(Object { kind: "cluster".into(), name: base })
 }
 
+/// For whoever watches: what the cluster is now, with what its machines cost.
+pub(super) async fn show_cluster(cx: &Cx, state: &str, standing: Standing) -> Result<(), StepError> {
+    let resource = Observed::Resource {
+        resource: cluster(cx)?,
+        id: cx.fresh(0).await.fact(fact::INFRA_ID).unwrap_or_default(),
+        state: state.to_owned(),
+        standing,
+        waits_for: None,
+        hourly: cost::cluster(&cx.world.spec),
+    };
+    cx.sink.emit(Data::Observed(resource)).await;
+    Ok(())
+}
+
 /// Where the bootstrap node is: by its tag, else by what Cluster API wrote beside the log.
 async fn bootstrap_address(cx: &Cx, infra_id: &str) -> Result<Option<String>, StepError> {
     if let Some(cloud) = &cx.world.cloud {
@@ -297,6 +311,7 @@ impl Step<World> for Infrastructure {
 
     async fn run(&self, cx: &Cx) -> Result<Ran, StepError> {
         cx.sink.commit(Data::Intent { object: cluster(cx)? }).await;
+        show_cluster(cx, "installing", Standing::Making).await?;
         let before = status(cx, Part::Create).await?;
         let job = match before {
             JobStatus::NotStarted | JobStatus::Running { .. } => begin(cx, Part::Create).await?,
@@ -317,6 +332,7 @@ impl Step<World> for Infrastructure {
         let phase = phase_evidence(cx, "kubernetes-api")
             .ok_or_else(|| StepError::fatal("openshift-install never waited for the Kubernetes API"))?;
         let infra_id = cx.need(fact::INFRA_ID)?;
+        show_cluster(cx, "up", Standing::Ready).await?;
         Ok(vec![phase, Evidence::new("metadata.json", format!("infraID {infra_id}"))])
     }
 }

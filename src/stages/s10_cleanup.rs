@@ -12,7 +12,7 @@ use crate::cloud::teardown::teardown;
 use crate::engine::{Probe, Ran, Step, StepError};
 use crate::host::job::{Job, JobSpec, JobStatus};
 use crate::host::{Cmd, Host};
-use crate::model::event::{Action, Evidence, Object};
+use crate::model::event::{Action, Evidence, Object, Standing};
 
 use super::live;
 use super::repair::gone;
@@ -20,7 +20,7 @@ use super::s01_infrastructure::{ledger, ledger_error};
 use super::s05_mirror_registry::{NAME, directory, job as registry_job};
 use super::s06_image_sync::ended;
 use super::s07_install_config::installer;
-use super::s08_install::{cluster, keep_metadata};
+use super::s08_install::{cluster, keep_metadata, show_cluster};
 use super::world::{Cx, World, action, bytes, cloud_error, exec, fact, get, host_error, must, put, wait_for};
 
 /// The cluster, by its metadata.
@@ -141,6 +141,7 @@ impl Step<World> for Cluster {
 
     async fn run(&self, cx: &Cx) -> Result<Ran, StepError> {
         live::stop(cx).await;
+        show_cluster(cx, "destroying", Standing::Leaving).await?;
         destroy_cluster(cx).await?;
         Ok(Ran::Ok)
     }

@@ -85,7 +85,7 @@ pub enum Context {
 }
 
 impl Context {
-    pub const ALL: [Context; 9] = [
+    pub const ALL: [Context; 10] = [
         Context::Global,
         Context::Timeline,
         Context::Pane(PaneId::Pipeline),
@@ -95,6 +95,7 @@ impl Context {
         Context::Pane(PaneId::Operators),
         Context::Pane(PaneId::Checks),
         Context::Pane(PaneId::Activity),
+        Context::Pane(PaneId::Resources),
     ];
 
     /// Its section in the key table.
@@ -109,6 +110,7 @@ impl Context {
             Context::Pane(PaneId::Operators) => "operators",
             Context::Pane(PaneId::Checks) => "checks",
             Context::Pane(PaneId::Activity) => "activity",
+            Context::Pane(PaneId::Resources) => "resources",
         }
     }
 }
@@ -162,6 +164,7 @@ pub const TABLE: &[Command] = {
         command(Pane(Operators), "operators", "operators", "Focus operators, nodes and CSRs", Safe, 0),
         command(Pane(Checks), "checks", "checks", "Focus findings and checks", Safe, 0),
         command(Pane(Activity), "activity", "activity", "Focus the activity", Safe, 0),
+        command(Pane(Resources), "resources", "resources", "Focus what was made, its state and its cost", Safe, 0),
         command(Zoom, "zoom", "zoom", "Give the focused pane the whole screen, or give it back", Safe, 41),
         command(Up, "up", "up", "One row up", Safe, 0),
         command(Down, "down", "down", "One row down", Safe, 0),

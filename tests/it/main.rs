@@ -7,6 +7,7 @@ mod cloud;
 mod diagnose;
 mod engine;
 mod host;
+mod identity;
 mod journal;
 #[cfg(feature = "lab")]
 mod lab;

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should say where")]
 
-mod canary;
+pub(crate) mod canary;
 mod hops;
 mod install;
 mod site;

@@ -75,6 +75,8 @@ impl World {
             jobs: 4,
             subset: Subset::All,
             additional: Vec::new(),
+            mapping: Vec::new(),
+            bandwidth: None,
             only: None,
             outputs: None,
         }
@@ -158,6 +160,8 @@ async fn a_release_is_mirrored_by_digest_and_proven_and_mended() {
     assert_eq!(planned, Some((world.release.components.len() + 1, world.release.bytes(), 0)));
     assert_eq!(moved(&messages), world.release.bytes(), "each blob moves once");
     assert!(matches!(messages.last(), Some(Message::Done { mounted_blobs: 1, .. })), "the base layer is mounted");
+    let (_, read) = world.source.access();
+    assert!(read < world.release.bytes() + 200_000, "{read} bytes came from the source, manifests included");
     for (image, state) in last_states(&messages) {
         assert!(matches!(state, ImageState::Done | ImageState::Mounted), "{image}: {state:?}");
     }

@@ -1,6 +1,7 @@
 //! Secrets that are looked for afterwards, wherever they must not be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use flate2::read::GzDecoder;
 use regex::bytes::{Regex, RegexBuilder};
 
 use crate::host::argvs;
@@ -65,33 +67,40 @@ fn files(place: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Looks at the arguments of every process, twenty times a second and more.
+/// Looks at the arguments of every process, twenty times a second and more: secrets may be born on the way.
 pub struct Watch {
     stop: Arc<AtomicBool>,
-    task: JoinHandle<(usize, Vec<String>)>,
+    task: JoinHandle<BTreeSet<String>>,
 }
 
 impl Watch {
-    pub fn start(canaries: &Canaries) -> Self {
-        let (stop, finder) = (Arc::new(AtomicBool::new(false)), canaries.finder());
+    pub fn start() -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let task = std::thread::spawn(move || {
-            let (mut looks, mut seen) = (0, Vec::new());
+            let mut seen = BTreeSet::new();
             while !stopped.load(Ordering::Relaxed) {
-                seen.extend(argvs().filter(|argv| finder.is_match(argv.as_bytes())));
-                looks += 1;
+                seen.extend(argvs());
                 std::thread::sleep(Duration::from_millis(20));
             }
-            (looks, seen)
+            seen
         });
         Self { stop, task }
     }
 
-    /// How often it looked, and the arguments that held a secret.
-    pub fn end(self) -> (usize, Vec<String>) {
+    /// Every argument list that was seen.
+    pub fn end(self) -> BTreeSet<String> {
         self.stop.store(true, Ordering::Relaxed);
         self.task.join().unwrap()
     }
+}
+
+/// Everything that an exported bundle holds.
+pub fn unpacked(bundle: &Path) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    GzDecoder::new(std::fs::File::open(bundle).unwrap()).read_to_end(&mut bytes).unwrap();
+    assert!(String::from_utf8_lossy(&bytes).contains("run.jsonl"));
+    bytes
 }
 
 #[test]

@@ -100,7 +100,8 @@ impl DockerRegistry {
             }
         }
         let log = std::fs::File::create(dir.join("log")).unwrap();
-        command.arg("serve").arg(dir.join("config.yml")).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let access = std::fs::File::create(dir.join("access.log")).unwrap();
+        command.arg("serve").arg(dir.join("config.yml")).stdin(Stdio::null()).stdout(access).stderr(log);
         command.spawn().expect("docker-registry (Debian package docker-registry)")
     }
 
@@ -120,6 +121,15 @@ impl DockerRegistry {
 
     pub fn ca_file(&self) -> PathBuf {
         self.dir.path().join("ca.crt")
+    }
+
+    /// Requests answered so far, and bytes of all their bodies: what its own access log says.
+    pub fn access(&self) -> (usize, u64) {
+        let log = std::fs::read_to_string(self.dir.path().join("access.log")).unwrap();
+        // `127.0.0.1 - - [date] "GET /v2/… HTTP/1.1" 200 1234 "" "agent"`
+        let bytes =
+            log.lines().filter_map(|line| line.split('"').nth(2)?.split_whitespace().nth(1)?.parse::<u64>().ok());
+        bytes.fold((0, 0), |(count, sum), bytes| (count + 1, sum + bytes))
     }
 
     /// Its entry for an `auth.json`.

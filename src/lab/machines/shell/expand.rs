@@ -9,8 +9,9 @@ use brush_parser::{ParserOptions, word};
 use futures::future::BoxFuture;
 use tokio::io::AsyncReadExt;
 
+use super::parse::{check_depth, parse};
 use super::pattern::{Pattern, escape, is_pattern, unescape};
-use super::{Shell, Stop, check_depth};
+use super::{Shell, Stop};
 use crate::lab::machines::fs::join;
 use crate::lab::machines::io::{Fd, pipe};
 use crate::lab::machines::program::supervise;
@@ -184,7 +185,7 @@ impl Shell {
 
     /// The output of a command, without the newlines at its end.
     async fn substitute(&mut self, command: &str) -> Expanded<String> {
-        let program = match super::parse(command) {
+        let program = match parse(command) {
             Ok(program) => program,
             Err(why) => return Err(self.fatal(why, 2).await),
         };

@@ -1,0 +1,243 @@
+//! `bartizan mirror`: the copier alone, from the machine that it runs on.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio_util::sync::CancellationToken;
+
+use super::{Failure, exit};
+use crate::model::event::{Data, Event, ImageState, SyncEvent};
+use crate::model::text::strip_control;
+use crate::model::{RunModel, reduce};
+use crate::registry::Net;
+use crate::registry::agent::{self, Action, Ended, Line, Message, Request};
+use crate::registry::auth;
+use crate::registry::release::is_repository;
+use crate::spec::Subset;
+
+#[derive(Debug, clap::Args)]
+pub struct MirrorArgs {
+    /// The release, quay.io/openshift-release-dev/ocp-release:4.18.12-x86_64 or by digest.
+    #[arg(long, value_name = "PULLSPEC")]
+    release: String,
+    /// Where everything goes, as `oc adm release mirror --to`.
+    #[arg(long, value_name = "HOST:PORT/REPOSITORY")]
+    to: String,
+    /// Logins for both sides (a pull secret, auth.json or config.json). Default: where podman and docker keep theirs.
+    #[arg(long, short = 'a', value_name = "FILE")]
+    authfile: Option<PathBuf>,
+    /// PEM file with CAs of the source, besides the system's.
+    #[arg(long, value_name = "FILE")]
+    source_ca: Vec<PathBuf>,
+    /// PEM file with CAs of the mirror, besides the system's.
+    #[arg(long, value_name = "FILE")]
+    mirror_ca: Vec<PathBuf>,
+    /// Blobs in flight.
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u8).range(1..=64))]
+    jobs: u8,
+    /// Bytes per second at most, with K, M or G for powers of 1024 (as curl --limit-rate).
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    bandwidth: Option<u64>,
+    /// One more image, to the repository of the same name.
+    #[arg(long, value_name = "PULLSPEC")]
+    image: Vec<String>,
+    /// SRC=DST lines, as `oc image mirror -f`; `-` is standard input.
+    #[arg(long, short = 'f', value_name = "FILE")]
+    mapping: Option<PathBuf>,
+    /// Only these images of all, by name or digest.
+    #[arg(long, value_name = "IMAGE")]
+    only: Vec<String>,
+    /// `core-21`: only the components that a registry can be tried with; it cannot boot a cluster.
+    #[arg(long, value_parser = subset, default_value = "all")]
+    subset: Subset,
+    /// Architecture, when the release is a list of several.
+    #[arg(long, default_value = "x86_64")]
+    arch: String,
+    /// Say what there is to do, to the byte, and do nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// One JSON object per line.
+    #[arg(long, conflicts_with = "plain")]
+    json: bool,
+    /// One line per change; the default.
+    #[arg(long)]
+    plain: bool,
+    /// Where mapping.txt, idms.yaml and image-digest-sources.yaml go. Default: below the state directory.
+    #[arg(long, value_name = "DIR")]
+    output_dir: Option<PathBuf>,
+}
+
+/// `20M`: bytes per second.
+fn rate(text: &str) -> Result<u64, String> {
+    let wrong = || format!("found \"{text}\"; expected a number of bytes per second, with K, M or G behind it or not");
+    let (digits, shift) = match text.trim_end_matches(['B', 'b']).split_at_checked(text.len().saturating_sub(1)) {
+        _ if text.bytes().all(|byte| byte.is_ascii_digit()) => (text, 0),
+        Some((digits, "K" | "k")) => (digits, 10),
+        Some((digits, "M" | "m")) => (digits, 20),
+        Some((digits, "G" | "g")) => (digits, 30),
+        _ => return Err(wrong()),
+    };
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    number.checked_mul(1 << shift).filter(|rate| *rate > 0).ok_or_else(wrong)
+}
+
+fn subset(text: &str) -> Result<Subset, String> {
+    match text {
+        "all" => Ok(Subset::All),
+        "core-21" => Ok(Subset::Core21),
+        other => Err(format!("found \"{other}\"; expected all or core-21")),
+    }
+}
+
+pub async fn mirror(state: Option<&Path>, args: MirrorArgs) -> Result<u8, Failure> {
+    let json = args.json;
+    let request = request(state, args)?;
+    let cancel = CancellationToken::new();
+    tokio::spawn(super::look::cancel_on_signals(cancel.clone()));
+    if json {
+        let code = agent::run(request, Net::default(), tokio::io::stdout(), cancel.clone()).await;
+        return Ok(if cancel.is_cancelled() { exit::INTERRUPTED } else { code });
+    }
+    let (theirs, ours) = tokio::io::duplex(1 << 16);
+    let work = agent::run(request, Net::default(), theirs, cancel.clone());
+    let tell = async {
+        let mut lines = BufReader::new(ours).lines();
+        let mut teller = Teller::default();
+        while let Ok(Some(line)) = lines.next_line().await {
+            let Ok(line) = serde_json::from_str::<Line>(&line) else { continue };
+            for text in teller.of(line) {
+                // Whoever read us may have gone; the work is what counts.
+                let _gone = writeln!(std::io::stdout(), "{}", strip_control(&text));
+            }
+        }
+    };
+    let (code, ()) = tokio::join!(work, tell);
+    Ok(if cancel.is_cancelled() { exit::INTERRUPTED } else { code })
+}
+
+fn request(state: Option<&Path>, args: MirrorArgs) -> Result<Request, Failure> {
+    let (mirror, repository) = args.to.split_once('/').unwrap_or((&args.to, ""));
+    if mirror.is_empty() || !is_repository(repository) {
+        return Err(Failure::usage(format!("--to {}: expected HOST:PORT/REPOSITORY", args.to)));
+    }
+    let authfile = match args.authfile {
+        Some(file) => file,
+        None => auth::default_file(|name| std::env::var_os(name).map(PathBuf::from)).ok_or_else(|| {
+            Failure::usage(
+                "no auth file where podman or docker keep theirs; name one with --authfile (a pull secret will do)",
+            )
+        })?,
+    };
+    let mapping = match &args.mapping {
+        None => String::new(),
+        Some(file) if file == Path::new("-") => std::io::read_to_string(std::io::stdin())
+            .map_err(|error| Failure::usage(format!("reading standard input: {error}")))?,
+        Some(file) => {
+            std::fs::read_to_string(file).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?
+        }
+    };
+    let outputs = match args.output_dir {
+        Some(dir) => dir,
+        None => {
+            let store = crate::record::Store::open(state).map_err(Failure::other)?;
+            store.home().join("mirror").join(args.to.replace(['/', ':'], "_"))
+        }
+    };
+    Ok(Request {
+        action: if args.dry_run { Action::Plan } else { Action::Sync },
+        source: args.release,
+        arch: args.arch,
+        mirror: mirror.to_owned(),
+        release_repository: repository.to_owned(),
+        component_repository: repository.to_owned(),
+        release_tag: None,
+        authfile,
+        source_ca: args.source_ca,
+        mirror_ca: args.mirror_ca,
+        resolve: Vec::new(),
+        jobs: args.jobs,
+        subset: args.subset,
+        additional: args.image,
+        mapping: mapping.lines().map(str::to_owned).collect(),
+        only: (!args.only.is_empty()).then_some(args.only),
+        bandwidth: args.bandwidth,
+        outputs: Some(outputs),
+    })
+}
+
+/// Sentences for what the copier says. Progress at most every two seconds.
+#[derive(Default)]
+struct Teller {
+    model: RunModel,
+    told: Option<Timestamp>,
+}
+
+impl Teller {
+    const EVERY: SignedDuration = SignedDuration::from_secs(2);
+
+    fn of(&mut self, line: Line) -> Vec<String> {
+        let at = line.at;
+        match line.message {
+            Message::Sync(event) => self.sync(at, event),
+            Message::Release { version, digest, images, mirror_tag, .. } => {
+                vec![format!("release {version} {digest}: {images} images to {mirror_tag}")]
+            }
+            Message::Warning { text } => vec![format!("warning: {text}")],
+            Message::Error { side, class, why, .. } => vec![format!("error: {side}: {class}: {why}")],
+            Message::Done { outcome, proven, failed, moved, mounted_blobs, elapsed_ms, .. } => {
+                let word = match outcome {
+                    Ended::Done => "done",
+                    Ended::Failed => "failed",
+                    Ended::Cancelled => "interrupted; the same command goes on where it was",
+                };
+                let mut lines = vec![format!(
+                    "{word}: {moved} bytes moved, {mounted_blobs} blobs mounted, {proven} images proven, {}.{} s",
+                    elapsed_ms / 1000,
+                    elapsed_ms % 1000 / 100
+                )];
+                lines.extend(failed.iter().map(|name| format!("missing: {name}")));
+                lines
+            }
+        }
+    }
+
+    fn sync(&mut self, at: Timestamp, event: SyncEvent) -> Vec<String> {
+        let event = Event { seq: self.model.seq + 1, at, data: Data::Sync(event) };
+        reduce(&mut self.model, &event);
+        let Data::Sync(event) = event.data else { return Vec::new() };
+        match event {
+            SyncEvent::Planned { images, blobs, bytes, present_bytes } => vec![format!(
+                "plan: {} images, {blobs} blobs, {bytes} bytes; {present_bytes} bytes are there, {} bytes to move",
+                images.len(),
+                bytes.saturating_sub(present_bytes)
+            )],
+            SyncEvent::ImageState { image, state: ImageState::Failed { side, class, why }, .. } => {
+                vec![format!("failed: {image}: {side}: {class}: {why}")]
+            }
+            SyncEvent::Proven { images, missing } => match missing.len() {
+                0 => vec![format!("proof: all {images} digests and signatures answer in the mirror")],
+                count => vec![format!("proof: {images} answer, {count} do not")],
+            },
+            _ if self.told.is_none_or(|told| at.duration_since(told) >= Self::EVERY) && self.model.sync.planned => {
+                self.told = Some(at);
+                vec![crate::headless::sync_line(&self.model, at)]
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::rate;
+
+    #[test]
+    fn rates_are_read_as_curl_reads_them() {
+        assert_eq!([rate("512"), rate("20M"), rate("1g")], [Ok(512), Ok(20 << 20), Ok(1 << 30)]);
+        for wrong in ["", "M", "0", "1.5M", "20Mbit", "99999999999G"] {
+            assert!(rate(wrong).is_err(), "{wrong}");
+        }
+    }
+}
