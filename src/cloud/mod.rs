@@ -1,8 +1,10 @@
-//! The cloud as the ten stages need it. `memory` keeps one in a file for the lab.
+//! The cloud as the ten stages need it. `aws` is the real one; `memory` keeps one in a file for the lab.
 //!
 //! [`blueprint`] says what a network and a bastion consist of, [`ledger`] makes it one thing at a time so that a crash
 //! at any moment leaves nothing unknown, [`teardown`] takes it away with proof.
 
+#[cfg(feature = "aws")]
+pub mod aws;
 pub mod bastion;
 pub mod blueprint;
 pub mod cost;
@@ -205,6 +207,11 @@ pub fn record(name: &str) -> String {
 /// `CanonicalHostedZoneId` and its `DNSName`, with a space between.
 pub fn alias(name: &str) -> String {
     format!("Alias {name}")
+}
+
+/// Property of a hosted zone, a CNAME record: its value is the other name.
+pub fn cname(name: &str) -> String {
+    format!("CNAME {name}")
 }
 
 /// Property of a user, an inline policy: its value is the JSON document.
