@@ -1,6 +1,6 @@
 //! Subnets, route tables, and which subnet has which table.
 
-use aws_sdk_ec2::types::{AttributeBooleanValue, ResourceType, Route, RouteTable, Subnet};
+use aws_sdk_ec2::types::{AttributeBooleanValue, ResourceType, Route, RouteTable, RouteTableAssociation, Subnet};
 
 use super::Aws;
 use super::ec2::{Seen, Which, absent, answered, filter, tagged, tags, unknown};
@@ -158,6 +158,15 @@ pub(super) mod association {
             .done())
     }
 
+    fn seen(association: &RouteTableAssociation) -> Resource {
+        let state = association.association_state().and_then(|state| state.state());
+        let state = state.map_or("associated", |state| state.as_str());
+        Seen::new(KIND, association.route_table_association_id(), state, Default::default())
+            .with("RouteTableId", association.route_table_id())
+            .with("SubnetId", association.subnet_id())
+            .done()
+    }
+
     pub async fn get(aws: &Aws, id: &str) -> Result<Resource, CloudError> {
         let asked = aws.ec2.describe_route_tables();
         let asked = asked.filters(filter("association.route-table-association-id", id));
@@ -165,12 +174,14 @@ pub(super) mod association {
         let tables = pages.try_collect().await.map_err(failed("ec2:DescribeRouteTables"))?;
         let mut all = tables.iter().flat_map(|table| table.associations());
         let association = all.find(|association| association.route_table_association_id() == Some(id));
-        let association = association.ok_or_else(|| absent(KIND, id))?;
-        let state = association.association_state().and_then(|state| state.state());
-        Ok(Seen::new(KIND, Some(id), state.map_or("associated", |state| state.as_str()), Default::default())
-            .with("RouteTableId", association.route_table_id())
-            .with("SubnetId", association.subnet_id())
-            .done())
+        association.map(seen).ok_or_else(|| absent(KIND, id))
+    }
+
+    /// Every one of the region.
+    pub async fn all(aws: &Aws) -> Result<Vec<Resource>, CloudError> {
+        let pages = aws.ec2.describe_route_tables().into_paginator().items().send();
+        let tables = pages.try_collect().await.map_err(failed("ec2:DescribeRouteTables"))?;
+        Ok(tables.iter().flat_map(|table| table.associations()).map(seen).collect())
     }
 
     pub async fn delete(aws: &Aws, id: &str) -> Result<(), CloudError> {
