@@ -219,6 +219,7 @@ pub fn diagnose(path: &Path, as_json: bool) -> Result<u8, Failure> {
         } else {
             println!("{} {}", finding.signature, finding.title);
             println!("  {}:{}: {}", located.file, located.line, finding.line);
+            finding.next.iter().for_each(|next| println!("  next: {next}"));
         }
     }
     if !as_json {

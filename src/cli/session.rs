@@ -23,7 +23,7 @@ use crate::stages::{self, Repair, World};
 use crate::telemetry;
 use crate::ui;
 
-use super::{Failure, Front, exit};
+use super::{Failure, Front, cloud, exit};
 
 #[derive(Debug, clap::Args)]
 pub struct RunArgs {
@@ -79,10 +79,11 @@ pub async fn run(state: Option<&Path>, args: RunArgs) -> Result<u8, Failure> {
     let pace = args.pace;
     #[cfg(not(feature = "lab"))]
     let pace = 1.0;
+    let cloud = cloud::open(cloud_file.as_deref(), &spec.0).await?;
     let session = Session {
         state,
         spec,
-        cloud: open_cloud(cloud_file.as_deref())?,
+        cloud,
         pace,
         own_world: false,
         resume: args.resume,
@@ -110,10 +111,11 @@ pub async fn cleanup(
             spec.0.cluster.name
         )));
     }
+    let cloud = cloud::open(cloud.as_deref(), &spec.0).await?;
     let session = Session {
         state,
         spec,
-        cloud: open_cloud(cloud.as_deref())?,
+        cloud,
         pace: 1.0,
         own_world: false,
         resume: Some(dir.to_string_lossy().into_owned()),
@@ -131,23 +133,6 @@ pub(super) fn load(file: &Path) -> Result<(Spec, String), Failure> {
     let spec = crate::spec::load(file).map_err(|errors| Failure::usage(errors.to_string()))?;
     let text = std::fs::read_to_string(file).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?;
     Ok((spec, text))
-}
-
-fn open_cloud(file: Option<&Path>) -> Result<Option<Arc<dyn Cloud>>, Failure> {
-    match file {
-        None => Ok(None),
-        Some(file) => {
-            let cloud = crate::cloud::memory::MemoryCloud::open(file).map_err(Failure::usage_of(file))?;
-            Ok(Some(Arc::new(cloud)))
-        }
-    }
-}
-
-impl Failure {
-    fn usage_of<E: std::fmt::Display>(file: &Path) -> impl FnOnce(E) -> Self {
-        let file = file.display().to_string();
-        move |error| Self::usage(format!("{file}: {error}"))
-    }
 }
 
 pub(super) struct Session<'a> {
@@ -184,12 +169,6 @@ pub(super) fn operator() -> String {
 impl Session<'_> {
     pub async fn drive(self) -> Result<u8, Failure> {
         let (spec, text) = &self.spec;
-        if self.cloud.is_none() && spec.bastion.host.is_none() {
-            return Err(Failure::usage(
-                "this build makes no bastion in AWS yet: give [bastion] host = \"user@host\" of one that is there, or try \
-                 `bartizan demo`",
-            ));
-        }
         let plan = stages::plan().map_err(Failure::other)?;
         let stage = |wanted: &Option<String>| -> Result<Option<StageId>, Failure> {
             let Some(wanted) = wanted else { return Ok(None) };

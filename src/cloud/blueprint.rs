@@ -36,11 +36,11 @@ impl Item {
     pub fn new(kind: Kind, name: impl Into<String>) -> Self {
         Self { kind, name: name.into(), tags: Tags::new(), properties: BTreeMap::new(), then: BTreeMap::new() }
     }
-    fn with(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+    pub(super) fn with(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.properties.insert(name.into(), value.into());
         self
     }
-    fn then(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+    pub(super) fn then(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.then.insert(name.into(), value.into());
         self
     }
@@ -90,13 +90,31 @@ pub fn fill(template: &str, answer: impl Fn(&str) -> Option<String>) -> Result<S
     let mut text = String::new();
     let mut rest = template;
     while let Some((before, after)) = rest.split_once('{') {
-        let Some((name, after)) = after.split_once('}') else { break };
         text.push_str(before);
-        text.push_str(&answer(name).ok_or_else(|| name.to_owned())?);
-        rest = after;
+        // Documents have braces too.
+        let reference = after.split_once('}').filter(|(name, _)| {
+            !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+        });
+        match reference {
+            Some((name, after)) => {
+                text.push_str(&answer(name).ok_or_else(|| name.to_owned())?);
+                rest = after;
+            }
+            None => {
+                text.push('{');
+                rest = after;
+            }
+        }
     }
     text.push_str(rest);
     Ok(text)
+}
+
+/// Names of the items that an item refers to.
+pub(super) fn references(item: &Item) -> Vec<&str> {
+    let values = item.properties.values().chain(item.then.values());
+    let inside = values.flat_map(|value| value.split('{').skip(1)).filter_map(|piece| piece.split_once('}'));
+    inside.map(|(name, _)| name.split('.').next().unwrap_or(name)).collect()
 }
 
 /// The answer to a reference, of what is made.

@@ -16,7 +16,10 @@ mod s04_tools;
 mod s05_mirror_registry;
 mod s05_services;
 mod s06_image_sync;
+mod s07_identities;
 mod s07_install_config;
+mod s07_manifests;
+mod s08_apps;
 mod s08_install;
 mod s09_verify;
 mod s10_cleanup;
@@ -36,7 +39,7 @@ pub use world::World;
 
 /// Every step of `assets/stages.toml`.
 pub fn steps() -> Steps<World> {
-    let all: [(&str, Arc<dyn Step<World>>); 28] = [
+    let all: [(&str, Arc<dyn Step<World>>); 30] = [
         ("01-infrastructure/preflight", Arc::new(s01_infrastructure::Preflight)),
         ("01-infrastructure/network", Arc::new(s01_infrastructure::Network)),
         ("02-bastion/machine", Arc::new(s02_bastion::Machine)),
@@ -55,9 +58,11 @@ pub fn steps() -> Steps<World> {
         ("06-image-sync/copy", Arc::new(s06_image_sync::Copy)),
         ("06-image-sync/proof", Arc::new(s06_image_sync::Proof)),
         ("07-install-config/install-config", Arc::new(s07_install_config::InstallConfig)),
-        ("07-install-config/manifests", Arc::new(s07_install_config::Manifests)),
+        ("07-install-config/identities", Arc::new(s07_identities::Identities)),
+        ("07-install-config/manifests", Arc::new(s07_manifests::Manifests)),
         ("08-install/infrastructure", Arc::new(s08_install::Infrastructure)),
         ("08-install/bootstrap", Arc::new(s08_install::Bootstrap)),
+        ("08-install/apps", Arc::new(s08_apps::Apps)),
         ("08-install/operators", Arc::new(s08_install::Operators)),
         ("09-verify/version", Arc::new(s09_verify::Version)),
         ("09-verify/nodes", Arc::new(s09_verify::Nodes)),

@@ -46,6 +46,8 @@ pub mod fact {
     pub use crate::model::fact::{HOST_KEY_ACCEPTED, HOST_KEY_SHOWN};
 
     pub const ACCOUNT: &str = "cloud.account";
+    /// JSON list of what was looked at before anything was made.
+    pub const PREFLIGHT: &str = "cloud.preflight";
     pub const VPC: &str = "network.vpc";
     pub const MACHINE_NETWORK: &str = "network.machine-network";
     /// `subnet-1=us-east-2a,subnet-2=us-east-2b`
@@ -80,6 +82,10 @@ pub mod fact {
     pub const INFRA_ID: &str = "install.infra-id";
     /// Name of the `create cluster` job whose failure was reported.
     pub const INSTALL_FAILED: &str = "install.failed";
+    /// `user=AKIA…`, one a line: which key of which user is in the cluster.
+    pub const IDENTITY_KEYS: &str = "identity.keys";
+    /// Name of the router's load balancer.
+    pub const ROUTER: &str = "router.hostname";
     pub const BOOTSTRAP_ADDRESS: &str = "bootstrap.address";
     /// Install directory whose bootstrap node is no longer followed.
     pub const BOOTSTRAP_LEFT: &str = "bootstrap.left";
@@ -157,10 +163,12 @@ pub fn host_error(error: HostError) -> StepError {
     }
 }
 
-/// What a cloud error means for a step.
+/// What a cloud error means for a step: what AWS said, by which request, and what to do.
 pub fn cloud_error(error: CloudError) -> StepError {
     let text = error.to_string();
-    let wrong = if error.is_transient() { StepError::transient(text) } else { StepError::fatal(text) };
+    let mut wrong = if error.is_transient() { StepError::transient(text) } else { StepError::fatal(text) };
+    wrong.causes.extend(error.request_id.as_ref().map(|id| format!("request id {id}")));
+    wrong.causes.extend(error.quota().map(|quota| format!("quota {quota}")));
     wrong.hint(error.advice())
 }
 

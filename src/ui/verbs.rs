@@ -104,7 +104,9 @@ fn waiting_retry(model: &RunModel) -> Option<StepId> {
 fn finding(screen: &Screen, model: &RunModel) -> Option<String> {
     let open = model.open_findings();
     let chosen = match screen.target(model, PaneId::Checks) {
-        Some(Target::Finding(id) | Target::Evidence(id) | Target::Check(id, _) | Target::Recovery(id)) => Some(id),
+        Some(
+            Target::Finding(id) | Target::Evidence(id) | Target::Next(id) | Target::Check(id, _) | Target::Recovery(id),
+        ) => Some(id),
         _ => None,
     };
     chosen

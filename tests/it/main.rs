@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 mod architecture;
+#[cfg(all(feature = "aws", feature = "lab"))]
+mod aws;
 mod cloud;
 mod diagnose;
 mod engine;

@@ -70,7 +70,9 @@ impl Aws {
             (Kind::Bucket, Which::Tags(_)) => bucket::find(self, which).await,
             (Kind::LoadBalancer, _) => balancer::list(self, which).await,
             (Kind::User, Which::Id(id)) => one(iam::get(self, id).await),
-            (Kind::User, Which::Tags(_)) => iam::find(self, which).await,
+            (Kind::User, Which::Tags(tags)) => iam::find(self, tags).await,
+            (Kind::Policy, Which::Id(id)) => one(iam::policy::get(self, id).await),
+            (Kind::Policy, Which::Tags(tags)) => iam::policy::find(self, tags).await,
         }
     }
 
@@ -90,6 +92,7 @@ impl Aws {
             Kind::HostedZone => zone::create(self, create).await,
             Kind::Bucket => bucket::create(self, create).await,
             Kind::User => iam::create(self, create).await,
+            Kind::Policy => iam::policy::create(self, create).await,
             Kind::LoadBalancer | Kind::Volume => Err(not_ours(describe::create_name(create.kind))),
         }
     }
@@ -107,6 +110,7 @@ impl Aws {
             Kind::HostedZone => zone::modify(self, id, name, value).await,
             Kind::Bucket => bucket::modify(self, id, name, value).await,
             Kind::User => iam::modify(self, id, name, value).await,
+            Kind::Policy => iam::policy::modify(self, id, name, value).await,
             Kind::RouteTableAssociation | Kind::NatGateway | Kind::KeyPair | Kind::LoadBalancer | Kind::Volume => {
                 Err(unknown(describe::modify_name(kind, name, value.is_empty()), name))
             }
@@ -131,6 +135,7 @@ impl Aws {
             Kind::Bucket => bucket::delete(self, id).await,
             Kind::LoadBalancer => balancer::delete(self, id).await,
             Kind::User => iam::delete(self, id).await,
+            Kind::Policy => iam::policy::delete(self, id).await,
         }
     }
 

@@ -304,6 +304,11 @@ impl State {
         let prefix = match create.kind {
             Kind::Bucket => return create.properties.get("Bucket").cloned().unwrap_or_default(),
             Kind::User => return create.properties.get("UserName").cloned().unwrap_or_default(),
+            Kind::Policy => {
+                let part = |name: &str| create.properties.get(name).map_or("", String::as_str);
+                let account = &self.settings.account;
+                return format!("arn:aws:iam::{account}:policy{}{}", part("Path"), part("PolicyName"));
+            }
             Kind::HostedZone => return format!("Z0{digits:016X}"),
             kind => rules::id_prefix(kind),
         };

@@ -1,0 +1,6 @@
+//! AWS through the real SDK, against moto.
+
+mod census;
+mod kill;
+mod moto;
+mod proxy;
