@@ -11,14 +11,18 @@ pub mod blueprint;
 pub mod cost;
 pub mod describe;
 mod error;
+pub mod existing;
 pub mod identity;
 mod inquiry;
 pub mod ledger;
 pub mod memory;
 pub mod permissions;
 pub mod policy;
+pub mod preflight;
+mod retry;
 pub mod survey;
 pub mod teardown;
+pub mod userdata;
 pub mod vpc;
 
 use std::collections::BTreeMap;
@@ -234,6 +238,11 @@ impl Resource {
             self.state.as_str(),
             "deleting" | "deleted" | "failed" | "rejected" | "shutting-down" | "terminated" | "stopped" | "stopping"
         )
+    }
+
+    /// It was asked to go, and goes.
+    pub fn is_leaving(&self) -> bool {
+        matches!(self.state.as_str(), "deleting" | "shutting-down")
     }
 
     /// It stands in lists for a while, but nothing of it is left.

@@ -1,6 +1,6 @@
 //! AWS, through its SDK: one room for each family of things, every call made once and its error given a class.
 //!
-//! [`config`] is the way there, `error` what comes back when it fails, `inquiry` what is asked beforehand.
+//! `config` is the way there, `error` what comes back when it fails, `inquiry` what is asked beforehand.
 
 mod balancer;
 mod bucket;
@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 
-pub use config::connect;
+pub use config::{connect, loader};
 use ec2::{Which, absent, not_ours, unknown};
 
 use super::{
@@ -54,6 +54,7 @@ impl Aws {
             (Kind::Subnet, _) => subnet::list(self, which).await,
             (Kind::RouteTable, _) => subnet::table::list(self, which).await,
             (Kind::RouteTableAssociation, Which::Id(id)) => one(subnet::association::get(self, id).await),
+            (Kind::RouteTableAssociation, Which::Tags(tags)) if tags.is_empty() => subnet::association::all(self).await,
             // It has no tags.
             (Kind::RouteTableAssociation, Which::Tags(_)) => Ok(Vec::new()),
             (Kind::SecurityGroup, _) => group::list(self, which).await,
