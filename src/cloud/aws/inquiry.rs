@@ -169,8 +169,7 @@ async fn simulated(aws: &Aws, actions: &[&str]) -> Result<Vec<Denial>, CloudErro
     }
     for (resource, some) in chunks {
         let asked = aws.iam.simulate_principal_policy().policy_source_arn(&principal);
-        let asked =
-            asked.set_action_names(Some(some)).set_resource_arns(resource.map(|one| vec![one]));
+        let asked = asked.set_action_names(Some(some)).set_resource_arns(resource.map(|one| vec![one]));
         let results = asked.into_paginator().items().send().try_collect().await.map_err(failed(call))?;
         for result in results.iter().filter(|result| *result.eval_decision() != Decision::Allowed) {
             let organization = result.organizations_decision_detail();
