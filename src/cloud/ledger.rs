@@ -104,6 +104,11 @@ impl Ledger {
         self
     }
 
+    /// The run whose record this is; the tag `bartizan.run`.
+    pub fn run(&self) -> &str {
+        &self.run
+    }
+
     /// What the record says of an object.
     pub fn record(&self, object: &Object) -> Option<ObjectRecord> {
         self.objects.lock().unwrap_or_else(PoisonError::into_inner).get(object).cloned()

@@ -11,6 +11,7 @@ pub mod blueprint;
 pub mod cost;
 pub mod describe;
 mod error;
+pub mod existing;
 pub mod identity;
 mod inquiry;
 pub mod ledger;
@@ -21,6 +22,7 @@ pub mod preflight;
 mod retry;
 pub mod survey;
 pub mod teardown;
+pub mod userdata;
 pub mod vpc;
 
 use std::collections::BTreeMap;

@@ -54,6 +54,7 @@ impl Aws {
             (Kind::Subnet, _) => subnet::list(self, which).await,
             (Kind::RouteTable, _) => subnet::table::list(self, which).await,
             (Kind::RouteTableAssociation, Which::Id(id)) => one(subnet::association::get(self, id).await),
+            (Kind::RouteTableAssociation, Which::Tags(tags)) if tags.is_empty() => subnet::association::all(self).await,
             // It has no tags.
             (Kind::RouteTableAssociation, Which::Tags(_)) => Ok(Vec::new()),
             (Kind::SecurityGroup, _) => group::list(self, which).await,

@@ -185,6 +185,13 @@ pub(super) mod association {
         found.into_iter().find(|association| association.id == id).ok_or_else(|| absent(KIND, id))
     }
 
+    /// Every one of the region.
+    pub async fn all(aws: &Aws) -> Result<Vec<Resource>, CloudError> {
+        let pages = aws.ec2.describe_route_tables().into_paginator().items().send();
+        let tables = pages.try_collect().await.map_err(failed("ec2:DescribeRouteTables"))?;
+        Ok(tables.iter().flat_map(|table| table.associations()).map(seen).collect())
+    }
+
     pub async fn delete(aws: &Aws, id: &str) -> Result<(), CloudError> {
         let delete = aws.ec2.disassociate_route_table().association_id(id);
         delete.send().await.map(drop).map_err(failed("ec2:DisassociateRouteTable"))
