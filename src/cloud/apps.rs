@@ -38,7 +38,7 @@ impl Ledger {
     async fn zone(&self, spec: &Spec, infra_id: &str) -> Result<Option<Resource>, LedgerError> {
         let call = format!("{} Tag:kubernetes.io/cluster/{infra_id}=owned", describe::get_name(Kind::HostedZone));
         let tags = owned(infra_id);
-        let zones = self.quietly(&call, || self.cloud.find(Kind::HostedZone, &tags)).await?;
+        let zones = self.quietly(&call, || self.caller.cloud.find(Kind::HostedZone, &tags)).await?;
         let domain = spec.domain();
         Ok(zones.into_iter().find(|zone| zone.property("Name").is_some_and(|name| same_host(name, &domain))))
     }
@@ -50,10 +50,10 @@ impl Ledger {
         if partition(&spec.aws.region) != "aws-us-gov" {
             let call = format!("{} Tag:kubernetes.io/cluster/{infra_id}", describe::get_name(Kind::LoadBalancer));
             let tags = owned(infra_id);
-            let found = self.quietly(&call, || self.cloud.find(Kind::LoadBalancer, &tags)).await?;
+            let found = self.quietly(&call, || self.caller.cloud.find(Kind::LoadBalancer, &tags)).await?;
             let balancer = found.iter().find(|one| one.property("DNSName").is_some_and(|dns| same_host(dns, host)));
             if let Some(zone) = balancer.and_then(|balancer| balancer.property("CanonicalHostedZoneId")) {
-                return Ok((alias(&name), format!("{zone} {host}")));
+                return Ok((alias(&name), format!("{zone} {}", host.to_ascii_lowercase())));
             }
         }
         Ok((cname(&name), host.to_owned()))
@@ -76,7 +76,7 @@ impl Ledger {
             // A name has a CNAME or an A record, never both.
             let undone: BTreeMap<String, String> = stale.into_iter().map(|other| (other, String::new())).collect();
             let call = describe::modify(Kind::HostedZone, &zone.id, &undone).join("; ");
-            self.retrying(&call, || self.cloud.modify(Kind::HostedZone, &zone.id, &undone)).await?;
+            self.retrying(&call, || self.caller.cloud.modify(Kind::HostedZone, &zone.id, &undone)).await?;
         }
         self.amend(&mut zone, &BTreeMap::from([(property.clone(), value)])).await?;
         self.sink.commit(Data::Created { object, id: format!("{}/{}", zone.id, name(spec)) }).await;
@@ -109,7 +109,7 @@ impl Ledger {
                 records(&zone, spec).map(|(property, _)| (property.to_owned(), String::new())).collect();
             if !undone.is_empty() {
                 let call = describe::modify(Kind::HostedZone, &zone.id, &undone).join("; ");
-                self.retrying(&call, || self.cloud.modify(Kind::HostedZone, &zone.id, &undone)).await?;
+                self.retrying(&call, || self.caller.cloud.modify(Kind::HostedZone, &zone.id, &undone)).await?;
             }
             let left = self.look_once(Kind::HostedZone, &zone.id).await?;
             if records(&left, spec).next().is_some() {

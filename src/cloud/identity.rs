@@ -15,7 +15,9 @@ use base64::prelude::BASE64_STANDARD;
 use super::blueprint::{Item, Made};
 use super::ledger::{Ledger, LedgerError};
 use super::policy::{LONGEST, Policy};
+use super::retry::Repeat;
 use super::{AccessKey, Kind, Resource};
+use crate::model::event::Object;
 use crate::spec::secret::remember;
 use crate::spec::{Secret, digest};
 
@@ -174,17 +176,18 @@ impl Ledger {
     /// # Errors
     /// When IAM could not be asked, or refuses.
     pub async fn ensure_key(&self, user: &str, held: Option<&str>) -> Result<Option<AccessKey>, LedgerError> {
-        let found = self.look_once(Kind::User, user).await?;
+        let object = Object { kind: Kind::User.as_str().to_owned(), name: user.to_owned() };
+        let found = self.look(&object, Kind::User, user).await?;
         let kept = held.filter(|held| keys(&found).contains(held));
         // Left by a process that died before it had written the secret down, or that never heard the answer.
         for stray in keys(&found).into_iter().filter(|id| Some(*id) != kept) {
             let call = format!("iam:DeleteAccessKey UserName={user} AccessKeyId={stray}");
-            self.retrying(&call, || self.cloud.delete_access_key(user, stray)).await?;
+            self.retrying(&call, || self.caller.cloud.delete_access_key(user, stray)).await?;
         }
         if kept.is_some() {
             return Ok(None);
         }
         let call = format!("iam:CreateAccessKey UserName={user}");
-        self.retrying(&call, || self.cloud.create_access_key(user)).await.map(Some)
+        self.patiently(&call, Repeat::MakesAnother, || self.caller.cloud.create_access_key(user)).await.map(Some)
     }
 }

@@ -104,6 +104,11 @@ impl Ledger {
         self
     }
 
+    /// The run whose record this is; the tag `bartizan.run`.
+    pub fn run(&self) -> &str {
+        &self.run
+    }
+
     /// What the record says of an object.
     pub fn record(&self, object: &Object) -> Option<ObjectRecord> {
         self.objects.lock().unwrap_or_else(PoisonError::into_inner).get(object).cloned()
@@ -288,7 +293,7 @@ impl Ledger {
     }
 
     /// Look at an object that should be there. A miss is believed after a few tries, and not while it is new.
-    async fn look(&self, object: &Object, kind: Kind, id: &str) -> Result<Resource, LedgerError> {
+    pub(super) async fn look(&self, object: &Object, kind: Kind, id: &str) -> Result<Resource, LedgerError> {
         let mut pause = self.caller.patience.first;
         let mut tries = 0;
         loop {
@@ -305,7 +310,7 @@ impl Ledger {
     }
 
     /// A changing call; what it refers to may not be seen yet, so a miss is tried again for a while.
-    async fn patiently<T, F: Future<Output = Result<T, CloudError>>>(
+    pub(super) async fn patiently<T, F: Future<Output = Result<T, CloudError>>>(
         &self,
         call: &str,
         repeat: Repeat,

@@ -13,6 +13,7 @@ pub mod cost;
 pub mod describe;
 pub mod drift;
 mod error;
+pub mod existing;
 pub mod identity;
 mod inquiry;
 pub mod ledger;
@@ -23,6 +24,7 @@ pub mod preflight;
 mod retry;
 pub mod survey;
 pub mod teardown;
+pub mod userdata;
 pub mod vpc;
 
 use std::collections::BTreeMap;

@@ -132,18 +132,13 @@ pub async fn preflight(cloud: &dyn Cloud, spec: &Spec) -> Vec<Check> {
 struct Asker<'a> {
     cloud: &'a dyn Cloud,
     spec: &'a Spec,
-    /// Of the region; those that would be used come first.
+    /// Zones that would be used.
     zones: Vec<String>,
     /// By instance type.
     offerings: BTreeMap<String, Result<Offering, CloudError>>,
 }
 
 impl Asker<'_> {
-    /// Zones that would be used.
-    fn chosen(&self) -> impl Iterator<Item = &String> {
-        self.zones.iter().take(usize::from(self.spec.network.zones))
-    }
-
     async fn find(&self, kind: Kind) -> Result<Vec<Resource>, CloudError> {
         again(|| self.cloud.find(kind, &NONE)).await
     }

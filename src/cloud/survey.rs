@@ -21,6 +21,13 @@ impl Survey {
         self.missing.is_empty()
     }
 
+    /// What another look saw as well.
+    pub fn join(&mut self, other: Survey) {
+        self.made.extend(other.made);
+        self.evidence.extend(other.evidence);
+        self.missing.extend(other.missing);
+    }
+
     fn saw(&mut self, resource: &Resource) {
         let asked = format!("{} {}", describe::get_name(resource.kind), resource.id);
         self.evidence.push(Evidence::new(asked, resource.state.clone()));

@@ -1,6 +1,6 @@
 //! The cloud side of a run: one set of everything whatever happens, and nothing left afterwards.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -336,16 +336,41 @@ async fn an_existing_network_is_taken_as_it_is() {
     let vpc = cloud.create(&foreign(Kind::Vpc, &[("CidrBlock", "10.9.0.0/16")], &[])).await.unwrap();
     let place = [("CidrBlock", "10.9.0.0/20"), ("VpcId", &vpc.id), ("AvailabilityZone", "us-east-2b")];
     let subnet = cloud.create(&foreign(Kind::Subnet, &place, &[])).await.unwrap();
-    let text =
-        format!("[network.existing]\nvpc_id = \"{}\"\nprivate_subnets = [\"{}\"]\n\n[bastion]", vpc.id, subnet.id);
-    let spec = parse(&example().replace("[bastion]", &text), "cluster.toml").unwrap();
+    let main = [("VpcId", vpc.id.as_str()), ("Main", "true")];
+    let table = cloud.create(&foreign(Kind::RouteTable, &main, &[])).await.unwrap();
+    let text = |add: &str| {
+        format!(
+            "[network.existing]\nvpc_id = \"{}\"\nprivate_subnets = [\"{}\"]\nadd_endpoints = [{add}]\n\n[bastion]",
+            vpc.id, subnet.id
+        )
+    };
+    let spec = |add: &str| parse(&example().replace("[bastion]", &text(add)), "cluster.toml").unwrap();
     let (ledger, recorder) = world.ledger(None);
-    let network = ensure_network(&ledger, &spec).await.unwrap();
+    let refused = ensure_network(&ledger, &spec("\"s3\", \"sts\"")).await.unwrap_err().to_string();
+    assert!(refused.contains("has no endpoint com.amazonaws.us-east-2.ec2") && !refused.contains("sts"), "{refused}");
+    assert_eq!(world.census().values().sum::<usize>(), 3, "nothing is made before all of it fits");
+
+    for attribute in ["EnableDnsSupport", "EnableDnsHostnames"] {
+        cloud.set_property(&vpc.id, attribute, "true").unwrap();
+    }
+    let whole = spec("\"s3\", \"sts\", \"ec2\", \"elasticloadbalancing\"");
+    let (network, survey) = survey_network(&ledger, &whole).await.unwrap();
+    assert!(network.is_none() && survey.missing.len() == 5, "{survey:#?}");
+    for _ in 0..2 {
+        let network = ensure_network(&ledger, &whole).await.unwrap();
+        assert_eq!(network.private_subnets, [(subnet.id.clone(), "us-east-2b".to_owned())]);
+        assert_eq!(network.vpc_cidr, "10.9.0.0/16");
+        assert_eq!(world.census().values().sum::<usize>(), 8, "four endpoints and their group");
+    }
+    let (network, _) = survey_network(&ledger, &whole).await.unwrap();
+    assert!(network.is_some());
     drop(ledger);
     recorder.await.unwrap();
-    assert_eq!(network.private_subnets, [(subnet.id, "us-east-2b".to_owned())]);
-    assert_eq!(network.vpc_cidr, "10.9.0.0/16");
-    assert_eq!(world.census().values().sum::<usize>(), 2, "nothing is made");
+    let report = world.tear_down(None).await.unwrap();
+    assert_eq!((report.gone.len(), report.blocked), (5, Vec::new()));
+    let left: Vec<String> = world.state(|state| state.objects.keys().cloned().collect());
+    let theirs = BTreeSet::from([vpc.id.clone(), subnet.id.clone(), table.id]);
+    assert_eq!(left.into_iter().collect::<BTreeSet<_>>(), theirs, "what is theirs stays");
 }
 
 #[tokio::test]

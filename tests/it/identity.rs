@@ -59,6 +59,8 @@ fn whatever_is_made_may_be_made() {
             vpc_cidr: "10.0.0.0/16".into(),
             subnet: "subnet-1".into(),
             public: true,
+            image: None,
+            user_data: None,
         };
         let mut items = blueprint::network(&spec, &zones);
         items.extend(blueprint::bastion(&spec, &inputs));

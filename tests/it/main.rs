@@ -13,6 +13,7 @@ mod identity;
 mod journal;
 #[cfg(feature = "lab")]
 mod lab;
+mod network;
 #[cfg(feature = "lab")]
 mod ocp;
 mod real;
@@ -22,6 +23,7 @@ mod registry;
 mod resume;
 mod spec;
 mod ui;
+mod userdata;
 mod watch;
 #[cfg(feature = "lab")]
 mod whole;

@@ -213,6 +213,8 @@ fn blocks(user: Kind, used: Kind) -> bool {
         (Kind::RouteTable, Kind::NatGateway | Kind::InternetGateway) => false,
         (Kind::VpcEndpoint, Kind::RouteTable) => false,
         (Kind::HostedZone, _) => false,
+        // An address is given back as its machine ends.
+        (Kind::ElasticIp, Kind::Instance) => false,
         _ => true,
     }
 }

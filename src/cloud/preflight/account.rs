@@ -1,7 +1,7 @@
 //! Who we are, what we may do, and which machines the region has.
 
 use super::{Asker, Check, State, again};
-use crate::cloud::{Class, permissions};
+use crate::cloud::{Class, Kind, permissions};
 use crate::spec::{CredentialsMode, Spec};
 
 /// The credentials, and this machine's clock: AWS refuses what is signed with another time.
@@ -43,19 +43,39 @@ pub(super) async fn identity(ask: &Asker<'_>) -> Vec<Check> {
 pub(super) async fn zones(ask: &mut Asker<'_>) -> Check {
     let region = &ask.spec.aws.region;
     let (what, wanted) = (format!("zones of {region}"), usize::from(ask.spec.network.zones));
-    let needed = format!("{wanted}");
+    let needed = wanted.to_string();
     match again(|| ask.cloud.zones()).await {
+        Ok(zones) if zones.len() < wanted => {
+            let asked = format!("set network.zones to {} or take another region", zones.len());
+            Check::new(
+                State::Fail,
+                what,
+                format!("{region} offers {}: {}", zones.len(), zones.join(" ")),
+                needed,
+                asked,
+            )
+        }
         Ok(zones) => {
-            ask.zones = zones;
-            let found = ask.zones.join(" ");
-            if ask.zones.len() >= wanted {
-                return Check::ok(what, found, needed);
+            let check = Check::ok(what, zones.join(" "), needed);
+            ask.zones = zones_of_subnets(ask).await;
+            if ask.zones.is_empty() {
+                ask.zones = zones.into_iter().take(wanted).collect();
             }
-            let lower = format!("set network.zones to {} or take another region", ask.zones.len());
-            Check::new(State::Fail, what, format!("{region} offers {} zones: {found}", ask.zones.len()), needed, lower)
+            check
         }
         Err(error) => Check::new(State::Fail, what, error.to_string(), needed, error.advice()),
     }
+}
+
+/// Where the machines of a network that is there will stand.
+async fn zones_of_subnets(ask: &Asker<'_>) -> Vec<String> {
+    let mut zones = Vec::new();
+    for id in ask.spec.network.existing.iter().flat_map(|network| &network.private_subnets) {
+        // A subnet that is not there is spoken of where the network is looked at.
+        let subnet = again(|| ask.cloud.get(Kind::Subnet, id)).await.ok();
+        zones.extend(subnet.and_then(|subnet| subnet.property("AvailabilityZone").map(str::to_owned)));
+    }
+    zones
 }
 
 /// What IAM says of every action that would be called. It knows nothing of conditions, so only what is needed on
@@ -148,7 +168,7 @@ pub(super) async fn machines(ask: &mut Asker<'_>) -> Vec<Check> {
     let mut checks = Vec::new();
     for machine in wanted(spec) {
         let what = format!("{} ({})", machine.instance_type, machine.key);
-        let places = if machine.everywhere { usize::from(spec.network.zones) } else { 1 };
+        let places = if machine.everywhere { ask.zones.len() } else { 1 };
         let zones: Vec<String> = ask.zones.iter().take(places).cloned().collect();
         let needed =
             format!("in {}, at least {} vCPUs and {} GiB", zones.join(" "), machine.least_vcpus, machine.least_gib);

@@ -192,7 +192,7 @@ async fn fullest_zone(ask: &Asker<'_>) -> Result<u64, CloudError> {
         let here = |gateway: &&Resource| gateway.property("SubnetId").and_then(zone_of) == Some(zone.as_str());
         u64::try_from(gateways.iter().filter(here).count()).unwrap_or(u64::MAX)
     };
-    Ok(ask.chosen().map(in_zone).max().unwrap_or(0))
+    Ok(ask.zones.iter().map(in_zone).max().unwrap_or(0))
 }
 
 async fn check(ask: &Asker<'_>, quota: &Quota, more: u64) -> Check {
