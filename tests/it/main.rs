@@ -15,12 +15,14 @@ mod journal;
 mod lab;
 #[cfg(feature = "lab")]
 mod ocp;
+mod preflight;
 mod real;
 mod record;
 mod registry;
 #[cfg(feature = "lab")]
 mod resume;
 mod spec;
+mod trouble;
 mod ui;
 mod watch;
 #[cfg(feature = "lab")]
