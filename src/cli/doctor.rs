@@ -9,7 +9,7 @@ use crate::host::local::LocalHost;
 use crate::host::ssh::{SshPool, SshTarget, fingerprint};
 use crate::host::{Cmd, Host};
 use crate::model::text::strip_control;
-use crate::spec::Spec;
+use crate::spec::{HostKey, Spec};
 
 use super::{Failure, cloud, exit};
 
@@ -97,11 +97,12 @@ async fn tools() -> Result<Vec<Check>, Failure> {
 
 /// A bastion of the operator's own needs its host key in the spec: what it says of itself, to be compared.
 async fn host_key(spec: &Spec) -> Result<Option<Check>, Failure> {
-    let Some(host) = spec.bastion.host.as_deref().filter(|_| spec.bastion.host_key.is_none()) else { return Ok(None) };
+    let known = matches!(spec.bastion.host_key, HostKey::Known(_));
+    let Some(host) = spec.bastion.host.as_deref().filter(|_| !known) else { return Ok(None) };
     let address = host.split_once('@').map_or(host, |(_, address)| address);
     let scratch = tempfile::tempdir().map_err(|error| Failure::other(format!("making a directory: {error}")))?;
     let pool = SshPool::new(scratch.path()).map_err(Failure::other)?;
-    let mut target = SshTarget::new("bastion", address, &spec.bastion.user);
+    let mut target = SshTarget::new("bastion", address, spec.bastion_user());
     target.port = spec.bastion.port;
     let asked = match pool.learn_host_key(&target).await {
         Ok(keys) => {

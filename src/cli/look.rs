@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::cloud::blueprint::{self, BastionInputs};
+use crate::cloud::blueprint;
 use crate::cloud::cost::{self, Class};
 use crate::diagnose::Checklists;
 use crate::headless::{Format, Lines};
@@ -18,7 +18,6 @@ use crate::model::text::dollars;
 use crate::model::{RunModel, reduce};
 use crate::record::{Recorded, SegmentReader, Store, bundle, read_events};
 use crate::registry::{Net, agent};
-use crate::spec::Spec;
 use crate::spec::secrets::Secrets;
 use crate::stages::{self, World};
 use crate::ui;
@@ -49,6 +48,8 @@ pub fn plan(file: &Path, as_json: bool) -> Result<u8, Failure> {
     let makes = spec.bastion.host.is_none();
     let world = World {
         mirror_password: crate::spec::Secret::new("planned-password"),
+        proxy_password: None,
+        host_key: None,
         secrets,
         run_dir: scratch.path().to_owned(),
         cloud: makes.then(|| std::sync::Arc::new(cloud) as std::sync::Arc<dyn crate::cloud::Cloud>),
@@ -58,7 +59,9 @@ pub fn plan(file: &Path, as_json: bool) -> Result<u8, Failure> {
         live: tokio::sync::Mutex::new(None),
         spec,
     };
-    let made = made(&world.spec);
+    let planned = blueprint::planned(&world.spec);
+    let counts = blueprint::counts(&planned);
+    let costs = cost::estimate(&world.spec, &planned);
     let steps = stages::steps();
     let previews: BTreeMap<_, Vec<Action>> =
         steps.iter().map(|(id, step)| (id.clone(), step.preview(&world))).collect();
@@ -75,14 +78,16 @@ pub fn plan(file: &Path, as_json: bool) -> Result<u8, Failure> {
                 json!({ "id": stage.id, "goal": stage.goal, "exit": stage.exit, "steps": steps })
             })
             .collect();
-        let made: Vec<_> = made
+        let made: serde_json::Map<_, _> =
+            counts.iter().map(|(kind, count)| (kind.as_str().to_owned(), json!(count))).collect();
+        let costs: Vec<_> = costs
             .iter()
             .map(|line| {
                 let monthly = line.hourly.map(|hourly| cost::monthly(hourly) as f64 / 1e6);
                 json!({ "what": line.what, "count": line.count, "monthly_usd": monthly, "class": Class::of(line.hourly).words() })
             })
             .collect();
-        let text = json!({ "stages": stages, "made": made, "prices_of": cost::as_of() });
+        let text = json!({ "makes": made, "costs": costs, "prices_of": cost::as_of(), "stages": stages });
         let text = serde_json::to_string_pretty(&text).map_err(Failure::other)?;
         println!("{text}");
         return Ok(exit::DONE);
@@ -96,23 +101,15 @@ pub fn plan(file: &Path, as_json: bool) -> Result<u8, Failure> {
             }
         }
     }
-    println!("What would be made, by kind, and what a month of it costs:");
-    for line in &made {
+    let counted: Vec<String> = counts.iter().map(|(kind, count)| format!("{count} {}", kind.as_str())).collect();
+    println!("makes before the cluster: {}", if counted.is_empty() { "nothing".into() } else { counted.join(", ") });
+    println!("a month of it, and of the cluster:");
+    for line in &costs {
         let monthly = line.hourly.map_or_else(String::new, |hourly| dollars(cost::monthly(hourly)));
         println!("  {:>3} {:<42} {:>10}  {}", line.count, line.what, monthly, Class::of(line.hourly).words());
     }
-    println!("  {}", cost::total(&made));
+    println!("  {}", cost::total(&costs));
     Ok(exit::DONE)
-}
-
-/// Everything that a run of this spec would make in a cloud.
-fn made(spec: &Spec) -> Vec<cost::Line> {
-    let mut items = Vec::new();
-    if spec.bastion.host.is_none() {
-        items.extend(blueprint::network(spec, &blueprint::assumed_zones(spec)));
-        items.extend(blueprint::bastion(spec, &BastionInputs::assumed(spec)));
-    }
-    cost::estimate(spec, &items)
 }
 
 /// What to hand to whoever gives permissions: the documents to standard output, what to do with them to standard error.

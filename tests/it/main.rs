@@ -13,6 +13,7 @@ mod identity;
 mod journal;
 #[cfg(feature = "lab")]
 mod lab;
+mod network;
 #[cfg(feature = "lab")]
 mod ocp;
 mod preflight;
@@ -24,6 +25,7 @@ mod resume;
 mod spec;
 mod trouble;
 mod ui;
+mod userdata;
 mod watch;
 #[cfg(feature = "lab")]
 mod whole;

@@ -1,6 +1,6 @@
 //! What is asked before anything is made: the region, quotas, offerings, images, permissions; and what is in the way.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_ec2::types::{ArchitectureType, Image as Ami, InstanceType, LocationType};
 use aws_sdk_iam::types::PolicyEvaluationDecisionType as Decision;
@@ -9,6 +9,7 @@ use super::Aws;
 use super::ec2::{Which, filter};
 use super::error::failed;
 use super::{balancer, group, instance, nat, subnet};
+use crate::cloud::permissions;
 use crate::cloud::{Blocker, Class, CloudError, Denial, Image, ImageQuery, Offering, Resource};
 
 pub(super) async fn whoami(aws: &Aws) -> Result<String, CloudError> {
@@ -156,9 +157,19 @@ async fn simulated(aws: &Aws, actions: &[&str]) -> Result<Vec<Denial>, CloudErro
         return Ok(Vec::new());
     }
     let mut denials = Vec::new();
-    for some in actions.chunks(50) {
-        let names = some.iter().map(|action| (*action).to_owned()).collect();
-        let asked = aws.iam.simulate_principal_policy().policy_source_arn(&principal).set_action_names(Some(names));
+    let account = principal.split(':').nth(4).unwrap_or_default();
+    let mut by_resource: BTreeMap<Option<String>, Vec<String>> = BTreeMap::new();
+    for action in actions {
+        let resource = permissions::resource_of(action, &aws.region, account);
+        by_resource.entry(resource).or_default().push((*action).to_owned());
+    }
+    let mut chunks: Vec<(Option<String>, Vec<String>)> = Vec::new();
+    for (resource, names) in &by_resource {
+        chunks.extend(names.chunks(50).map(|some| (resource.clone(), some.to_vec())));
+    }
+    for (resource, some) in chunks {
+        let asked = aws.iam.simulate_principal_policy().policy_source_arn(&principal);
+        let asked = asked.set_action_names(Some(some)).set_resource_arns(resource.map(|one| vec![one]));
         let results = asked.into_paginator().items().send().try_collect().await.map_err(failed(call))?;
         for result in results.iter().filter(|result| *result.eval_decision() != Decision::Allowed) {
             let organization = result.organizations_decision_detail();

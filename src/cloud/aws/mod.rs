@@ -1,6 +1,6 @@
 //! AWS, through its SDK: one room for each family of things, every call made once and its error given a class.
 //!
-//! [`config`] is the way there, `error` what comes back when it fails, `inquiry` what is asked beforehand.
+//! `config` is the way there, `error` what comes back when it fails, `inquiry` what is asked beforehand.
 
 mod balancer;
 mod bucket;
@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 
-pub use config::connect;
+pub use config::{connect, loader};
 use ec2::{Which, absent, not_ours, unknown};
 
 use super::{
@@ -54,6 +54,7 @@ impl Aws {
             (Kind::Subnet, _) => subnet::list(self, which).await,
             (Kind::RouteTable, _) => subnet::table::list(self, which).await,
             (Kind::RouteTableAssociation, Which::Id(id)) => one(subnet::association::get(self, id).await),
+            (Kind::RouteTableAssociation, Which::Tags(tags)) if tags.is_empty() => subnet::association::all(self).await,
             // It has no tags.
             (Kind::RouteTableAssociation, Which::Tags(_)) => Ok(Vec::new()),
             (Kind::SecurityGroup, _) => group::list(self, which).await,
@@ -69,7 +70,9 @@ impl Aws {
             (Kind::Bucket, Which::Tags(_)) => bucket::find(self, which).await,
             (Kind::LoadBalancer, _) => balancer::list(self, which).await,
             (Kind::User, Which::Id(id)) => one(iam::get(self, id).await),
-            (Kind::User, Which::Tags(_)) => iam::find(self, which).await,
+            (Kind::User, Which::Tags(tags)) => iam::find(self, tags).await,
+            (Kind::Policy, Which::Id(id)) => one(iam::policy::get(self, id).await),
+            (Kind::Policy, Which::Tags(tags)) => iam::policy::find(self, tags).await,
         }
     }
 
@@ -89,6 +92,7 @@ impl Aws {
             Kind::HostedZone => zone::create(self, create).await,
             Kind::Bucket => bucket::create(self, create).await,
             Kind::User => iam::create(self, create).await,
+            Kind::Policy => iam::policy::create(self, create).await,
             Kind::LoadBalancer | Kind::Volume => Err(not_ours(describe::create_name(create.kind))),
         }
     }
@@ -106,6 +110,7 @@ impl Aws {
             Kind::HostedZone => zone::modify(self, id, name, value).await,
             Kind::Bucket => bucket::modify(self, id, name, value).await,
             Kind::User => iam::modify(self, id, name, value).await,
+            Kind::Policy => iam::policy::modify(self, id, name, value).await,
             Kind::RouteTableAssociation | Kind::NatGateway | Kind::KeyPair | Kind::LoadBalancer | Kind::Volume => {
                 Err(unknown(describe::modify_name(kind, name, value.is_empty()), name))
             }
@@ -130,6 +135,7 @@ impl Aws {
             Kind::Bucket => bucket::delete(self, id).await,
             Kind::LoadBalancer => balancer::delete(self, id).await,
             Kind::User => iam::delete(self, id).await,
+            Kind::Policy => iam::policy::delete(self, id).await,
         }
     }
 
