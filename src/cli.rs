@@ -2,6 +2,7 @@
 
 mod cloud;
 mod demo;
+mod doctor;
 mod look;
 mod mirror;
 mod session;
@@ -20,6 +21,8 @@ pub mod exit {
     pub const OTHER: u8 = 1;
     /// Wrong arguments or an invalid cluster.toml.
     pub const USAGE: u8 = 2;
+    /// The account, the network or the machines.
+    pub const INFRASTRUCTURE: u8 = 4;
     pub const INTERRUPTED: u8 = 8;
 }
 
@@ -172,11 +175,8 @@ enum Verb {
         #[arg(long, short)]
         output: Option<PathBuf>,
     },
-    /// What this machine has and lacks for an installation.
-    Doctor {
-        #[arg(default_value = "cluster.toml")]
-        file: PathBuf,
-    },
+    /// What this machine, the spec and the account have and lack for an installation; makes nothing.
+    Doctor(doctor::DoctorArgs),
     /// Completions for a shell.
     Completions { shell: clap_complete::Shell },
     /// The copier; bartizan starts it on the bastion.
@@ -235,7 +235,7 @@ async fn dispatch(args: Args) -> Result<u8, Failure> {
         Verb::Status { run, json, .. } => look::status(state, &run, json),
         Verb::Runs => look::runs(state),
         Verb::Export { run, output } => look::export(state, &run, output),
-        Verb::Doctor { file } => look::doctor(&file).await,
+        Verb::Doctor(args) => doctor::doctor(args).await,
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Args::command(), "bartizan", &mut std::io::stdout());
             Ok(exit::DONE)
