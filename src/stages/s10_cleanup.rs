@@ -198,6 +198,9 @@ impl Step<World> for Cluster {
     async fn run(&self, cx: &Cx) -> Result<Ran, StepError> {
         live::stop(cx).await;
         show_cluster(cx, "destroying", Standing::Leaving).await?;
+        if let Some(lost) = lost_bastion(cx).await? {
+            return destroy_by_tag(cx, &lost).await;
+        }
         destroy_cluster(cx).await?;
         Ok(Ran::Ok)
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_config::{BehaviorVersion, ConfigLoader, Region, SdkConfig};
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
@@ -21,6 +21,14 @@ use crate::spec::AwsSpec;
 /// # Errors
 /// When `AWS_CA_BUNDLE` cannot be read.
 pub async fn connect(spec: &AwsSpec) -> Result<Aws, CloudError> {
+    Ok(Aws::new(&loader(spec)?.load().await, spec))
+}
+
+/// What [`connect`] loads, for who wants to say more: other credentials, another endpoint.
+///
+/// # Errors
+/// As [`connect`].
+pub fn loader(spec: &AwsSpec) -> Result<ConfigLoader, CloudError> {
     let tls = trust()?;
     let http = Builder::new().build_with_connector_fn(move |settings, components| {
         let mut connector = Connector::builder()
@@ -44,7 +52,7 @@ pub async fn connect(spec: &AwsSpec) -> Result<Aws, CloudError> {
     if let Some(profile) = &spec.profile {
         loader = loader.profile_name(profile);
     }
-    Ok(clients(&loader.load().await, spec))
+    Ok(loader)
 }
 
 /// Whom the machine trusts, and who stands in `AWS_CA_BUNDLE` (a proxy that looks into TLS).
@@ -58,20 +66,23 @@ fn trust() -> Result<TlsContext, CloudError> {
     TlsContext::builder().with_trust_store(store).build().map_err(|error| wrong(error.to_string()))
 }
 
-fn clients(config: &SdkConfig, spec: &AwsSpec) -> Aws {
-    let elsewhere = config.endpoint_url().is_some();
-    // Names of buckets are no names of hosts where the endpoint is not AWS's own.
-    let s3 = aws_sdk_s3::config::Builder::from(config).force_path_style(elsewhere).build();
-    Aws {
-        region: spec.region.clone(),
-        elsewhere,
-        ec2: aws_sdk_ec2::Client::new(config),
-        elb: aws_sdk_elasticloadbalancing::Client::new(config),
-        elb2: aws_sdk_elasticloadbalancingv2::Client::new(config),
-        iam: aws_sdk_iam::Client::new(config),
-        quotas: aws_sdk_servicequotas::Client::new(config),
-        route53: aws_sdk_route53::Client::new(config),
-        s3: aws_sdk_s3::Client::from_conf(s3),
-        sts: aws_sdk_sts::Client::new(config),
+impl Aws {
+    /// The clients of all services that are used.
+    pub fn new(config: &SdkConfig, spec: &AwsSpec) -> Self {
+        let elsewhere = config.endpoint_url().is_some();
+        // Names of buckets are no names of hosts where the endpoint is not AWS's own.
+        let s3 = aws_sdk_s3::config::Builder::from(config).force_path_style(elsewhere).build();
+        Self {
+            region: spec.region.clone(),
+            elsewhere,
+            ec2: aws_sdk_ec2::Client::new(config),
+            elb: aws_sdk_elasticloadbalancing::Client::new(config),
+            elb2: aws_sdk_elasticloadbalancingv2::Client::new(config),
+            iam: aws_sdk_iam::Client::new(config),
+            quotas: aws_sdk_servicequotas::Client::new(config),
+            route53: aws_sdk_route53::Client::new(config),
+            s3: aws_sdk_s3::Client::from_conf(s3),
+            sts: aws_sdk_sts::Client::new(config),
+        }
     }
 }

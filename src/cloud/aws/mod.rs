@@ -1,6 +1,6 @@
 //! AWS, through its SDK: one room for each family of things, every call made once and its error given a class.
 //!
-//! [`config`] is the way there, `error` what comes back when it fails, `inquiry` what is asked beforehand.
+//! `config` is the way there, `error` what comes back when it fails, `inquiry` what is asked beforehand.
 
 mod balancer;
 mod bucket;
@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 
-pub use config::connect;
+pub use config::{connect, loader};
 use ec2::{Which, absent, not_ours, unknown};
 
 use super::{

@@ -5,7 +5,7 @@ use aws_sdk_ec2::types::{AttributeBooleanValue, ResourceType, Route, RouteTable,
 use super::Aws;
 use super::ec2::{Seen, Which, absent, answered, filter, tagged, tags, unknown};
 use super::error::failed;
-use crate::cloud::{Class, CloudError, Create, Kind, Resource, route};
+use crate::cloud::{Class, CloudError, Create, Kind, Resource, Tags, route};
 
 fn seen(subnet: &Subnet) -> Resource {
     let state = subnet.state().map_or("", |state| state.as_str());
@@ -143,38 +143,46 @@ pub(super) mod association {
     /// The same pair has the same association.
     pub async fn create(aws: &Aws, create: &Create) -> Result<Resource, CloudError> {
         let call = "ec2:AssociateRouteTable";
-        let associate = aws
-            .ec2
-            .associate_route_table()
-            .set_route_table_id(create.text("RouteTableId"))
-            .set_subnet_id(create.text("SubnetId"));
-        let made = associate.send().await.map_err(failed(call))?;
-        let state =
-            made.association_state().and_then(|state| state.state()).map_or("associated", |state| state.as_str());
+        let (table, subnet) = (create.text("RouteTableId"), create.text("SubnetId"));
+        let associate = aws.ec2.associate_route_table().set_route_table_id(table.clone()).set_subnet_id(subnet.clone());
+        let made = match associate.send().await.map_err(failed(call)) {
+            Err(error) if error.class == Class::Exists => {
+                let standing = list(aws, "association.subnet-id", subnet.as_deref().unwrap_or_default()).await?;
+                let same = |other: &Resource| {
+                    other.property("RouteTableId") == table.as_deref()
+                        && other.property("SubnetId") == subnet.as_deref()
+                };
+                return standing.into_iter().find(same).ok_or(error);
+            }
+            other => other?,
+        };
+        let state = made.association_state().and_then(|state| state.state());
         let id = answered(call, made.association_id())?;
-        Ok(Seen::new(KIND, Some(id), state, Default::default())
-            .with("RouteTableId", create.text("RouteTableId"))
-            .with("SubnetId", create.text("SubnetId"))
+        Ok(Seen::new(KIND, Some(id), state.map_or("associated", |state| state.as_str()), Tags::new())
+            .with("RouteTableId", table)
+            .with("SubnetId", subnet)
             .done())
     }
 
+    async fn list(aws: &Aws, by: &str, value: &str) -> Result<Vec<Resource>, CloudError> {
+        let pages = aws.ec2.describe_route_tables().filters(filter(by, value)).into_paginator().items().send();
+        let tables = pages.try_collect().await.map_err(failed("ec2:DescribeRouteTables"))?;
+        Ok(tables.iter().flat_map(|table| table.associations()).map(seen).collect())
+    }
+
     fn seen(association: &RouteTableAssociation) -> Resource {
+        // Not every stand-in tells the state.
         let state = association.association_state().and_then(|state| state.state());
         let state = state.map_or("associated", |state| state.as_str());
-        Seen::new(KIND, association.route_table_association_id(), state, Default::default())
+        Seen::new(KIND, association.route_table_association_id(), state, Tags::new())
             .with("RouteTableId", association.route_table_id())
             .with("SubnetId", association.subnet_id())
             .done()
     }
 
     pub async fn get(aws: &Aws, id: &str) -> Result<Resource, CloudError> {
-        let asked = aws.ec2.describe_route_tables();
-        let asked = asked.filters(filter("association.route-table-association-id", id));
-        let pages = asked.into_paginator().items().send();
-        let tables = pages.try_collect().await.map_err(failed("ec2:DescribeRouteTables"))?;
-        let mut all = tables.iter().flat_map(|table| table.associations());
-        let association = all.find(|association| association.route_table_association_id() == Some(id));
-        association.map(seen).ok_or_else(|| absent(KIND, id))
+        let found = list(aws, "association.route-table-association-id", id).await?;
+        found.into_iter().find(|association| association.id == id).ok_or_else(|| absent(KIND, id))
     }
 
     /// Every one of the region.

@@ -3,4 +3,5 @@
 mod census;
 mod kill;
 mod moto;
+mod network;
 mod proxy;
