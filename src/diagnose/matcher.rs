@@ -184,6 +184,7 @@ impl Matcher {
             | SyncEvent::Moved { .. }
             | SyncEvent::Planned { .. }
             | SyncEvent::Progress { .. }
+            | SyncEvent::Retry { .. }
             | SyncEvent::Proven { .. } => {}
         }
         told
