@@ -1,5 +1,6 @@
 //! Arguments, exit codes, choosing a front end.
 
+mod cloud;
 mod demo;
 mod look;
 mod mirror;

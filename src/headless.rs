@@ -130,7 +130,9 @@ impl Lines {
                 }
             }
             Data::FindingOpened { finding } => {
-                format!("FINDING {}: {} | {}: {}", finding.signature, finding.title, finding.source, finding.line)
+                let next = finding.next.as_ref().map_or(String::new(), |next| format!("\nNEXT {next}"));
+                let Finding { signature, title, source, line, .. } = finding;
+                format!("FINDING {signature}: {title} | {source}: {}{next}", line.replace('\n', " "))
             }
             Data::CheckResult { check, state, evidence, .. } if *state != CheckState::Running => {
                 format!("check {check} {}: {evidence}", format!("{state:?}").to_lowercase())

@@ -23,6 +23,7 @@ pub fn create_name(kind: Kind) -> &'static str {
         Kind::LoadBalancer => "elasticloadbalancing:CreateLoadBalancer",
         Kind::Volume => "ec2:CreateVolume",
         Kind::User => "iam:CreateUser",
+        Kind::Policy => "iam:CreatePolicy",
     }
 }
 
@@ -44,6 +45,7 @@ pub fn get_name(kind: Kind) -> &'static str {
         Kind::LoadBalancer => "elasticloadbalancing:DescribeLoadBalancers",
         Kind::Volume => "ec2:DescribeVolumes",
         Kind::User => "iam:GetUser",
+        Kind::Policy => "iam:GetPolicy",
     }
 }
 
@@ -66,6 +68,7 @@ pub fn delete_name(kind: Kind) -> &'static str {
         Kind::LoadBalancer => "elasticloadbalancing:DeleteLoadBalancer",
         Kind::Volume => "ec2:DeleteVolume",
         Kind::User => "iam:DeleteUser",
+        Kind::Policy => "iam:DeletePolicy",
     }
 }
 
@@ -87,8 +90,9 @@ pub fn modify_name(kind: Kind, property: &str, taken: bool) -> &'static str {
         (Kind::ElasticIp, true) => "ec2:DisassociateAddress",
         (Kind::Bucket, false) => "s3:PutObject",
         (Kind::Bucket, true) => "s3:DeleteObject",
-        (Kind::User, false) => "iam:PutUserPolicy",
-        (Kind::User, true) => "iam:DeleteUserPolicy",
+        (Kind::User, false) => "iam:AttachUserPolicy",
+        (Kind::User, true) => "iam:DetachUserPolicy",
+        (Kind::Policy, _) => "iam:CreatePolicyVersion",
         (Kind::LoadBalancer, _) => "elasticloadbalancing:ModifyLoadBalancerAttributes",
         (Kind::Instance, _) if property == "State" => "ec2:StopInstances",
         (Kind::Instance | Kind::NatGateway | Kind::KeyPair | Kind::RouteTableAssociation, _) => {
@@ -101,6 +105,11 @@ pub fn modify_name(kind: Kind, property: &str, taken: bool) -> &'static str {
 pub fn create(create: &Create) -> String {
     let mut call = create_name(create.kind).to_owned();
     for (name, value) in &create.properties {
+        // It may hold what the operator chose to deliver, and nobody reads it here.
+        if name == "UserData" {
+            call.push_str(&format!(" UserData=<{} bytes>", value.len()));
+            continue;
+        }
         call.push_str(&format!(" {name}={}", word(value)));
     }
     if let Some(name) = create.tags.get("Name") {

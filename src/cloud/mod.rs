@@ -1,20 +1,28 @@
-//! The cloud as the ten stages need it. `memory` keeps one in a file for the lab.
+//! The cloud as the ten stages need it. `aws` is the real one; `memory` keeps one in a file for the lab.
 //!
 //! [`blueprint`] says what a network and a bastion consist of, [`ledger`] makes it one thing at a time so that a crash
 //! at any moment leaves nothing unknown, [`teardown`] takes it away with proof.
 
+pub mod apps;
+#[cfg(feature = "aws")]
+pub mod aws;
 pub mod bastion;
 pub mod blueprint;
 pub mod cost;
 pub mod describe;
 mod error;
+pub mod existing;
+pub mod identity;
 mod inquiry;
 pub mod ledger;
 pub mod memory;
 pub mod permissions;
 pub mod policy;
+pub mod preflight;
+mod retry;
 pub mod survey;
 pub mod teardown;
+pub mod userdata;
 pub mod vpc;
 
 use std::collections::BTreeMap;
@@ -50,10 +58,12 @@ pub enum Kind {
     Volume,
     /// Of IAM; its id is its name.
     User,
+    /// Of IAM, customer-managed; its id is its ARN. Users have it by their property `PolicyArn`.
+    Policy,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 16] = [
+    pub const ALL: [Kind; 17] = [
         Kind::Vpc,
         Kind::InternetGateway,
         Kind::Subnet,
@@ -70,6 +80,7 @@ impl Kind {
         Kind::LoadBalancer,
         Kind::Volume,
         Kind::User,
+        Kind::Policy,
     ];
 
     /// As in events: `route-table`.
@@ -91,6 +102,7 @@ impl Kind {
             Kind::LoadBalancer => "load-balancer",
             Kind::Volume => "volume",
             Kind::User => "user",
+            Kind::Policy => "policy",
         }
     }
 
@@ -119,7 +131,7 @@ pub struct Resource {
     /// `CidrBlock`, `VpcId`, `SubnetId`, `PrivateIpAddress`, `PublicIpAddress`, `GroupId` …
     ///
     /// A list is joined by commas. What EC2 keeps as rules, routes and records has one property each: see [`route`],
-    /// [`ingress`], [`record`] and [`alias`]; a user's inline policies, see [`policy`]. No secret is ever among them.
+    /// [`ingress`], [`record`], [`alias`] and [`cname`]; no secret is ever among them.
     pub properties: BTreeMap<String, String>,
 }
 
@@ -205,9 +217,9 @@ pub fn alias(name: &str) -> String {
     format!("Alias {name}")
 }
 
-/// Property of a user, an inline policy: its value is the JSON document.
-pub fn policy(name: &str) -> String {
-    format!("Policy {name}")
+/// Property of a hosted zone, a CNAME record: its value is the other name.
+pub fn cname(name: &str) -> String {
+    format!("CNAME {name}")
 }
 
 impl Resource {
@@ -226,6 +238,11 @@ impl Resource {
             self.state.as_str(),
             "deleting" | "deleted" | "failed" | "rejected" | "shutting-down" | "terminated" | "stopped" | "stopping"
         )
+    }
+
+    /// It was asked to go, and goes.
+    pub fn is_leaving(&self) -> bool {
+        matches!(self.state.as_str(), "deleting" | "shutting-down")
     }
 
     /// It stands in lists for a while, but nothing of it is left.

@@ -107,6 +107,18 @@ pub fn partition(region: &str) -> &'static str {
     }
 }
 
+/// What an action is to be asked about when it may be allowed on some resources only: an ARN that those match.
+pub fn resource_of(action: &str, region: &str, account: &str) -> Option<String> {
+    let limited = groups()
+        .iter()
+        .find(|group| !group.resources.is_empty() && group.actions.iter().any(|other| other == action))?;
+    let of_policy = action.contains("Policy") && !action.contains("User");
+    let kind = if of_policy { ":policy/" } else { ":user/" };
+    let template = limited.resources.iter().find(|resource| resource.contains(kind))?;
+    let arn = template.replace("{partition}", partition(region)).replace("::*:", &format!("::{account}:"));
+    Some(arn.replace('*', "any"))
+}
+
 /// What has to be allowed: one statement per set of resources, each action once.
 pub fn statements(spec: &Spec, of: Needer) -> Vec<Statement> {
     let partition = partition(&spec.aws.region);
@@ -167,6 +179,15 @@ fn split(statements: Vec<Statement>) -> Vec<Policy> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_limited_is_asked_about_there() {
+        let of = |action| resource_of(action, "us-gov-west-1", "123456789012");
+        assert_eq!(of("iam:CreateUser").as_deref(), Some("arn:aws-us-gov:iam::123456789012:user/bartizan/any"));
+        assert_eq!(of("iam:AttachUserPolicy"), of("iam:CreateUser"));
+        assert_eq!(of("iam:DeletePolicy").as_deref(), Some("arn:aws-us-gov:iam::123456789012:policy/bartizan/any"));
+        assert_eq!(of("ec2:CreateVpc"), None);
+    }
 
     #[test]
     fn the_file_is_whole() {

@@ -529,6 +529,9 @@ pub struct Finding {
     /// `MIR-MANIFEST`, `REG-CA` …
     pub signature: String,
     pub title: String,
+    /// What to do first, one sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
     pub severity: Level,
     pub captures: BTreeMap<String, String>,
     /// The evidence: whose line, and the line itself.

@@ -149,7 +149,7 @@ pub fn reduce(model: &mut RunModel, event: &Event) {
             let seq = event.seq;
             let before = model.objects.remove(object).unwrap_or_default();
             let record = match before.gone {
-                None => ObjectRecord { order: seq, asked: before.asked.or(Some(at)), ..before },
+                None => ObjectRecord { order: seq, asked: Some(at), ..before },
                 // A new one by the old one's name.
                 Some(_) => ObjectRecord { id: before.id, order: seq, asked: Some(at), ..ObjectRecord::default() },
             };

@@ -10,6 +10,8 @@ pub mod load;
 pub mod problem;
 pub mod secret;
 pub mod secrets;
+pub mod sizing;
+pub mod subnets;
 pub mod validate;
 
 use std::path::PathBuf;
@@ -84,9 +86,11 @@ pub struct NetworkSpec {
     pub vpc_cidr: String,
     /// 1 to 3.
     pub zones: u8,
+    /// NAT gateways of the `private` variant.
+    pub nat: NatLayout,
     /// Interface endpoints besides ec2, elasticloadbalancing, sts (S3 is always a gateway).
     pub extra_endpoints: Vec<String>,
-    /// An existing VPC: nothing of the network is made or removed then.
+    /// An existing VPC: nothing of the network is made or removed then, but the endpoints that it names.
     pub existing: Option<ExistingNetwork>,
     pub cluster_cidr: String,
     pub host_prefix: u8,
@@ -105,6 +109,16 @@ pub enum NetworkVariant {
     Proxy,
 }
 
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NatLayout {
+    /// One per zone: a zone that fails takes no other with it.
+    #[default]
+    Zone,
+    /// One for all: a third of the price.
+    One,
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExistingNetwork {
@@ -112,6 +126,9 @@ pub struct ExistingNetwork {
     pub private_subnets: Vec<String>,
     #[serde(default)]
     pub public_subnets: Vec<String>,
+    /// Endpoints (`s3`, `ec2` …) that may be made in it when they are not there.
+    #[serde(default)]
+    pub add_endpoints: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -122,18 +139,104 @@ pub struct BastionSpec {
     pub port: u16,
     /// Private key for the bastion; default: what the operator's ssh finds.
     pub identity_file: Option<PathBuf>,
-    /// The bastion's host key as in known_hosts, without the host: `ssh-ed25519 AAAA…`. For one that we make it is
-    /// read from the console output.
-    pub host_key: Option<String>,
-    pub user: String,
+    /// How its host key is known before the first connection.
+    pub host_key: HostKey,
+    /// Operating system of one that we make.
+    pub os: BastionOs,
+    /// Login of the image; default [`BastionOs::user`].
+    pub user: Option<String>,
     pub instance_type: String,
+    /// An image of one's own instead of the newest of `os`.
     pub ami: Option<String>,
-    /// Size of its disk in GiB; default from what is mirrored.
+    /// Size of its disk in GiB; default from what is mirrored ([`sizing`]).
     pub disk_gib: Option<u32>,
     /// Who may reach port 22; default this machine's address.
     pub operator_cidr: Option<String>,
+    /// A public address that outlives a stop of the machine.
+    pub elastic_ip: bool,
+    /// What else it serves to the VPC, besides a managed mirror and the proxy of the `proxy` variant.
+    pub services: Vec<BastionService>,
     /// Working directory on the bastion, relative to the home directory.
     pub workdir: String,
+}
+
+/// Where the host key comes from that is pinned before the first connection. In the file: the word, or the key itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub enum HostKey {
+    /// From the instance's console, where its first boot prints it.
+    #[default]
+    Console,
+    /// Made here, delivered in the user data, and replaced on the first login.
+    Delivered,
+    /// The operator says yes to the fingerprint that the machine shows.
+    Ask,
+    /// As in known_hosts, without the host: `ssh-ed25519 AAAA…`.
+    Known(String),
+}
+
+impl From<String> for HostKey {
+    fn from(text: String) -> Self {
+        match text.as_str() {
+            "console" => HostKey::Console,
+            "delivered" => HostKey::Delivered,
+            "ask" => HostKey::Ask,
+            _ => HostKey::Known(text),
+        }
+    }
+}
+
+impl From<HostKey> for String {
+    fn from(key: HostKey) -> Self {
+        match key {
+            HostKey::Console => "console".into(),
+            HostKey::Delivered => "delivered".into(),
+            HostKey::Ask => "ask".into(),
+            HostKey::Known(key) => key,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BastionOs {
+    /// Red Hat Enterprise Linux 9: podman, and what FIPS clusters need.
+    #[default]
+    Rhel9,
+    /// Amazon Linux 2023; its repositories have no podman.
+    Al2023,
+    /// Fedora CoreOS: podman in the image, configured by Ignition.
+    Fcos,
+    /// Red Hat Enterprise Linux CoreOS, by `ami` only.
+    Rhcos,
+}
+
+impl BastionOs {
+    pub fn is_coreos(self) -> bool {
+        matches!(self, BastionOs::Fcos | BastionOs::Rhcos)
+    }
+    /// The login of its images.
+    pub fn user(self) -> &'static str {
+        if self.is_coreos() { "core" } else { "ec2-user" }
+    }
+    /// As in the file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            BastionOs::Rhel9 => "rhel9",
+            BastionOs::Al2023 => "al2023",
+            BastionOs::Fcos => "fcos",
+            BastionOs::Rhcos => "rhcos",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BastionService {
+    /// Registries that fetch from quay.io (6001) and registry.redhat.io (6002) what they are asked for.
+    PullThrough,
+    /// squid with an account (3128).
+    Proxy,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -311,6 +414,7 @@ impl Default for NetworkSpec {
             variant: NetworkVariant::default(),
             vpc_cidr: "10.0.0.0/16".into(),
             zones: 1,
+            nat: NatLayout::default(),
             extra_endpoints: Vec::new(),
             existing: None,
             cluster_cidr: "10.128.0.0/14".into(),
@@ -326,12 +430,15 @@ impl Default for BastionSpec {
             host: None,
             port: 22,
             identity_file: None,
-            host_key: None,
-            user: "ec2-user".into(),
+            host_key: HostKey::default(),
+            os: BastionOs::default(),
+            user: None,
             instance_type: "m6i.large".into(),
             ami: None,
             disk_gib: None,
             operator_cidr: None,
+            elastic_ip: false,
+            services: Vec::new(),
             workdir: "bartizan".into(),
         }
     }
@@ -393,6 +500,15 @@ impl Spec {
     /// `host:port`, the registry's one identity.
     pub fn registry(&self) -> String {
         format!("{}:{}", self.mirror.host, self.mirror.port)
+    }
+    /// The login on a bastion that we make.
+    pub fn bastion_user(&self) -> &str {
+        self.bastion.user.as_deref().unwrap_or(self.bastion.os.user())
+    }
+    /// Does the bastion run this service?
+    pub fn serves(&self, service: BastionService) -> bool {
+        let needed = service == BastionService::Proxy && self.network.variant == NetworkVariant::Proxy;
+        needed || self.bastion.services.contains(&service)
     }
     /// Where the release comes from.
     pub fn pull_spec(&self) -> String {

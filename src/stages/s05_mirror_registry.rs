@@ -26,7 +26,7 @@ pub struct Service;
 
 /// Of the managed registry, in the plan, the record and the process list.
 pub(super) const NAME: &str = "bartizan-registry";
-const IMAGE: &str = "docker.io/library/registry:2";
+pub(super) const IMAGE: &str = "docker.io/library/registry:2";
 
 /// Absolute directory of the managed registry.
 pub(super) fn directory(cx: &Cx) -> Result<String, StepError> {
@@ -55,7 +55,7 @@ async fn text_of(host: &Arc<dyn Host>, path: &str) -> Result<Option<String>, Ste
 const HASH_COST: u32 = 5;
 
 /// The account's line: `user:$2b$…` (only bcrypt is understood by distribution/distribution).
-fn htpasswd(user: &str, password: &Secret) -> Result<Secret, StepError> {
+pub(super) fn htpasswd(user: &str, password: &Secret) -> Result<Secret, StepError> {
     let hash = bcrypt::hash(password.reveal(), HASH_COST)
         .map_err(|error| StepError::fatal(format!("hashing the mirror's password: {error}")))?;
     Ok(Secret::holding(format!("{user}:{hash}\n")))
@@ -160,13 +160,13 @@ impl Step<World> for Identity {
 
 /// How the registry runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Runtime {
+pub(super) enum Runtime {
     /// Absolute paths of the programs: a unit has no PATH of the operator's.
     Podman(String),
     Binary(String),
 }
 
-async fn runtime(cx: &Cx, bastion: &Arc<dyn Host>) -> Result<Runtime, StepError> {
+pub(super) async fn runtime(cx: &Cx, bastion: &Arc<dyn Host>) -> Result<Runtime, StepError> {
     let wanted = cx.world.spec.mirror.runtime;
     let look = |name: &'static str| Cmd::sh("command -v \"$1\"").arg(name);
     if wanted != MirrorRuntime::Binary {

@@ -220,7 +220,7 @@ async fn attend(cx: &Cx) -> Result<(), StepError> {
 }
 
 /// Waits until `enough` holds of the model or the job ends. A lost link is waited for.
-async fn watch(cx: &Cx, job: &Job, enough: impl Fn(&RunModel) -> bool) -> Result<(), StepError> {
+pub(super) async fn watch(cx: &Cx, job: &Job, enough: impl Fn(&RunModel) -> bool) -> Result<(), StepError> {
     let mut since_status = 3_u32;
     loop {
         match attend(cx).await {
@@ -291,7 +291,7 @@ async fn status(cx: &Cx, part: Part) -> Result<JobStatus, StepError> {
     job(cx, part)?.0.status().await.map_err(host_error)
 }
 
-fn phase_evidence(cx: &Cx, phase: &str) -> Option<Evidence> {
+pub(super) fn phase_evidence(cx: &Cx, phase: &str) -> Option<Evidence> {
     let seen = cx.model.installer.phases.iter().find(|seen| place(&seen.name) >= place(phase))?;
     Some(Evidence::new(".openshift_install.log", seen.message.clone()))
 }
@@ -339,7 +339,7 @@ impl Step<World> for Infrastructure {
 
 /// `create cluster`, when it can bring the cluster further: it runs, or it is done. `None` when it ended badly and the
 /// operator knows that.
-async fn creating(cx: &Cx) -> Result<Option<Job>, StepError> {
+pub(super) async fn creating(cx: &Cx) -> Result<Option<Job>, StepError> {
     let job = job(cx, Part::Create)?.0;
     match job.status().await.map_err(host_error)? {
         JobStatus::Running { .. } | JobStatus::Ended { status: 0 } => Ok(Some(job)),
@@ -352,7 +352,7 @@ async fn creating(cx: &Cx) -> Result<Option<Job>, StepError> {
 }
 
 /// What `create cluster` did not come to: waits until the bootstrap is complete, then takes its machine away.
-async fn complete_bootstrap(cx: &Cx) -> Result<(), StepError> {
+pub(super) async fn complete_bootstrap(cx: &Cx) -> Result<(), StepError> {
     for part in [Part::WaitBootstrap, Part::DestroyBootstrap] {
         if status(cx, part).await? == (JobStatus::Ended { status: 0 }) {
             continue;

@@ -35,6 +35,8 @@ pub enum Target {
     Finding(String),
     /// The line that proves a finding.
     Evidence(String),
+    /// What to do first about a finding.
+    Next(String),
     /// Finding, check.
     Check(String, String),
     /// The recovery of a finding.

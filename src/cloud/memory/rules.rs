@@ -21,7 +21,7 @@ pub(super) fn id_prefix(kind: Kind) -> &'static str {
         Kind::Bucket => "",
         Kind::LoadBalancer => "lb-",
         Kind::Volume => "vol-",
-        Kind::User => "",
+        Kind::User | Kind::Policy => "",
     }
 }
 
@@ -42,7 +42,7 @@ pub(super) fn not_found(call: &str, kind: Kind, id: &str) -> CloudError {
         Kind::Bucket => "NoSuchBucket",
         Kind::LoadBalancer => "LoadBalancerNotFound",
         Kind::Volume => "InvalidVolume.NotFound",
-        Kind::User => "NoSuchEntity",
+        Kind::User | Kind::Policy => "NoSuchEntity",
     };
     CloudError::new(call, code, id)
 }
@@ -59,7 +59,9 @@ fn standing(state: &State, kind: Kind) -> impl Iterator<Item = &Resource> {
 
 /// Everything that the new object refers to is there, and nothing like it that may exist once only.
 pub(super) fn may_create(state: &State, create: &Create, call: &str) -> Result<(), CloudError> {
-    let kinds = Kind::ALL.into_iter().filter(|kind| !matches!(kind, Kind::HostedZone | Kind::Bucket | Kind::User));
+    let kinds = Kind::ALL
+        .into_iter()
+        .filter(|kind| !matches!(kind, Kind::HostedZone | Kind::Bucket | Kind::User | Kind::Policy));
     for (name, value) in create.properties.iter().filter(|(name, _)| name.ends_with("Id") || name.ends_with("Ids")) {
         for id in value.split(',') {
             let kind = kinds.clone().find(|kind| id.starts_with(id_prefix(*kind)));
@@ -90,6 +92,12 @@ pub(super) fn may_create(state: &State, create: &Create, call: &str) -> Result<(
         Kind::KeyPair => standing(state, Kind::KeyPair)
             .find(same("KeyName"))
             .map_or(Ok(()), |other| Err(CloudError::new(call, "InvalidKeyPair.Duplicate", &other.id))),
+        Kind::User => standing(state, Kind::User)
+            .find(same("UserName"))
+            .map_or(Ok(()), |other| Err(CloudError::new(call, "EntityAlreadyExists", &other.id))),
+        Kind::Policy => standing(state, Kind::Policy)
+            .find(same("PolicyName"))
+            .map_or(Ok(()), |other| Err(CloudError::new(call, "EntityAlreadyExists", &other.id))),
         Kind::VpcEndpoint => endpoint(state, create, call),
         Kind::NatGateway => standing(state, Kind::NatGateway)
             .find(same("AllocationId"))
@@ -165,7 +173,8 @@ pub(super) fn may_modify(
 /// Nothing that stands refers to it, as far as EC2 minds.
 pub(super) fn may_delete(state: &State, target: &Resource, call: &str) -> Result<(), CloudError> {
     if target.kind == Kind::HostedZone
-        && let Some(record) = target.properties.keys().find(|name| name.starts_with("A ") || name.starts_with("Alias "))
+        && let Some(record) =
+            target.properties.keys().find(|name| ["A ", "Alias ", "CNAME "].iter().any(|kind| name.starts_with(kind)))
     {
         return Err(CloudError::new(call, "HostedZoneNotEmpty", format!("{} has {record}", target.id)));
     }
@@ -189,7 +198,11 @@ pub(super) fn may_delete(state: &State, target: &Resource, call: &str) -> Result
     if blockers.is_empty() {
         return Ok(());
     }
-    let code = if target.kind == Kind::ElasticIp { "InvalidIPAddress.InUse" } else { "DependencyViolation" };
+    let code = match target.kind {
+        Kind::ElasticIp => "InvalidIPAddress.InUse",
+        Kind::Policy => "DeleteConflict",
+        _ => "DependencyViolation",
+    };
     Err(CloudError::new(call, code, format!("{} is used by {}", target.id, blockers.join(", "))))
 }
 
@@ -200,6 +213,8 @@ fn blocks(user: Kind, used: Kind) -> bool {
         (Kind::RouteTable, Kind::NatGateway | Kind::InternetGateway) => false,
         (Kind::VpcEndpoint, Kind::RouteTable) => false,
         (Kind::HostedZone, _) => false,
+        // An address is given back as its machine ends.
+        (Kind::ElasticIp, Kind::Instance) => false,
         _ => true,
     }
 }

@@ -173,6 +173,9 @@ impl State {
         if create.kind == Kind::Instance {
             self.address(&mut resource, call)?;
         }
+        if create.kind == Kind::ElasticIp {
+            resource.properties.insert("PublicIpAddress".into(), self.public_address());
+        }
         let next = next.map(|(first, paces, then)| {
             first.clone_into(&mut resource.state);
             (self.in_paces(paces), then.to_owned())
@@ -207,11 +210,13 @@ impl State {
         properties.insert("PrivateIpAddress".into(), address.to_string());
         properties.insert("PrivateDnsName".into(), dns);
         if properties.get("AssociatePublicIpAddress").is_some_and(|wanted| wanted == "true") {
-            let public = self.settings.public_ip.clone();
-            let public = public.unwrap_or_else(|| format!("203.0.113.{}", 1 + self.made % 250));
-            properties.insert("PublicIpAddress".into(), public);
+            properties.insert("PublicIpAddress".into(), self.public_address());
         }
         Ok(())
+    }
+
+    fn public_address(&self) -> String {
+        self.settings.public_ip.clone().unwrap_or_else(|| format!("203.0.113.{}", 1 + self.made % 250))
     }
 
     pub(super) fn modify(
@@ -299,6 +304,11 @@ impl State {
         let prefix = match create.kind {
             Kind::Bucket => return create.properties.get("Bucket").cloned().unwrap_or_default(),
             Kind::User => return create.properties.get("UserName").cloned().unwrap_or_default(),
+            Kind::Policy => {
+                let part = |name: &str| create.properties.get(name).map_or("", String::as_str);
+                let account = &self.settings.account;
+                return format!("arn:aws:iam::{account}:policy{}{}", part("Path"), part("PolicyName"));
+            }
             Kind::HostedZone => return format!("Z0{digits:016X}"),
             kind => rules::id_prefix(kind),
         };

@@ -59,6 +59,12 @@ pub struct Assets {
     pub subnet: String,
     pub nodes: Vec<NodePlan>,
     pub kubeconfig: String,
+    /// Secrets of the manifests, `namespace/name`, when the cluster makes none itself.
+    #[serde(default)]
+    pub secrets: Option<Vec<String>>,
+    /// The DNS manifest has no zones: the ingress operator leaves the records to others.
+    #[serde(default)]
+    pub no_zones: bool,
 }
 
 /// A machine of the cluster.

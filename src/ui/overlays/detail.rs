@@ -87,7 +87,7 @@ pub fn text(model: &RunModel, screen: &Screen, target: &Target) -> Vec<String> {
             None => Vec::new(),
         },
         Target::ClusterVersion | Target::Operator(_) | Target::Node(_) | Target::Csr(_) => cluster(model, target),
-        Target::Finding(id) | Target::Evidence(id) | Target::Check(id, _) | Target::Recovery(id) => {
+        Target::Finding(id) | Target::Evidence(id) | Target::Next(id) | Target::Check(id, _) | Target::Recovery(id) => {
             finding(model, screen, id)
         }
         Target::Resource(object) => resource(model, object),
@@ -300,6 +300,10 @@ fn finding(model: &RunModel, screen: &Screen, id: &str) -> Vec<String> {
     let number = finding.line_number.map_or(String::new(), |number| format!(" line {number}"));
     out.push(format!("  {}{number}, {} at {}", finding.source, finding.unit, time(finding.at)));
     out.push(format!("  {}", finding.line));
+    if let Some(next) = &finding.next {
+        out.push("Next:".into());
+        out.push(format!("  {next}"));
+    }
     if !finding.captures.is_empty() {
         out.push("What the line names:".into());
         out.extend(finding.captures.iter().map(|(key, value)| format!("  {key} = {value}")));

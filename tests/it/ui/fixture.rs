@@ -450,6 +450,7 @@ pub fn install_failed() -> Builder {
             id: "REG-CA/registry".into(),
             signature: "REG-CA".into(),
             title: "mirror certificate is not trusted by the node".into(),
+            next: None,
             severity: Level::Error,
             captures: BTreeMap::from([("registry".into(), "registry.edge-lab.example.com:5000".into())]),
             source: "journal:bootstrap".into(),
