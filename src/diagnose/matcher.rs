@@ -181,6 +181,7 @@ impl Matcher {
             | SyncEvent::Moved { .. }
             | SyncEvent::Planned { .. }
             | SyncEvent::Progress { .. }
+            | SyncEvent::Retry { .. }
             | SyncEvent::Proven { .. } => {}
         }
         told
