@@ -18,7 +18,7 @@ use super::world::{Cx, World, action, fact, host_error};
 /// The record that an ingress operator without a way to Route 53 cannot write.
 pub struct Apps;
 
-const LOOK: Duration = Duration::from_secs(3);
+const LOOK: Duration = Duration::from_secs(2);
 const SERVICE: [&str; 7] = ["get", "service", "router-default", "--namespace", "openshift-ingress", "--output", "json"];
 
 /// The name of the load balancer that a service got.
