@@ -136,6 +136,8 @@ pub struct ImageRecord {
     pub rate: Rate,
     pub attempt: u32,
     pub changed: Option<Timestamp>,
+    /// The program that copies it, when it is not our own: then only whole images are told of.
+    pub engine: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]

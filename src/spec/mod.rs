@@ -7,6 +7,7 @@ pub mod install_check;
 pub mod install_config;
 pub mod keys;
 pub mod load;
+pub mod operators;
 pub mod problem;
 pub mod secret;
 pub mod secrets;
@@ -208,8 +209,26 @@ pub struct MirrorSpec {
     /// Where a managed registry keeps its data on the bastion, relative to the home directory unless absolute.
     #[serde(default = "default_mirror_storage")]
     pub storage: String,
+    /// What a managed registry is.
+    #[serde(default)]
+    pub registry: RegistrySoftware,
+    /// Image of a managed distribution registry, 2 or 3.
+    #[serde(default = "default_registry_image")]
+    pub image: String,
+    /// Two more registries beside a managed one that fetch what they are asked for: quay.io on port 6001,
+    /// registry.redhat.io on port 6002.
+    #[serde(default)]
+    pub pull_through: bool,
+    /// Who copies the release. Operator catalogs are always oc-mirror's.
     #[serde(default)]
     pub engine: MirrorEngine,
+    /// The way of oc-mirror.
+    #[serde(default)]
+    pub workflow: Workflow,
+    /// Absolute path of the directory on the bastion with oc-mirror's archives; default `sync/archive` in the work
+    /// directory.
+    #[serde(default)]
+    pub archive: Option<String>,
     /// Blobs in flight.
     #[serde(default = "default_jobs")]
     pub jobs: u8,
@@ -219,6 +238,9 @@ pub struct MirrorSpec {
     /// More pull specs to mirror.
     #[serde(default)]
     pub additional_images: Vec<String>,
+    /// Operator catalogs, each as [`operators::Catalog`] reads it.
+    #[serde(default)]
+    pub operators: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -242,11 +264,36 @@ pub enum MirrorRuntime {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MirrorEngine {
-    /// bartizan's own copier, as a job on the bastion.
+    /// Our own copier, as a job on the bastion.
     #[default]
-    Builtin,
+    Bartizan,
     /// `oc-mirror --v2`.
     OcMirror,
+    /// `oc adm release mirror`.
+    OcAdm,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RegistrySoftware {
+    /// distribution/distribution, 2 or 3.
+    #[default]
+    Distribution,
+    /// Red Hat's mirror registry: Quay, by its own installer.
+    Quay,
+}
+
+/// How oc-mirror brings images to the mirror.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Workflow {
+    /// Registry to registry.
+    #[default]
+    Direct,
+    /// Into archives, then from them.
+    ViaDisk,
+    /// From archives that were brought to the bastion: it needs no internet.
+    FromDisk,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -294,6 +341,9 @@ fn default_mirror_user() -> String {
 }
 fn default_mirror_storage() -> String {
     "bartizan/registry".into()
+}
+fn default_registry_image() -> String {
+    "docker.io/library/registry:2".into()
 }
 fn default_jobs() -> u8 {
     6
@@ -351,6 +401,30 @@ impl Default for InstallSpec {
             publish: Publish::default(),
             fips: false,
         }
+    }
+}
+
+impl MirrorSpec {
+    /// oc-mirror has something to do.
+    pub fn needs_oc_mirror(&self) -> bool {
+        self.engine == MirrorEngine::OcMirror || !self.operators.is_empty()
+    }
+
+    /// Another program than our own copier brings images.
+    pub fn is_driven(&self) -> bool {
+        self.engine != MirrorEngine::Bartizan || !self.operators.is_empty()
+    }
+
+    /// The part of the repositories before oc-mirror's own names for them; `None` when they are others.
+    pub fn oc_mirror_namespace(&self) -> Option<&str> {
+        let namespace = |repository: &'_ str, name: &str| {
+            let rest = repository.strip_suffix(name)?;
+            (rest.is_empty() || rest.ends_with('/')).then_some(rest.len())
+        };
+        let at = namespace(&self.release_repository, "openshift/release-images")?;
+        let same = namespace(&self.component_repository, "openshift/release")? == at
+            && self.release_repository.get(..at) == self.component_repository.get(..at);
+        self.release_repository.get(..at).filter(|_| same).map(|text| text.trim_end_matches('/'))
     }
 }
 

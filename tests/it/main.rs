@@ -5,6 +5,7 @@
 mod architecture;
 mod cloud;
 mod diagnose;
+mod driven;
 mod engine;
 mod host;
 mod journal;

@@ -14,7 +14,7 @@ use crate::registry::error::{Class, Malformed, RegistryError, Side};
 use crate::registry::mapping;
 use crate::registry::outputs::{self, DigestSource, digest_sources, idms, image_digest_sources};
 use crate::registry::plan::{Target, Wanted, plan, wanted};
-use crate::registry::prove::{claims, prove, signature_claims};
+use crate::registry::prove::{Claim, claims, prove, required_signatures, signature_claims};
 use crate::registry::release::{PullSpec, Release, is_repository, resolve};
 
 #[derive(Debug, thiserror::Error)]
@@ -142,7 +142,8 @@ pub(super) async fn work(
             return Ok(());
         }
     }
-    finish(request, (&source, &mirror), &all, &images, say, tally).await
+    let required = required_signatures(&release.version, &images);
+    finish(request, (&source, &mirror), &all, &images, required, say, tally).await
 }
 
 /// Ask the mirror for what it should have now.
@@ -151,6 +152,7 @@ async fn finish(
     (source, mirror): (&Client, &Client),
     all: &[Wanted],
     images: &[Wanted],
+    required: Vec<Claim>,
     say: &mpsc::Sender<Message>,
     tally: &mut Tally,
 ) -> Result<(), AgentError> {
@@ -175,6 +177,8 @@ async fn finish(
             say_to(say, Message::Warning { text }).await;
         }
     }
+    let known: Vec<_> = asked.iter().map(|claim| (claim.repo.clone(), claim.reference.clone())).collect();
+    asked.extend(required.into_iter().filter(|claim| !known.contains(&(claim.repo.clone(), claim.reference.clone()))));
     let proof = prove(mirror, &asked).await?;
     if !mended {
         say_to(say, Message::Sync(proof.event())).await;
