@@ -1,5 +1,6 @@
 //! Arguments, exit codes, choosing a front end.
 
+mod cloud;
 mod demo;
 mod look;
 mod mirror;
@@ -98,6 +99,9 @@ enum Verb {
         file: PathBuf,
         #[arg(long)]
         json: bool,
+        /// Print instead the IAM policies that the account needs, one JSON document after the other.
+        #[arg(long, conflicts_with = "json")]
+        permissions: bool,
     },
     /// Install: run the stages, or go on with a run.
     Run(session::RunArgs),
@@ -210,7 +214,8 @@ async fn dispatch(args: Args) -> Result<u8, Failure> {
     let state = args.state.as_deref();
     match args.verb {
         Verb::Init { file } => look::init(&file),
-        Verb::Plan { file, json } => look::plan(&file, json),
+        Verb::Plan { file, permissions: true, .. } => look::permissions(&file),
+        Verb::Plan { file, json, .. } => look::plan(&file, json),
         Verb::Run(run) => session::run(state, run).await,
         #[cfg(feature = "lab")]
         Verb::Cleanup { run, confirm, front, cloud } => session::cleanup(state, &run, &confirm, front, cloud).await,

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::model::event::*;
 use crate::model::progress::{Eta, percent};
-use crate::model::text::strip_control;
+use crate::model::text::{dollars, strip_control};
 use crate::model::{RunModel, reduce};
 use crate::record::Follower;
 
@@ -118,8 +118,18 @@ impl Lines {
             Data::Observed(Observed::Csr { name, requester, state, .. }) => {
                 format!("csr {name} of {requester} {}", format!("{state:?}").to_lowercase())
             }
+            Data::Observed(Observed::Resource { resource, id, state, standing, waits_for, .. }) => {
+                let Object { kind, name } = resource;
+                match (waits_for, standing) {
+                    (Some(blocker), _) => format!("{kind} {name} ({id}) waits: {blocker}"),
+                    (None, Standing::Leaving) => format!("{kind} {name} ({id}) goes: {state}"),
+                    (None, _) => format!("{kind} {name} ({id}) is {state}{}", costs(model)),
+                }
+            }
             Data::FindingOpened { finding } => {
-                format!("FINDING {}: {} | {}: {}", finding.signature, finding.title, finding.source, finding.line)
+                let next = finding.next.as_ref().map_or(String::new(), |next| format!("\nNEXT {next}"));
+                let Finding { signature, title, source, line, .. } = finding;
+                format!("FINDING {signature}: {title} | {source}: {}{next}", line.replace('\n', " "))
             }
             Data::CheckResult { check, state, evidence, .. } if *state != CheckState::Running => {
                 format!("check {check} {}: {evidence}", format!("{state:?}").to_lowercase())
@@ -159,6 +169,12 @@ impl Lines {
         }
         due
     }
+}
+
+/// What everything that stands costs, once it does.
+fn costs(model: &RunModel) -> String {
+    let cost = model.now.map(|now| model.cost(now)).unwrap_or_default();
+    if cost.hourly == 0 { String::new() } else { format!("; all together about {} per hour", dollars(cost.hourly)) }
 }
 
 /// Where the sync stands, in one line.

@@ -15,6 +15,7 @@ use crate::model::event::{Action, Data, Event};
 use crate::model::{RunModel, reduce};
 use crate::record::{Recorded, SegmentReader, Store, bundle, read_events};
 use crate::registry::{Net, agent};
+use crate::spec::HostKey;
 use crate::spec::secrets::Secrets;
 use crate::stages::{self, World};
 use crate::ui;
@@ -45,6 +46,8 @@ pub fn plan(file: &Path, as_json: bool) -> Result<u8, Failure> {
     let makes = spec.bastion.host.is_none();
     let world = World {
         mirror_password: crate::spec::Secret::new("planned-password"),
+        proxy_password: None,
+        host_key: None,
         secrets,
         run_dir: scratch.path().to_owned(),
         cloud: makes.then(|| std::sync::Arc::new(cloud) as std::sync::Arc<dyn crate::cloud::Cloud>),
@@ -54,6 +57,8 @@ pub fn plan(file: &Path, as_json: bool) -> Result<u8, Failure> {
         live: tokio::sync::Mutex::new(None),
         spec,
     };
+    let planned = crate::cloud::blueprint::planned(&world.spec);
+    let counts = crate::cloud::blueprint::counts(&planned);
     let steps = stages::steps();
     let previews: BTreeMap<_, Vec<Action>> =
         steps.iter().map(|(id, step)| (id.clone(), step.preview(&world))).collect();
@@ -70,7 +75,9 @@ pub fn plan(file: &Path, as_json: bool) -> Result<u8, Failure> {
                 json!({ "id": stage.id, "goal": stage.goal, "exit": stage.exit, "steps": steps })
             })
             .collect();
-        let text = serde_json::to_string_pretty(&json!({ "stages": stages })).map_err(Failure::other)?;
+        let made: serde_json::Map<_, _> =
+            counts.iter().map(|(kind, count)| (kind.as_str().to_owned(), json!(count))).collect();
+        let text = serde_json::to_string_pretty(&json!({ "makes": made, "stages": stages })).map_err(Failure::other)?;
         println!("{text}");
         return Ok(exit::DONE);
     }
@@ -83,6 +90,25 @@ pub fn plan(file: &Path, as_json: bool) -> Result<u8, Failure> {
             }
         }
     }
+    let counted: Vec<String> = counts.iter().map(|(kind, count)| format!("{count} {}", kind.as_str())).collect();
+    println!("makes before the cluster: {}", if counted.is_empty() { "nothing".into() } else { counted.join(", ") });
+    Ok(exit::DONE)
+}
+
+/// What to hand to whoever gives permissions: the documents to standard output, what to do with them to standard error.
+pub fn permissions(file: &Path) -> Result<u8, Failure> {
+    let (spec, _) = load(file)?;
+    let policies = crate::cloud::permissions::policies(&spec);
+    for (_, policy) in &policies {
+        println!("{}", serde_json::to_string_pretty(policy).map_err(Failure::other)?);
+    }
+    let names: Vec<&str> = policies.iter().map(|(name, _)| name.as_str()).collect();
+    eprintln!(
+        "{} policies ({}): make each of them a customer-managed policy, and attach all to the user or role that runs \
+         bartizan",
+        names.len(),
+        names.join(", ")
+    );
     Ok(exit::DONE)
 }
 
@@ -193,6 +219,7 @@ pub fn diagnose(path: &Path, as_json: bool) -> Result<u8, Failure> {
         } else {
             println!("{} {}", finding.signature, finding.title);
             println!("  {}:{}: {}", located.file, located.line, finding.line);
+            finding.next.iter().for_each(|next| println!("  next: {next}"));
         }
     }
     if !as_json {
@@ -311,12 +338,15 @@ pub(super) async fn cancel_on_signals(cancel: CancellationToken) {
 
 /// A bastion of the operator's own needs its host key in the spec: show what it says of itself, to be compared.
 async fn host_key_is_known(spec: &crate::spec::Spec) -> Result<bool, Failure> {
-    let Some(host) = spec.bastion.host.as_deref().filter(|_| spec.bastion.host_key.is_none()) else { return Ok(true) };
+    let Some(host) = spec.bastion.host.as_deref().filter(|_| !matches!(spec.bastion.host_key, HostKey::Known(_)))
+    else {
+        return Ok(true);
+    };
     let address = host.split_once('@').map_or(host, |(_, address)| address);
     println!("LACK bastion.host_key: {address} has to be known before the first connection");
     let scratch = tempfile::tempdir().map_err(|error| Failure::other(format!("making a directory: {error}")))?;
     let pool = crate::host::ssh::SshPool::new(scratch.path()).map_err(Failure::other)?;
-    let mut target = crate::host::ssh::SshTarget::new("bastion", address, &spec.bastion.user);
+    let mut target = crate::host::ssh::SshTarget::new("bastion", address, spec.bastion_user());
     target.port = spec.bastion.port;
     match pool.learn_host_key(&target).await {
         Ok(keys) => {

@@ -11,18 +11,19 @@ use crate::diagnose::checklist::Checklist;
 use crate::diagnose::{Catalogue, Checklists};
 use crate::engine::{Command, Ending, Options, Runner};
 use crate::headless::{self, Format};
-use crate::host::ssh::SshPool;
+use crate::host::ssh::{SshPool, new_key_pair};
 use crate::model::event::{ClusterName, Data, FORMAT, LogLine, RunOutcome};
+use crate::model::fact;
 use crate::model::plan::StageId;
 use crate::record::{Hub, Recorded, Recorder, SegmentReader, Store, read_events};
 use crate::registry::Net;
 use crate::spec::secrets::{Secrets, generate_password};
-use crate::spec::{Secret, Spec};
+use crate::spec::{BastionService, HostKey, Secret, Spec};
 use crate::stages::{self, Repair, World};
 use crate::telemetry;
 use crate::ui;
 
-use super::{Failure, Front, exit};
+use super::{Failure, Front, cloud, exit};
 
 #[derive(Debug, clap::Args)]
 pub struct RunArgs {
@@ -41,6 +42,9 @@ pub struct RunArgs {
     /// Apply recoveries that need no person.
     #[arg(long)]
     pub recover: bool,
+    /// Say yes to the host key of the bastion that has this fingerprint (SHA256:…); for bastion.host_key = "ask".
+    #[arg(long, value_name = "FINGERPRINT", value_parser = fingerprint)]
+    pub accept_host_key: Option<String>,
     #[command(flatten)]
     pub front: Front,
     /// Use the cloud kept in this file (a lab's).
@@ -51,6 +55,15 @@ pub struct RunArgs {
     #[cfg(feature = "lab")]
     #[arg(long, default_value_t = 1.0, requires = "cloud")]
     pub pace: f64,
+}
+
+/// As `ssh-keygen -l` shows it.
+fn fingerprint(text: &str) -> Result<String, String> {
+    let parsed: Result<ssh_key::Fingerprint, _> = text.parse();
+    match parsed {
+        Ok(print) if print.is_sha256() => Ok(text.to_owned()),
+        _ => Err("give it as ssh-keygen -l shows it, SHA256: and 43 characters".into()),
+    }
 }
 
 /// The last stage that a plain `run` does: nothing is destroyed by going on to the end.
@@ -66,16 +79,18 @@ pub async fn run(state: Option<&Path>, args: RunArgs) -> Result<u8, Failure> {
     let pace = args.pace;
     #[cfg(not(feature = "lab"))]
     let pace = 1.0;
+    let cloud = cloud::open(cloud_file.as_deref(), &spec.0).await?;
     let session = Session {
         state,
         spec,
-        cloud: open_cloud(cloud_file.as_deref())?,
+        cloud,
         pace,
         own_world: false,
         resume: args.resume,
         from: args.from,
         until: Some(args.until.unwrap_or_else(|| LAST.to_owned())),
         recover: args.recover,
+        accept_host_key: args.accept_host_key,
         front: args.front,
     };
     session.drive().await
@@ -96,16 +111,18 @@ pub async fn cleanup(
             spec.0.cluster.name
         )));
     }
+    let cloud = cloud::open(cloud.as_deref(), &spec.0).await?;
     let session = Session {
         state,
         spec,
-        cloud: open_cloud(cloud.as_deref())?,
+        cloud,
         pace: 1.0,
         own_world: false,
         resume: Some(dir.to_string_lossy().into_owned()),
         from: Some("10-cleanup".into()),
         until: None,
         recover: false,
+        accept_host_key: None,
         front,
     };
     session.drive().await
@@ -116,23 +133,6 @@ pub(super) fn load(file: &Path) -> Result<(Spec, String), Failure> {
     let spec = crate::spec::load(file).map_err(|errors| Failure::usage(errors.to_string()))?;
     let text = std::fs::read_to_string(file).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?;
     Ok((spec, text))
-}
-
-fn open_cloud(file: Option<&Path>) -> Result<Option<Arc<dyn Cloud>>, Failure> {
-    match file {
-        None => Ok(None),
-        Some(file) => {
-            let cloud = crate::cloud::memory::MemoryCloud::open(file).map_err(Failure::usage_of(file))?;
-            Ok(Some(Arc::new(cloud)))
-        }
-    }
-}
-
-impl Failure {
-    fn usage_of<E: std::fmt::Display>(file: &Path) -> impl FnOnce(E) -> Self {
-        let file = file.display().to_string();
-        move |error| Self::usage(format!("{file}: {error}"))
-    }
 }
 
 pub(super) struct Session<'a> {
@@ -147,6 +147,8 @@ pub(super) struct Session<'a> {
     pub from: Option<String>,
     pub until: Option<String>,
     pub recover: bool,
+    /// Fingerprint that the operator says yes to.
+    pub accept_host_key: Option<String>,
     pub front: Front,
 }
 
@@ -167,12 +169,6 @@ pub(super) fn operator() -> String {
 impl Session<'_> {
     pub async fn drive(self) -> Result<u8, Failure> {
         let (spec, text) = &self.spec;
-        if self.cloud.is_none() && spec.bastion.host.is_none() {
-            return Err(Failure::usage(
-                "this build makes no bastion in AWS yet: give [bastion] host = \"user@host\" of one that is there, or try \
-                 `bartizan demo`",
-            ));
-        }
         let plan = stages::plan().map_err(Failure::other)?;
         let stage = |wanted: &Option<String>| -> Result<Option<StageId>, Failure> {
             let Some(wanted) = wanted else { return Ok(None) };
@@ -191,6 +187,14 @@ impl Session<'_> {
         let mirror_password = match &secrets.mirror_password {
             Some(password) => password.clone(),
             None => kept_password(&store, &run)?,
+        };
+        let proxy_password = match spec.serves(BastionService::Proxy) {
+            true => Some(kept_password(&store, &format!("{run}-proxy"))?),
+            false => None,
+        };
+        let host_key = match &spec.bastion.host_key {
+            HostKey::Delivered => Some(kept_host_key(&store, &run)?),
+            _ => None,
         };
         telemetry::start(&dir).map_err(|error| Failure::other(format!("starting the log: {error}")))?;
         let verb = if resumed { "going on with" } else { "beginning" };
@@ -229,6 +233,12 @@ impl Session<'_> {
             sink.commit(Data::RunOpened { format: FORMAT, run, bartizan, cluster, spec_digest, plan, operator }).await;
         }
 
+        if let Some(print) = &self.accept_host_key {
+            let (command, args) = ("accept-host-key".to_owned(), vec![print.clone()]);
+            sink.commit(Data::Decision { command, args, operator: operator.clone(), reason: None }).await;
+            sink.commit(Data::Fact { key: fact::HOST_KEY_ACCEPTED.into(), value: print.clone() }).await;
+        }
+
         let (tap, tapped) = mpsc::channel(4096);
         let (model, follower) = hub.follow().await;
         let catalogue = Catalogue::builtin().map_err(Failure::other)?.at_pace(self.pace);
@@ -237,6 +247,8 @@ impl Session<'_> {
             spec: spec.clone(),
             secrets,
             mirror_password,
+            proxy_password,
+            host_key,
             run_dir: dir.clone(),
             cloud: self.cloud.clone(),
             ssh: SshPool::new(&dir.join("ssh")).map_err(Failure::other)?,
@@ -323,6 +335,12 @@ impl Session<'_> {
             }
         }
     }
+}
+
+/// The host key that is delivered to a run's bastion: the same one until the bastion has its own.
+fn kept_host_key(store: &Store, run: &str) -> Result<Secret, Failure> {
+    let make = || new_key_pair("").map(|(private, _)| private).map_err(std::io::Error::other);
+    store.secret(&format!("{run}-host-key"), make).map_err(Failure::other)
 }
 
 /// The password that was made up for a run's mirror: outside the run's folder, because that is what people hand on.

@@ -2,12 +2,15 @@
 //! answer on port 22.
 
 pub use super::blueprint::BastionInputs;
-use super::blueprint::{self, Made, bastion_name, public_subnet_name, vpc_name};
+use super::blueprint::{self, Made, bastion_address_name, bastion_name, image_query};
 use super::ledger::{Ledger, LedgerError};
 use super::survey::Survey;
+use super::userdata::{self, FirstBoot, HostKeyPair};
 use super::vpc::Network;
+use super::{Image, ImageQuery};
 use crate::model::event::Action;
 use crate::spec::Spec;
+use crate::spec::validate::is_graviton;
 
 /// A bastion that runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +36,20 @@ impl BastionInputs {
             vpc_cidr: network.vpc_cidr.clone(),
             subnet: subnet.clone(),
             public: public.is_some(),
+            image: None,
+            user_data: None,
         })
+    }
+
+    /// What the machine is told at its first boot.
+    ///
+    /// # Errors
+    /// When EC2 would not take it.
+    pub fn tell(mut self, spec: &Spec, host_key: Option<&HostKeyPair>) -> Result<Self, LedgerError> {
+        let boot = FirstBoot { user: spec.bastion_user(), authorized_key: &self.public_key, host_key };
+        let text = userdata::render(spec.bastion.os, &boot).map_err(|error| LedgerError::Unfit(error.to_string()))?;
+        self.user_data = Some(text);
+        Ok(self)
     }
 }
 
@@ -42,28 +58,44 @@ pub fn preview(spec: &Spec) -> Vec<Action> {
     if spec.bastion.host.is_some() {
         return Vec::new();
     }
-    let zone = blueprint::assumed_zones(spec).into_iter().next().unwrap_or_default();
-    let existing = spec.network.existing.as_ref();
-    let inputs = BastionInputs {
-        operator_cidr: spec.bastion.operator_cidr.clone().unwrap_or_else(|| "<this machine>/32".into()),
-        public_key: format!("<{}>", spec.credentials.ssh_public_key.display()),
-        vpc: existing.map_or_else(|| format!("<{}>", vpc_name(spec)), |existing| existing.vpc_id.clone()),
-        vpc_cidr: spec.network.vpc_cidr.clone(),
-        subnet: existing.map_or_else(
-            || format!("<{}>", public_subnet_name(spec, &zone)),
-            |existing| {
-                existing.public_subnets.iter().chain(&existing.private_subnets).next().cloned().unwrap_or_default()
-            },
-        ),
-        public: existing.is_none_or(|existing| !existing.public_subnets.is_empty()),
-    };
-    blueprint::preview(&blueprint::bastion(spec, &inputs))
+    let looks = std::iter::once(Action::Api { call: format!("ec2:DescribeImages {}", asked(&image_query(spec))) });
+    looks.chain(blueprint::preview(&blueprint::bastion(spec, &BastionInputs::assumed(spec)))).collect()
+}
+
+fn asked(query: &ImageQuery) -> String {
+    match query {
+        ImageQuery::Id(id) => id.clone(),
+        ImageQuery::Newest { owner, name, .. } => format!("Owner={owner} Name={name}"),
+    }
+}
+
+/// The image that the spec asks for.
+///
+/// # Errors
+/// When there is none, or when the machine could not run it.
+pub async fn image(ledger: &Ledger, spec: &Spec) -> Result<Image, LedgerError> {
+    let query = image_query(spec);
+    let call = format!("ec2:DescribeImages {}", asked(&query));
+    let image = ledger.quietly(&call, || ledger.cloud.image(&query)).await?;
+    let wanted = if is_graviton(&spec.bastion.instance_type) { "arm64" } else { "x86_64" };
+    if image.architecture != wanted {
+        let (id, has, machine) = (&image.id, &image.architecture, &spec.bastion.instance_type);
+        return Err(LedgerError::Unfit(format!("{id} is for {has}, and bastion.instance_type {machine} is {wanted}")));
+    }
+    Ok(image)
 }
 
 /// Make what is missing of the bastion and wait until it runs. That it answers on port 22 is not known yet.
 pub async fn ensure_bastion(ledger: &Ledger, spec: &Spec, inputs: &BastionInputs) -> Result<Bastion, LedgerError> {
+    let mut inputs = inputs.clone();
+    if inputs.image.is_none() {
+        inputs.image = Some(image(ledger, spec).await?);
+    }
+    if inputs.user_data.is_none() {
+        inputs = inputs.tell(spec, None)?;
+    }
     let mut made = Made::new();
-    ledger.apply(&blueprint::bastion(spec, inputs), &mut made).await?;
+    ledger.apply(&blueprint::bastion(spec, &inputs), &mut made).await?;
     let name = bastion_name(spec);
     bastion_of(spec, &made).ok_or_else(|| LedgerError::Unfit(format!("{name} is not there")))
 }
@@ -82,10 +114,11 @@ pub async fn survey_bastion(
 fn bastion_of(spec: &Spec, made: &Made) -> Option<Bastion> {
     let name = bastion_name(spec);
     let instance = made.get(&name)?;
+    let elastic = made.get(&bastion_address_name(spec)).and_then(|address| address.property("PublicIpAddress"));
     Some(Bastion {
         instance: instance.id.clone(),
         private_ip: instance.property("PrivateIpAddress").unwrap_or_default().to_owned(),
-        public_ip: instance.property("PublicIpAddress").map(str::to_owned),
+        public_ip: elastic.or(instance.property("PublicIpAddress")).map(str::to_owned),
         hosted_zone: made.get(&format!("{name}-zone")).map(|zone| zone.id.clone()),
     })
 }

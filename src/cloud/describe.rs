@@ -22,6 +22,8 @@ pub fn create_name(kind: Kind) -> &'static str {
         Kind::Bucket => "s3:CreateBucket",
         Kind::LoadBalancer => "elasticloadbalancing:CreateLoadBalancer",
         Kind::Volume => "ec2:CreateVolume",
+        Kind::User => "iam:CreateUser",
+        Kind::Policy => "iam:CreatePolicy",
     }
 }
 
@@ -42,6 +44,8 @@ pub fn get_name(kind: Kind) -> &'static str {
         Kind::Bucket => "s3:HeadBucket",
         Kind::LoadBalancer => "elasticloadbalancing:DescribeLoadBalancers",
         Kind::Volume => "ec2:DescribeVolumes",
+        Kind::User => "iam:GetUser",
+        Kind::Policy => "iam:GetPolicy",
     }
 }
 
@@ -63,6 +67,8 @@ pub fn delete_name(kind: Kind) -> &'static str {
         Kind::Bucket => "s3:DeleteBucket",
         Kind::LoadBalancer => "elasticloadbalancing:DeleteLoadBalancer",
         Kind::Volume => "ec2:DeleteVolume",
+        Kind::User => "iam:DeleteUser",
+        Kind::Policy => "iam:DeletePolicy",
     }
 }
 
@@ -82,7 +88,11 @@ pub fn modify_name(kind: Kind, property: &str, taken: bool) -> &'static str {
         (Kind::Volume, _) => "ec2:ModifyVolume",
         (Kind::ElasticIp, false) => "ec2:AssociateAddress",
         (Kind::ElasticIp, true) => "ec2:DisassociateAddress",
-        (Kind::Bucket, _) => "s3:PutBucketPolicy",
+        (Kind::Bucket, false) => "s3:PutObject",
+        (Kind::Bucket, true) => "s3:DeleteObject",
+        (Kind::User, false) => "iam:AttachUserPolicy",
+        (Kind::User, true) => "iam:DetachUserPolicy",
+        (Kind::Policy, _) => "iam:CreatePolicyVersion",
         (Kind::LoadBalancer, _) => "elasticloadbalancing:ModifyLoadBalancerAttributes",
         (Kind::Instance, _) if property == "State" => "ec2:StopInstances",
         (Kind::Instance | Kind::NatGateway | Kind::KeyPair | Kind::RouteTableAssociation, _) => {
@@ -95,6 +105,11 @@ pub fn modify_name(kind: Kind, property: &str, taken: bool) -> &'static str {
 pub fn create(create: &Create) -> String {
     let mut call = create_name(create.kind).to_owned();
     for (name, value) in &create.properties {
+        // It may hold what the operator chose to deliver, and nobody reads it here.
+        if name == "UserData" {
+            call.push_str(&format!(" UserData=<{} bytes>", value.len()));
+            continue;
+        }
         call.push_str(&format!(" {name}={}", word(value)));
     }
     if let Some(name) = create.tags.get("Name") {

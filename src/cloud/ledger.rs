@@ -1,20 +1,28 @@
 //! Making and taking away one thing at a time, so that `kill -9` at any moment leaves nothing unknown: the intent is on
 //! disk before the call, the id after it, and whatever a dead process left is found by its tags and adopted.
 
+mod removal;
+mod search;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use backon::{ExponentialBuilder, Retryable};
+use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::blueprint::{Item, Made, answer, fill};
-use super::{Cloud, CloudError, Create, Kind, Resource, Tags, describe};
-use crate::model::event::{Action, Data, Level, Object, Observed, Unit};
+use super::blueprint::{Item, Made, answer, fill, references};
+pub use super::retry::Patience;
+use super::retry::{Caller, Repeat};
+use super::{Class, Cloud, CloudError, Create, Kind, Resource, Tags, cost, describe};
+use crate::model::event::{Action, Data, Level, Object, Observed, Standing, Unit};
 use crate::model::plan::StepId;
 use crate::model::run::{ObjectRecord, RunModel};
 use crate::record::Sink;
 use crate::spec::Spec;
+pub(super) use removal::Until;
+pub(super) use search::Look;
+use search::can_double;
 
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
@@ -40,50 +48,28 @@ impl LedgerError {
     /// Another attempt may go better.
     pub fn is_transient(&self) -> bool {
         match self {
-            LedgerError::Cloud { source, .. } => !matches!(source, CloudError::Denied { .. }),
+            LedgerError::Cloud { source, .. } => source.is_transient(),
             LedgerError::Slow { .. } | LedgerError::Blocked { .. } | LedgerError::Failed { .. } => true,
             LedgerError::Ambiguous { .. } | LedgerError::Unfit(_) | LedgerError::Cancelled => false,
         }
     }
-}
 
-/// How long to wait for the cloud.
-#[derive(Debug, Clone, Copy)]
-pub struct Patience {
-    /// Between two looks, at first; it grows to `slowest`.
-    pub first: Duration,
-    pub slowest: Duration,
-    /// Until a new object is seen by others (EC2 is eventually consistent).
-    pub appear: Duration,
-    pub ready: Duration,
-    pub gone: Duration,
-    /// Until nothing blocks a deletion any more.
-    pub unblocked: Duration,
-}
-
-impl Default for Patience {
-    fn default() -> Self {
-        let minutes = |count: u64| Duration::from_secs(60 * count);
-        Self {
-            first: Duration::from_millis(200),
-            slowest: Duration::from_secs(10),
-            appear: minutes(2),
-            ready: minutes(10),
-            gone: minutes(15),
-            unblocked: minutes(10),
-        }
+    /// The cloud does not know what was asked for.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, LedgerError::Cloud { source, .. } if source.is_not_found())
     }
 }
 
 /// The record of what one run makes in one cloud.
 pub struct Ledger {
     pub(super) cloud: Arc<dyn Cloud>,
-    pub(super) cancel: CancellationToken,
-    pub(super) patience: Patience,
-    sink: Sink,
+    pub(super) caller: Caller,
+    pub(super) sink: Sink,
     /// Whose actions and progress these are.
     step: StepId,
     run: String,
+    /// Whose prices count.
+    region: String,
     tags: Tags,
     /// As the run's model had it, and what was recorded since.
     objects: Mutex<BTreeMap<Object, ObjectRecord>>,
@@ -102,20 +88,25 @@ impl Ledger {
         tags.insert("bartizan.run".into(), model.run.clone());
         tags.insert("bartizan.cluster".into(), spec.domain());
         Self {
+            caller: Caller::new(cloud.clone(), cancel, Patience::default()),
             cloud,
-            cancel,
-            patience: Patience::default(),
             sink,
             step,
             run: model.run.clone(),
+            region: spec.aws.region.clone(),
             tags,
             objects: Mutex::new(model.objects.clone()),
         }
     }
 
     pub fn with_patience(mut self, patience: Patience) -> Self {
-        self.patience = patience;
+        self.caller.patience = patience;
         self
+    }
+
+    /// The run whose record this is; the tag `bartizan.run`.
+    pub fn run(&self) -> &str {
+        &self.run
     }
 
     /// What the record says of an object.
@@ -134,9 +125,16 @@ impl Ledger {
     }
 
     /// Make every item that is not there, in order. References are answered from `made`, and what is made is added to it.
+    /// What takes minutes is waited for when somebody needs it, so that several take them together.
     pub async fn apply(&self, items: &[Item], made: &mut Made) -> Result<(), LedgerError> {
+        let mut coming: BTreeMap<String, Coming> = BTreeMap::new();
         for (done, item) in items.iter().enumerate() {
             self.progress(done, Some(items.len()), format!("{} {}", item.kind.as_str(), item.name)).await;
+            for name in references(item) {
+                if let Some(needed) = coming.remove(name) {
+                    made.insert(name.to_owned(), self.ready(needed).await?);
+                }
+            }
             let filled = |properties: &BTreeMap<String, String>| {
                 properties
                     .iter()
@@ -144,172 +142,111 @@ impl Ledger {
                     .collect::<Result<BTreeMap<String, String>, String>>()
                     .map_err(|name| LedgerError::Unfit(format!("{} needs {name}, which is not there", item.name)))
             };
-            let properties = filled(&item.properties)?;
-            let mut resource = self.ensure(item, properties).await?;
+            let mut there = self.ensure(item, filled(&item.properties)?).await?;
             let then = filled(&item.then)?;
-            self.amend(&mut resource, &then).await?;
-            made.insert(item.name.clone(), resource);
+            if then.is_empty() && !there.resource.is_ready() {
+                made.insert(item.name.clone(), there.resource.clone());
+                coming.insert(item.name.clone(), there);
+                continue;
+            }
+            there.resource = self.ready(there.clone()).await?;
+            self.amend(&mut there.resource, &then).await?;
+            made.insert(item.name.clone(), there.resource);
+        }
+        for (name, last) in coming {
+            made.insert(name, self.ready(last).await?);
         }
         self.progress(items.len(), Some(items.len()), "all there".into()).await;
         Ok(())
     }
 
-    /// The object itself, ready for use: adopted when it is there, else made.
-    async fn ensure(&self, item: &Item, properties: BTreeMap<String, String>) -> Result<Resource, LedgerError> {
+    /// The object itself: adopted when it is there, else made. It may still be on its way.
+    async fn ensure(&self, item: &Item, properties: BTreeMap<String, String>) -> Result<Coming, LedgerError> {
         let object = Object { kind: item.kind.as_str().to_owned(), name: item.name.clone() };
+        let hourly = cost::hourly(&self.region, item.kind, &properties);
         let record = self.record(&object);
         let known = record.as_ref().filter(|record| record.gone.is_none()).and_then(|record| record.id.clone());
         if let Some(id) = &known {
-            match self.look(item.kind, id).await {
-                Ok(resource) if !resource.is_over() => return self.ready(&object, resource).await,
-                Ok(resource) => self.vanished(&object, id, &resource.state).await,
-                Err(LedgerError::Cloud { source, .. }) if source.is_not_found() => {
-                    self.vanished(&object, id, "not there").await;
+            match self.look(&object, item.kind, id).await {
+                Ok(resource) if !resource.is_over() => {
+                    if can_double(item.kind) {
+                        // A lost answer may have left another one, which came to light later than the recorded one.
+                        self.find(&object, item.kind, Look::Once).await?;
+                    }
+                    return Ok(Coming { object, resource, hourly });
                 }
+                Ok(resource) => self.vanished(&object, id, &resource.state).await,
+                Err(error) if error.is_not_found() => self.vanished(&object, id, "not there").await,
                 Err(error) => return Err(error),
             }
         }
         // An intent without its answer: a process died between the two. The object may be there and not yet be seen.
         let intended = record.is_some_and(|record| record.gone.is_none());
-        if let Some(resource) = self.find(&object, item.kind, intended && !item.kind.has_token()).await? {
-            self.note(&object, Some(resource.id.clone()), None);
-            self.sink.commit(Data::Created { object: object.clone(), id: resource.id.clone() }).await;
-            return self.ready(&object, resource).await;
-        }
-        let before = self.record(&object).and_then(|record| record.id).unwrap_or_default();
+        let look = if intended && can_double(item.kind) { Look::UntilSettled } else { Look::Once };
+        let resource = match self.find(&object, item.kind, look).await? {
+            Some(resource) => resource,
+            None => self.make(&object, item, properties).await?,
+        };
+        self.adopt(&object, &resource.id).await;
+        Ok(Coming { object, resource, hourly })
+    }
+
+    /// Ask for a new one. When the answer is lost, what it may have made is looked for before anything is asked again.
+    async fn make(
+        &self,
+        object: &Object,
+        item: &Item,
+        properties: BTreeMap<String, String>,
+    ) -> Result<Resource, LedgerError> {
+        const LOST: u32 = 3;
+        let before = self.record(object).and_then(|record| record.id).unwrap_or_default();
         let mut tags = self.tags.clone();
         tags.extend(item.tags.clone());
         tags.insert("Name".into(), item.name.clone());
-        let create = Create { kind: item.kind, tags, properties, token: self.token(&object, &before) };
-        self.sink.commit(Data::Intent { object: object.clone() }).await;
+        let token = self.token(object, &before, &properties);
+        let create = Create { kind: item.kind, tags, properties, token };
+        let repeat = if can_double(item.kind) { Repeat::MakesAnother } else { Repeat::Harmless };
         let call = self.cloud.describe(&create);
-        // What it refers to was made a moment ago and may not be seen everywhere yet.
-        let resource = self.patiently(&call, || self.cloud.create(&create)).await?;
-        self.note(&object, Some(resource.id.clone()), None);
-        self.sink.commit(Data::Created { object: object.clone(), id: resource.id.clone() }).await;
-        self.ready(&object, resource).await
+        let mut lost = 0;
+        loop {
+            self.intend(object).await;
+            // What it refers to was made a moment ago and may not be seen everywhere yet.
+            match self.patiently(&call, repeat, || self.cloud.create(&create)).await {
+                Err(LedgerError::Cloud { source, .. })
+                    if source.class == Class::Unreachable && repeat == Repeat::MakesAnother && lost < LOST =>
+                {
+                    lost += 1;
+                    if let Some(resource) = self.find(object, item.kind, Look::UntilSettled).await? {
+                        return Ok(resource);
+                    }
+                }
+                other => return other,
+            }
+        }
     }
 
     /// Set the properties that differ, one call each.
-    async fn amend(&self, resource: &mut Resource, then: &BTreeMap<String, String>) -> Result<(), LedgerError> {
+    pub(super) async fn amend(
+        &self,
+        resource: &mut Resource,
+        then: &BTreeMap<String, String>,
+    ) -> Result<(), LedgerError> {
         for (name, value) in then.iter().filter(|(name, value)| resource.property(name) != Some(value.as_str())) {
             let one = BTreeMap::from([(name.clone(), value.clone())]);
             let call = describe::modify(resource.kind, &resource.id, &one).join("; ");
-            self.patiently(&call, || self.cloud.modify(resource.kind, &resource.id, &one)).await?;
+            self.patiently(&call, Repeat::Harmless, || self.cloud.modify(resource.kind, &resource.id, &one)).await?;
         }
         resource.properties.extend(then.clone());
         Ok(())
     }
 
-    /// Take an object away and prove it. The proof is what the cloud answered.
-    pub async fn remove(&self, object: &Object) -> Result<(String, String), LedgerError> {
-        let what = format!("{} {}", object.kind, object.name);
-        let kind = Kind::parse(&object.kind)
-            .ok_or_else(|| LedgerError::Unfit(format!("{what} is not an object of the cloud")))?;
-        let record = self.record(object);
-        let known = record.as_ref().and_then(|record| record.id.clone());
-        let mut last = None;
-        if let Some(id) = &known {
-            self.release(kind, id, &what).await?;
-            last = Some((id.clone(), self.until_gone(kind, id, &what).await?));
-        }
-        // The record may not know the newest: a process that died between intent and answer left only the tags.
-        let unsure = record.is_some() && known.is_none();
-        while let Some(resource) = self.find(object, kind, unsure && last.is_none()).await? {
-            self.release(kind, &resource.id, &what).await?;
-            let proof = self.until_gone(kind, &resource.id, &what).await?;
-            last = Some((resource.id, proof));
-        }
-        let (id, proof) = last.unwrap_or_else(|| {
-            let proof = match kind {
-                // It has no tags by which it could be found.
-                Kind::RouteTableAssociation => "its id was never known; it goes with its subnet".to_owned(),
-                _ => format!("{}: nothing has {}", describe::get_name(kind), self.tags_of(object)),
-            };
-            (String::new(), proof)
-        });
-        self.went(object, &id, &proof).await;
-        Ok((id, proof))
-    }
-
-    /// Undo what of the object itself stands in the way, and ask for its deletion until nothing else does.
-    async fn release(&self, kind: Kind, id: &str, what: &str) -> Result<(), LedgerError> {
-        let started = Instant::now();
-        let mut pause = self.patience.first;
-        loop {
-            match self.release_once(kind, id).await {
-                Ok(()) => return Ok(()),
-                Err(LedgerError::Cloud { source, .. }) if source.is_not_found() => return Ok(()),
-                Err(LedgerError::Cloud { source, .. }) if source.is_in_use() => {
-                    if started.elapsed() >= self.patience.unblocked {
-                        return Err(LedgerError::Blocked { what: what.to_owned(), why: source.why().to_owned() });
-                    }
-                    self.progress(0, None, format!("{what} waits: {}", source.why())).await;
-                }
-                Err(error) => return Err(error),
-            }
-            self.pause(&mut pause).await?;
-        }
-    }
-
-    async fn release_once(&self, kind: Kind, id: &str) -> Result<(), LedgerError> {
-        let resource = match self.look_once(kind, id).await {
-            Ok(resource) if resource.is_gone() => return Ok(()),
-            Ok(resource) if matches!(resource.state.as_str(), "deleting" | "shutting-down") => return Ok(()),
-            Ok(resource) => Some(resource),
-            // It may just not be seen yet: the answer to the deletion tells.
-            Err(LedgerError::Cloud { source, .. }) if source.is_not_found() => None,
-            Err(error) => return Err(error),
-        };
-        let in_the_way = |name: &&String| match kind {
-            Kind::InternetGateway => *name == "VpcId",
-            Kind::HostedZone => name.starts_with("A "),
-            // Groups that refer to each other could never be deleted.
-            Kind::SecurityGroup => name.starts_with("Ingress ") && name.contains(" sg-"),
-            _ => false,
-        };
-        let names = resource.iter().flat_map(|resource| resource.properties.keys());
-        let undone: BTreeMap<String, String> =
-            names.filter(in_the_way).map(|name| (name.clone(), String::new())).collect();
-        if !undone.is_empty() {
-            let call = describe::modify(kind, id, &undone).join("; ");
-            self.retrying(&call, || self.cloud.modify(kind, id, &undone)).await?;
-        }
-        let call = format!("{} {id}", describe::delete_name(kind));
-        self.retrying(&call, || self.cloud.delete(kind, id)).await
-    }
-
-    async fn until_gone(&self, kind: Kind, id: &str, what: &str) -> Result<String, LedgerError> {
-        let started = Instant::now();
-        let mut pause = self.patience.first;
-        let asked = format!("{} {id}", describe::get_name(kind));
-        let mut shown = String::new();
-        loop {
-            let state = match self.look_once(kind, id).await {
-                Ok(resource) if resource.is_gone() => return Ok(format!("{asked}: {}", resource.state)),
-                Ok(resource) => resource.state,
-                Err(LedgerError::Cloud { source, .. }) if source.is_not_found() => {
-                    return Ok(format!("{asked}: {}", source.why()));
-                }
-                Err(error) => return Err(error),
-            };
-            if started.elapsed() >= self.patience.gone {
-                return Err(slow(what, &state, self.patience.gone));
-            }
-            if shown != state {
-                self.progress(0, None, format!("{what} ({id}) is {state}")).await;
-                shown = state;
-            }
-            self.pause(&mut pause).await?;
-        }
-    }
-
     /// Wait until a new object can be used.
-    async fn ready(&self, object: &Object, first: Resource) -> Result<Resource, LedgerError> {
+    async fn ready(&self, coming: Coming) -> Result<Resource, LedgerError> {
+        let Coming { object, mut resource, hourly } = coming;
         let what = format!("{} {}", object.kind, object.name);
+        let patience = self.caller.patience;
         let started = Instant::now();
-        let mut pause = self.patience.first;
-        let mut resource = first;
+        let mut pause = patience.first;
         let mut shown = String::new();
         // The answer to the creation tells less than a look does.
         loop {
@@ -323,100 +260,91 @@ impl Ledger {
                 };
                 self.sink.emit(Data::Observed(observed)).await;
             }
+            if shown != resource.state {
+                let standing = if resource.is_ready() { Standing::Ready } else { Standing::Making };
+                self.show(&object, &resource.id, &resource.state, standing, None, hourly).await;
+            }
             if resource.is_ready() {
                 return Ok(resource);
             }
             if resource.is_over() {
                 return Err(LedgerError::Failed { what, state: resource.state });
             }
-            if started.elapsed() >= self.patience.ready {
-                return Err(slow(&what, &resource.state, self.patience.ready));
+            if started.elapsed() >= patience.ready {
+                return Err(slow(&what, &resource.state, patience.ready));
             }
             if shown != resource.state {
                 self.progress(0, None, format!("{what} ({}) is {}", resource.id, resource.state)).await;
                 shown.clone_from(&resource.state);
             }
-            self.pause(&mut pause).await?;
-            resource = self.look(resource.kind, &resource.id).await?;
+            self.caller.pause(&mut pause).await?;
+            resource = self.look(&object, resource.kind, &resource.id).await?;
         }
     }
 
-    /// An object that carries this run's tags. With `wait`, look several times: it may not be seen yet.
-    pub(super) async fn find(&self, object: &Object, kind: Kind, wait: bool) -> Result<Option<Resource>, LedgerError> {
-        if kind == Kind::RouteTableAssociation {
-            return Ok(None);
-        }
-        const LOOKS: u32 = 6;
-        let tags =
-            Tags::from([("Name".to_owned(), object.name.clone()), ("bartizan.run".to_owned(), self.run.clone())]);
-        let mut pause = self.patience.first;
-        for look in 1..=LOOKS {
-            let call = format!("{} {}", describe::get_name(kind), self.tags_of(object));
-            let found = self.quietly(&call, || self.cloud.find(kind, &tags)).await?;
-            let mut alive = found.into_iter().filter(|resource| !resource.is_over());
-            if let Some(first) = alive.next() {
-                let others: Vec<String> = alive.map(|resource| resource.id).collect();
-                if others.is_empty() {
-                    return Ok(Some(first));
-                }
-                let what = format!("{} {}", object.kind, object.name);
-                return Err(LedgerError::Ambiguous { what, ids: format!("{}, {}", first.id, others.join(", ")) });
-            }
-            if !wait || look == LOOKS {
-                break;
-            }
-            self.pause(&mut pause).await?;
-        }
-        Ok(None)
+    /// Set properties of an object, one call each.
+    async fn change(&self, kind: Kind, id: &str, properties: &BTreeMap<String, String>) -> Result<(), LedgerError> {
+        let call = describe::modify(kind, id, properties).join("; ");
+        self.recorded(&call, Repeat::Harmless, || self.cloud.modify(kind, id, properties)).await
     }
 
     fn tags_of(&self, object: &Object) -> String {
         format!("Tag:Name={} Tag:bartizan.run={}", object.name, self.run)
     }
 
-    /// Look at an object that should be there; a miss is believed only after a few tries.
-    async fn look(&self, kind: Kind, id: &str) -> Result<Resource, LedgerError> {
-        let mut pause = self.patience.first;
+    /// Look at an object that should be there. A miss is believed after a few tries, and not while it is new.
+    pub(super) async fn look(&self, object: &Object, kind: Kind, id: &str) -> Result<Resource, LedgerError> {
+        let mut pause = self.caller.patience.first;
         let mut tries = 0;
         loop {
             match self.look_once(kind, id).await {
-                Err(LedgerError::Cloud { source, .. }) if source.is_not_found() && tries < 3 => tries += 1,
+                Err(error) if error.is_not_found() && (tries < 3 || !self.is_settled(object)) => tries += 1,
                 other => return other,
             }
-            self.pause(&mut pause).await?;
+            self.caller.pause(&mut pause).await?;
         }
     }
 
     pub(super) async fn look_once(&self, kind: Kind, id: &str) -> Result<Resource, LedgerError> {
-        self.quietly(&format!("{} {id}", describe::get_name(kind)), || self.cloud.get(kind, id)).await
+        self.caller.get(kind, id).await
     }
 
     /// A changing call; what it refers to may not be seen yet, so a miss is tried again for a while.
-    async fn patiently<T, F: Future<Output = Result<T, CloudError>>>(
+    pub(super) async fn patiently<T, F: Future<Output = Result<T, CloudError>>>(
         &self,
         call: &str,
+        repeat: Repeat,
         make: impl Fn() -> F,
     ) -> Result<T, LedgerError> {
         let started = Instant::now();
-        let mut pause = self.patience.first;
+        let mut pause = self.caller.patience.first;
         loop {
-            match self.retrying(call, &make).await {
-                Err(LedgerError::Cloud { source, .. })
-                    if source.is_not_found() && started.elapsed() < self.patience.appear => {}
+            match self.recorded(call, repeat, &make).await {
+                Err(error) if error.is_not_found() && started.elapsed() < self.caller.patience.appear => {}
                 other => return other,
             }
-            self.pause(&mut pause).await?;
+            self.caller.pause(&mut pause).await?;
         }
     }
 
-    /// A changing call, recorded as an action of the step.
-    async fn retrying<T, F: Future<Output = Result<T, CloudError>>>(
+    /// A changing call that is not made again when its answer is lost, recorded as an action of the step.
+    pub(super) async fn retrying<T, F: Future<Output = Result<T, CloudError>>>(
         &self,
         call: &str,
         make: impl Fn() -> F,
     ) -> Result<T, LedgerError> {
+        self.recorded(call, Repeat::MakesAnother, make).await
+    }
+
+    /// A changing call, recorded as an action of the step.
+    async fn recorded<T, F: Future<Output = Result<T, CloudError>>>(
+        &self,
+        call: &str,
+        repeat: Repeat,
+        make: impl Fn() -> F,
+    ) -> Result<T, LedgerError> {
         let started = Instant::now();
-        let result = self.quietly(call, make).await;
+        let result = self.caller.call(call, repeat, make).await;
         let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let exit = Some(i32::from(result.is_err()));
         let action = Action::Api { call: call.to_owned() };
@@ -424,32 +352,13 @@ impl Ledger {
         result
     }
 
-    /// A call that is tried again while the cloud throttles us.
+    /// A call that only looks.
     pub(super) async fn quietly<T, F: Future<Output = Result<T, CloudError>>>(
         &self,
         call: &str,
         make: impl Fn() -> F,
     ) -> Result<T, LedgerError> {
-        let retry = ExponentialBuilder::default()
-            .with_min_delay(self.patience.first)
-            .with_max_delay(Duration::from_secs(20))
-            .with_max_times(8)
-            .with_jitter();
-        let tried = make.retry(retry).when(CloudError::is_throttled);
-        let result = tokio::select! {
-            result = tried => result,
-            () = self.cancel.cancelled() => return Err(LedgerError::Cancelled),
-        };
-        result.map_err(|source| LedgerError::Cloud { what: call.to_owned(), source })
-    }
-
-    async fn pause(&self, pause: &mut Duration) -> Result<(), LedgerError> {
-        let wait = *pause;
-        *pause = (wait * 3 / 2).min(self.patience.slowest);
-        tokio::select! {
-            () = tokio::time::sleep(wait) => Ok(()),
-            () = self.cancel.cancelled() => Err(LedgerError::Cancelled),
-        }
+        self.caller.call(call, Repeat::Harmless, make).await
     }
 
     pub(super) async fn progress(&self, done: usize, total: Option<usize>, note: String) {
@@ -459,6 +368,27 @@ impl Ledger {
         self.sink.emit(Data::StepProgress { step, done, total, unit: Unit::Count, note: Some(note) }).await;
     }
 
+    /// For whoever watches: what the object is now.
+    async fn show(
+        &self,
+        object: &Object,
+        id: &str,
+        state: &str,
+        standing: Standing,
+        waits_for: Option<&str>,
+        hourly: Option<u64>,
+    ) {
+        let resource = Observed::Resource {
+            resource: object.clone(),
+            id: id.to_owned(),
+            state: state.to_owned(),
+            standing,
+            waits_for: waits_for.map(str::to_owned),
+            hourly,
+        };
+        self.sink.emit(Data::Observed(resource)).await;
+    }
+
     async fn vanished(&self, object: &Object, id: &str, state: &str) {
         let text =
             format!("{} {} ({id}) is {state} though the record has it: it is made again", object.kind, object.name);
@@ -466,25 +396,53 @@ impl Ledger {
     }
 
     async fn went(&self, object: &Object, id: &str, proof: &str) {
-        self.note(object, Some(id.to_owned()).filter(|id| !id.is_empty()), Some(proof.to_owned()));
+        self.note(object, |record| {
+            record.id = Some(id.to_owned()).filter(|id| !id.is_empty()).or(record.id.take());
+            record.gone = Some(proof.to_owned());
+        });
         let (object, id, proof) = (object.clone(), id.to_owned(), proof.to_owned());
         self.sink.commit(Data::Gone { object, id, proof }).await;
     }
 
-    fn note(&self, object: &Object, id: Option<String>, gone: Option<String>) {
-        let mut objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
-        let record = objects.entry(object.clone()).or_default();
-        record.id = id.or(record.id.take());
-        record.gone = gone;
+    /// On disk before the call: whatever happens to it, somebody will look for the object.
+    pub(super) async fn intend(&self, object: &Object) {
+        self.note(object, |record| {
+            record.gone = None;
+            record.asked = Some(Timestamp::now());
+        });
+        self.sink.commit(Data::Intent { object: object.clone() }).await;
     }
 
-    /// The same for the same object of the same run; another one once its predecessor is gone, as EC2 would give that one
-    /// back.
-    fn token(&self, object: &Object, before: &str) -> String {
-        let text = format!("{}\n{}\n{}\n{before}", self.run, object.kind, object.name);
+    /// The object is there, by this id.
+    pub(super) async fn adopt(&self, object: &Object, id: &str) {
+        self.note(object, |record| {
+            record.id = Some(id.to_owned());
+            record.gone = None;
+        });
+        self.sink.commit(Data::Created { object: object.clone(), id: id.to_owned() }).await;
+    }
+
+    fn note(&self, object: &Object, change: impl FnOnce(&mut ObjectRecord)) {
+        let mut objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
+        change(objects.entry(object.clone()).or_default());
+    }
+
+    /// The same for the same request of the same run; another one once its predecessor is gone, as EC2 would give that one
+    /// back, and for another request, as EC2 would refuse that.
+    fn token(&self, object: &Object, before: &str, properties: &BTreeMap<String, String>) -> String {
+        let text = format!("{}\n{}\n{}\n{before}\n{properties:?}", self.run, object.kind, object.name);
         // EC2 takes up to 64 characters.
         crate::spec::digest(&text).trim_start_matches("sha256:").chars().take(48).collect()
     }
+}
+
+/// An object that is asked for and may not be ready.
+#[derive(Clone)]
+struct Coming {
+    object: Object,
+    resource: Resource,
+    /// What it costs while it stands, in millionths of a US dollar an hour.
+    hourly: Option<u64>,
 }
 
 fn slow(what: &str, state: &str, waited: Duration) -> LedgerError {

@@ -13,7 +13,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Cloud, CloudError, Create, Kind, Resource, Tags, describe};
+use super::{
+    AccessKey, Blocker, Class, Cloud, CloudError, Create, Denial, Image, ImageQuery, Kind, Offering, Resource, Tags,
+    describe,
+};
 pub use state::{Fault, Settings, State, Stored};
 
 /// A handle on the file; cheap to clone.
@@ -32,7 +35,7 @@ impl MemoryCloud {
 
     /// Read and change the whole account at once. Objects whose time has come are in their next state already.
     pub fn with_state<R>(&self, change: impl FnOnce(&mut State) -> R) -> Result<R, CloudError> {
-        let broken = |why: String| CloudError::Other { call: format!("memory cloud {}", self.path.display()), why };
+        let broken = |why: String| CloudError::of(Class::Other, format!("memory cloud {}", self.path.display()), why);
         let io = |error: std::io::Error| broken(error.to_string());
         let private = |path: &Path| OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
         let lock: File = private(&self.beside("lock")).map_err(io)?;
@@ -66,7 +69,7 @@ impl MemoryCloud {
 
     fn with_object(&self, id: &str, change: impl FnOnce(&mut Stored)) -> Result<(), CloudError> {
         self.with_state(|state| state.objects.get_mut(id).map(change))?
-            .ok_or_else(|| CloudError::NotFound { call: "memory cloud".into(), why: format!("there is no {id}") })
+            .ok_or_else(|| CloudError::of(Class::NotFound, "memory cloud", format!("there is no {id}")))
     }
 
     fn beside(&self, extension: &str) -> PathBuf {
@@ -83,7 +86,7 @@ impl MemoryCloud {
     ) -> Result<R, CloudError> {
         let cloud = self.clone();
         let ended = tokio::task::spawn_blocking(move || cloud.with_state(call)).await;
-        ended.map_err(|error| CloudError::Other { call: "memory cloud".into(), why: error.to_string() })??
+        ended.map_err(|error| CloudError::of(Class::Other, "memory cloud", error.to_string()))??
     }
 }
 
@@ -94,7 +97,7 @@ impl Cloud for MemoryCloud {
     }
 
     async fn zones(&self) -> Result<Vec<String>, CloudError> {
-        self.off(|state| Ok(["a", "b", "c"].map(|zone| format!("{}{zone}", state.settings.region)).to_vec())).await
+        self.off(|state| Ok(state.settings.zones())).await
     }
 
     async fn endpoint_services(&self) -> Result<Vec<String>, CloudError> {
@@ -165,7 +168,83 @@ impl Cloud for MemoryCloud {
         self.off(move |state| state.get(Kind::Instance, &id).map(|stored| stored.console.clone())).await
     }
 
-    fn describe(&self, create: &Create) -> String {
-        describe::create(create)
+    async fn quota(&self, service: &str, code: &str) -> Result<Option<f64>, CloudError> {
+        let quota = format!("{service}/{code}");
+        self.off(move |state| Ok(state.settings.quotas.get(&quota).copied())).await
+    }
+
+    async fn offering(&self, instance_type: &str) -> Result<Offering, CloudError> {
+        let instance_type = instance_type.to_owned();
+        self.off(move |state| {
+            let usual = || Offering {
+                zones: state.settings.zones(),
+                vcpus: 4,
+                memory_mib: 16 * 1024,
+                architectures: vec!["x86_64".into(), "arm64".into()],
+            };
+            Ok(state.settings.offerings.get(&instance_type).cloned().unwrap_or_else(usual))
+        })
+        .await
+    }
+
+    async fn image(&self, query: &ImageQuery) -> Result<Image, CloudError> {
+        let image = |id: &str, name: &str, owner: &str, architecture: &str| Image {
+            id: id.to_owned(),
+            name: name.to_owned(),
+            owner: owner.to_owned(),
+            architecture: architecture.to_owned(),
+            root_device: "/dev/xvda".into(),
+            root_gib: 8,
+        };
+        Ok(match query {
+            ImageQuery::Id(id) => image(id, id, "123456789012", "x86_64"),
+            ImageQuery::Newest { owner, name, architecture } => {
+                image("ami-0123456789abcdef0", &name.replace('*', "0"), owner, architecture)
+            }
+        })
+    }
+
+    async fn denied(&self, actions: &[&str]) -> Result<Vec<Denial>, CloudError> {
+        let actions: Vec<String> = actions.iter().map(|action| (*action).to_owned()).collect();
+        self.off(move |state| {
+            let denied = actions.into_iter().filter(|action| state.settings.denied.contains(action));
+            Ok(denied.map(|action| Denial { action, why: "no policy allows it".into() }).collect())
+        })
+        .await
+    }
+
+    async fn blockers(&self, vpc: &str) -> Result<Vec<Blocker>, CloudError> {
+        let vpc = vpc.to_owned();
+        self.off(move |state| {
+            let all = state.objects.values().map(|stored| &stored.resource);
+            let inside = all.filter(|resource| resource.property("VpcId") == Some(&vpc) && !resource.is_gone());
+            let blocker = |resource: &Resource| Blocker {
+                what: resource.kind.as_str().to_owned(),
+                id: resource.id.clone(),
+                name: resource.tags.get("Name").cloned().unwrap_or_default(),
+            };
+            Ok(inside.filter(|resource| resource.kind != Kind::HostedZone).map(blocker).collect())
+        })
+        .await
+    }
+
+    async fn create_access_key(&self, user: &str) -> Result<AccessKey, CloudError> {
+        let user = user.to_owned();
+        self.off(move |state| {
+            let fault = state.next_call("iam:CreateAccessKey")?;
+            let key = state.create_access_key(&user)?;
+            fault.map(|()| key)
+        })
+        .await
+    }
+
+    async fn delete_access_key(&self, user: &str, id: &str) -> Result<(), CloudError> {
+        let (user, id) = (user.to_owned(), id.to_owned());
+        self.off(move |state| {
+            let fault = state.next_call("iam:DeleteAccessKey")?;
+            state.delete_access_key(&user, &id)?;
+            fault
+        })
+        .await
     }
 }

@@ -1,15 +1,28 @@
-//! The cloud as the ten stages need it. `memory` keeps it in a file for the lab.
+//! The cloud as the ten stages need it. `aws` is the real one; `memory` keeps one in a file for the lab.
 //!
 //! [`blueprint`] says what a network and a bastion consist of, [`ledger`] makes it one thing at a time so that a crash
 //! at any moment leaves nothing unknown, [`teardown`] takes it away with proof.
 
+pub mod apps;
+#[cfg(feature = "aws")]
+pub mod aws;
 pub mod bastion;
 pub mod blueprint;
+pub mod cost;
 pub mod describe;
+mod error;
+pub mod existing;
+pub mod identity;
+mod inquiry;
 pub mod ledger;
 pub mod memory;
+pub mod permissions;
+pub mod policy;
+pub mod preflight;
+mod retry;
 pub mod survey;
 pub mod teardown;
+pub mod userdata;
 pub mod vpc;
 
 use std::collections::BTreeMap;
@@ -17,23 +30,10 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-pub type Tags = BTreeMap<String, String>;
+pub use error::{Class, CloudError};
+pub use inquiry::{AccessKey, Blocker, Denial, Image, ImageQuery, Offering};
 
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum CloudError {
-    #[error("{call}: throttled: {why}")]
-    Throttled { call: String, why: String },
-    /// The object is not there (or not yet).
-    #[error("{call}: not found: {why}")]
-    NotFound { call: String, why: String },
-    /// Something else still uses the object.
-    #[error("{call}: in use: {why}")]
-    InUse { call: String, why: String },
-    #[error("{call}: not allowed: {why}")]
-    Denied { call: String, why: String },
-    #[error("{call}: {why}")]
-    Other { call: String, why: String },
-}
+pub type Tags = BTreeMap<String, String>;
 
 /// Kinds of things that we make, with their properties by the names of the EC2 API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -53,12 +53,17 @@ pub enum Kind {
     Instance,
     HostedZone,
     Bucket,
+    /// Classic, network or application.
     LoadBalancer,
     Volume,
+    /// Of IAM; its id is its name.
+    User,
+    /// Of IAM, customer-managed; its id is its ARN. Users have it by their property `PolicyArn`.
+    Policy,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 15] = [
+    pub const ALL: [Kind; 17] = [
         Kind::Vpc,
         Kind::InternetGateway,
         Kind::Subnet,
@@ -74,6 +79,8 @@ impl Kind {
         Kind::Bucket,
         Kind::LoadBalancer,
         Kind::Volume,
+        Kind::User,
+        Kind::Policy,
     ];
 
     /// As in events: `route-table`.
@@ -94,6 +101,8 @@ impl Kind {
             Kind::Bucket => "bucket",
             Kind::LoadBalancer => "load-balancer",
             Kind::Volume => "volume",
+            Kind::User => "user",
+            Kind::Policy => "policy",
         }
     }
 
@@ -122,7 +131,7 @@ pub struct Resource {
     /// `CidrBlock`, `VpcId`, `SubnetId`, `PrivateIpAddress`, `PublicIpAddress`, `GroupId` …
     ///
     /// A list is joined by commas. What EC2 keeps as rules, routes and records has one property each: see [`route`],
-    /// [`ingress`] and [`record`].
+    /// [`ingress`], [`record`], [`alias`] and [`cname`]; no secret is ever among them.
     pub properties: BTreeMap<String, String>,
 }
 
@@ -136,28 +145,55 @@ pub struct Create {
     pub token: String,
 }
 
-/// The outside world of accounts, networks and machines.
+impl Create {
+    /// The thing that this would make, made by an earlier request of the same run.
+    pub fn is(&self, resource: &Resource) -> bool {
+        let same = |tag: &str| self.tags.get(tag).is_some_and(|value| resource.tags.get(tag) == Some(value));
+        self.kind == resource.kind && same("Name") && same("bartizan.run") && !resource.is_over()
+    }
+}
+
+/// The outside world of accounts, networks and machines. Every call is made once: who calls decides about another try.
 #[async_trait]
 pub trait Cloud: Send + Sync {
-    /// Account and identity, for preflight and for the record.
+    /// The identity's ARN, account included, for preflight and for the record.
     async fn whoami(&self) -> Result<String, CloudError>;
+    /// Availability zones of the region that can be used, sorted.
     async fn zones(&self) -> Result<Vec<String>, CloudError>;
     /// Names of endpoint services in the region, `com.amazonaws.us-east-2.ec2`.
     async fn endpoint_services(&self) -> Result<Vec<String>, CloudError>;
+    /// What a quota (`vpc`, `L-F678F1CE`) allows here; `None` when this identity or this region is not told.
+    async fn quota(&self, service: &str, code: &str) -> Result<Option<f64>, CloudError>;
+    async fn offering(&self, instance_type: &str) -> Result<Offering, CloudError>;
+    async fn image(&self, query: &ImageQuery) -> Result<Image, CloudError>;
+    /// Those of `actions` (`ec2:CreateVpc`) that this identity may not do. As good as the account lets itself be asked: an
+    /// error of class [`Class::Denied`] says that it does not.
+    async fn denied(&self, actions: &[&str]) -> Result<Vec<Denial>, CloudError>;
+    /// What still uses a VPC, ours or not.
+    async fn blockers(&self, vpc: &str) -> Result<Vec<Blocker>, CloudError>;
 
+    /// What an earlier request with the same token has made is answered instead of a second one; so is what stands in the
+    /// way (a group of that name, a subnet of that block) when its tags show that it [is the same](Create::is).
     async fn create(&self, create: &Create) -> Result<Resource, CloudError>;
     async fn get(&self, kind: Kind, id: &str) -> Result<Resource, CloudError>;
-    /// All that carry every one of these tags, terminated and deleted ones left out.
+    /// All that carry every one of these tags, terminated and deleted ones left out. Without tags: all of the region.
     async fn find(&self, kind: Kind, tags: &Tags) -> Result<Vec<Resource>, CloudError>;
     /// Change properties (attributes, rules, routes, size) of what exists. An empty value takes the property away.
     /// Safe to repeat.
     async fn modify(&self, kind: Kind, id: &str, properties: &BTreeMap<String, String>) -> Result<(), CloudError>;
+    /// With what cannot stand without it: a bucket's objects, a user's keys and policies.
     async fn delete(&self, kind: Kind, id: &str) -> Result<(), CloudError>;
 
     /// Text of the serial console; empty until the machine has booted.
     async fn console_output(&self, instance: &str) -> Result<String, CloudError>;
+    /// A new key of a user. IAM keeps two at most, and tells a secret only once.
+    async fn create_access_key(&self, user: &str) -> Result<AccessKey, CloudError>;
+    /// Take a key away; one that is not there is no error. The ids of a user's keys: property `AccessKeyIds`.
+    async fn delete_access_key(&self, user: &str, id: &str) -> Result<(), CloudError>;
     /// The call as an operator knows it, for the plan and the record: `ec2:CreateVpc CidrBlock=10.0.0.0/16`.
-    fn describe(&self, create: &Create) -> String;
+    fn describe(&self, create: &Create) -> String {
+        describe::create(create)
+    }
 }
 
 /// Property of a route table: its value is the id of the gateway.
@@ -173,6 +209,17 @@ pub fn ingress(protocol: &str, port: u16, source: &str) -> String {
 /// Property of a hosted zone, an A record: its value is the address.
 pub fn record(name: &str) -> String {
     format!("A {name}")
+}
+
+/// Property of a hosted zone, an A record that follows a load balancer: its value is the balancer's
+/// `CanonicalHostedZoneId` and its `DNSName`, with a space between.
+pub fn alias(name: &str) -> String {
+    format!("Alias {name}")
+}
+
+/// Property of a hosted zone, a CNAME record: its value is the other name.
+pub fn cname(name: &str) -> String {
+    format!("CNAME {name}")
 }
 
 impl Resource {
@@ -193,31 +240,13 @@ impl Resource {
         )
     }
 
+    /// It was asked to go, and goes.
+    pub fn is_leaving(&self) -> bool {
+        matches!(self.state.as_str(), "deleting" | "shutting-down")
+    }
+
     /// It stands in lists for a while, but nothing of it is left.
     pub fn is_gone(&self) -> bool {
         matches!(self.state.as_str(), "deleted" | "terminated")
-    }
-}
-
-impl CloudError {
-    /// The same call may do better in a moment.
-    pub fn is_throttled(&self) -> bool {
-        matches!(self, CloudError::Throttled { .. })
-    }
-    pub fn is_not_found(&self) -> bool {
-        matches!(self, CloudError::NotFound { .. })
-    }
-    pub fn is_in_use(&self) -> bool {
-        matches!(self, CloudError::InUse { .. })
-    }
-    /// The cloud's reason alone.
-    pub fn why(&self) -> &str {
-        match self {
-            CloudError::Throttled { why, .. }
-            | CloudError::NotFound { why, .. }
-            | CloudError::InUse { why, .. }
-            | CloudError::Denied { why, .. }
-            | CloudError::Other { why, .. } => why,
-        }
     }
 }

@@ -1,7 +1,7 @@
 //! Looking at what a blueprint asks for without changing anything: the evidence of a probe or of a verification.
 
 use super::blueprint::{Item, Made, answer, fill};
-use super::ledger::{Ledger, LedgerError};
+use super::ledger::{Ledger, LedgerError, Look};
 use super::{Kind, Resource, describe};
 use crate::model::event::{Evidence, Object};
 
@@ -19,6 +19,13 @@ pub struct Survey {
 impl Survey {
     pub fn is_complete(&self) -> bool {
         self.missing.is_empty()
+    }
+
+    /// What another look saw as well.
+    pub fn join(&mut self, other: Survey) {
+        self.made.extend(other.made);
+        self.evidence.extend(other.evidence);
+        self.missing.extend(other.missing);
     }
 
     fn saw(&mut self, resource: &Resource) {
@@ -57,24 +64,17 @@ impl Ledger {
         let object = Object { kind: item.kind.as_str().to_owned(), name: item.name.clone() };
         let record = self.record(&object).filter(|record| record.gone.is_none());
         let Some(id) = record.and_then(|record| record.id) else {
-            return self.find(&object, item.kind, false).await;
+            // Of doubles the next creation keeps one.
+            return Ok(self.search(&object, item.kind, Look::Once).await?.into_iter().next());
         };
-        self.seen_by_id(item.kind, &id).await
-    }
-
-    async fn seen_by_id(&self, kind: Kind, id: &str) -> Result<Option<Resource>, LedgerError> {
-        match self.look_once(kind, id).await {
-            Ok(resource) => Ok(Some(resource).filter(|resource| !resource.is_over())),
-            Err(LedgerError::Cloud { source, .. }) if source.is_not_found() => Ok(None),
-            Err(error) => Err(error),
-        }
+        self.caller.alive(item.kind, &id).await
     }
 
     /// Objects that are nobody's blueprint (an existing network): all there, or not.
     pub(super) async fn survey_ids(&self, ids: &[(Kind, &str)]) -> Result<Survey, LedgerError> {
         let mut survey = Survey::default();
         for (kind, id) in ids {
-            match self.seen_by_id(*kind, id).await? {
+            match self.caller.alive(*kind, id).await? {
                 Some(resource) => {
                     survey.saw(&resource);
                     survey.made.insert((*id).to_owned(), resource);

@@ -1,10 +1,11 @@
 //! The network: made from its blueprint, or taken as it is.
 
+use super::Kind;
 use super::blueprint::{Made, assumed_zones, interface_endpoints, network, preview as preview_items};
 use super::blueprint::{private_subnet_name, public_subnet_name, service_name, vpc_name};
+use super::existing::Seen;
 use super::ledger::{Ledger, LedgerError};
 use super::survey::Survey;
-use super::{Kind, Resource};
 use crate::model::event::Action;
 use crate::spec::{ExistingNetwork, Spec};
 
@@ -23,11 +24,14 @@ pub fn preview(spec: &Spec) -> Vec<Action> {
     match &spec.network.existing {
         None => preview_items(&network(spec, &assumed_zones(spec))),
         Some(existing) => {
-            let subnets = existing.private_subnets.iter().chain(&existing.public_subnets);
-            std::iter::once(format!("ec2:DescribeVpcs {}", existing.vpc_id))
-                .chain(subnets.map(|subnet| format!("ec2:DescribeSubnets {subnet}")))
-                .map(|call| Action::Api { call })
-                .collect()
+            let looks = [
+                format!("ec2:DescribeVpcs {}", existing.vpc_id),
+                "ec2:DescribeSubnets".into(),
+                "ec2:DescribeRouteTables".into(),
+                "ec2:DescribeVpcEndpoints".into(),
+            ];
+            let looks = looks.into_iter().map(|call| Action::Api { call });
+            looks.chain(preview_items(&network(spec, &assumed_zones(spec)))).collect()
         }
     }
 }
@@ -35,10 +39,17 @@ pub fn preview(spec: &Spec) -> Vec<Action> {
 /// Make what is missing of the network, wait until it can be used.
 pub async fn ensure_network(ledger: &Ledger, spec: &Spec) -> Result<Network, LedgerError> {
     if let Some(existing) = &spec.network.existing {
-        return adopt(ledger, existing).await;
+        let seen = fitting(ledger, spec, existing).await?;
+        let items = seen.missing(spec, existing, ledger.run());
+        if !items.is_empty() {
+            let services: Vec<&str> = existing.add_endpoints.iter().map(String::as_str).collect();
+            services_exist(ledger, spec, &services).await?;
+        }
+        ledger.apply(&items, &mut Made::new()).await?;
+        return Ok(seen.network(existing));
     }
     let zones = zones(ledger, spec).await?;
-    services_exist(ledger, spec).await?;
+    services_exist(ledger, spec, &[&["s3"], interface_endpoints(spec).as_slice()].concat()).await?;
     let mut made = Made::new();
     ledger.apply(&network(spec, &zones), &mut made).await?;
     Ok(network_of(spec, &zones, &made))
@@ -51,9 +62,14 @@ pub async fn survey_network(ledger: &Ledger, spec: &Spec) -> Result<(Option<Netw
         let ids: Vec<(Kind, &str)> = std::iter::once((Kind::Vpc, existing.vpc_id.as_str()))
             .chain(subnets.map(|subnet| (Kind::Subnet, subnet.as_str())))
             .collect();
-        let survey = ledger.survey_ids(&ids).await?;
-        let network = if survey.is_complete() { Some(adopt(ledger, existing).await?) } else { None };
-        return Ok((network, survey));
+        let mut survey = ledger.survey_ids(&ids).await?;
+        if !survey.is_complete() {
+            return Ok((None, survey));
+        }
+        let seen = fitting(ledger, spec, existing).await?;
+        let added = ledger.survey(&seen.missing(spec, existing, ledger.run())).await?;
+        survey.join(added);
+        return Ok((survey.is_complete().then(|| seen.network(existing)), survey));
     }
     let zones = zones(ledger, spec).await?;
     let survey = ledger.survey(&network(spec, &zones)).await?;
@@ -82,9 +98,9 @@ fn network_of(spec: &Spec, zones: &[String], made: &Made) -> Network {
 }
 
 /// Not every service has an endpoint in every region: better known before anything is made.
-async fn services_exist(ledger: &Ledger, spec: &Spec) -> Result<(), LedgerError> {
+async fn services_exist(ledger: &Ledger, spec: &Spec, services: &[&str]) -> Result<(), LedgerError> {
     let offered = ledger.quietly("ec2:DescribeVpcEndpointServices", || ledger.cloud.endpoint_services()).await?;
-    let wanted = interface_endpoints(spec).into_iter().chain(["s3"]).map(|service| service_name(spec, service));
+    let wanted = services.iter().map(|service| service_name(spec, service));
     let missing: Vec<String> = wanted.filter(|service| !offered.contains(service)).collect();
     if missing.is_empty() {
         return Ok(());
@@ -93,34 +109,9 @@ async fn services_exist(ledger: &Ledger, spec: &Spec) -> Result<(), LedgerError>
     Err(LedgerError::Unfit(text))
 }
 
-async fn adopt(ledger: &Ledger, existing: &ExistingNetwork) -> Result<Network, LedgerError> {
-    let vpc = ledger.look_once(Kind::Vpc, &existing.vpc_id).await?;
-    for attribute in ["EnableDnsSupport", "EnableDnsHostnames"] {
-        if vpc.property(attribute) == Some("false") {
-            let text =
-                format!("{} has {attribute}=false: names of endpoints and of the cluster would not resolve", vpc.id);
-            return Err(LedgerError::Unfit(text));
-        }
-    }
-    let mut network = Network {
-        vpc: vpc.id.clone(),
-        vpc_cidr: vpc.property("CidrBlock").unwrap_or_default().to_owned(),
-        private_subnets: Vec::new(),
-        public_subnets: Vec::new(),
-    };
-    for id in &existing.private_subnets {
-        network.private_subnets.push(placed(&vpc, ledger.look_once(Kind::Subnet, id).await?)?);
-    }
-    for id in &existing.public_subnets {
-        network.public_subnets.push(placed(&vpc, ledger.look_once(Kind::Subnet, id).await?)?);
-    }
-    Ok(network)
-}
-
-fn placed(vpc: &Resource, subnet: Resource) -> Result<(String, String), LedgerError> {
-    if subnet.property("VpcId") != Some(vpc.id.as_str()) {
-        return Err(LedgerError::Unfit(format!("{} is not in {}", subnet.id, vpc.id)));
-    }
-    let zone = subnet.property("AvailabilityZone").unwrap_or_default().to_owned();
-    Ok((subnet.id, zone))
+/// The existing network, if nothing about it stands in the way.
+async fn fitting(ledger: &Ledger, spec: &Spec, existing: &ExistingNetwork) -> Result<Seen, LedgerError> {
+    let seen = Seen::look(ledger, existing).await?;
+    let complaints = seen.complaints(spec, existing);
+    if complaints.is_empty() { Ok(seen) } else { Err(LedgerError::Unfit(complaints.join("; "))) }
 }

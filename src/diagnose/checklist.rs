@@ -35,6 +35,7 @@ pub const FACTS: &[&str] = &[
     "region",
     "version",
     "infra_id",
+    "vpc",
     "install_dir",
     "workdir",
 ];

@@ -349,6 +349,7 @@ impl Matcher {
             id: id.clone(),
             signature: signature.id.clone(),
             title: signature.title_with(&captures),
+            next: signature.next_with(&captures, seen.text),
             severity: signature.severity,
             captures,
             source: seen.source.to_owned(),

@@ -75,7 +75,7 @@ pub(super) fn feed(matcher: &mut Matcher, what: &Observed, at: Timestamp) -> Vec
             };
             told.extend(matcher.feed_state(&format!("bootkube/{stage}"), &text, at));
         }
-        Observed::Installer { .. } | Observed::Unit { .. } | Observed::Instance { .. } => {}
+        Observed::Installer { .. } | Observed::Unit { .. } | Observed::Instance { .. } | Observed::Resource { .. } => {}
     }
     told
 }

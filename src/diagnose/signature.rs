@@ -11,10 +11,15 @@ use serde::Deserialize;
 
 use super::place::Place;
 use super::prefilter::Prefilter;
+use crate::cloud::CloudError;
 use crate::model::event::Level;
+
+/// Signature file of AWS's error codes.
+const AWS: &str = "aws";
 
 /// Name and text of every signature file. A test holds this against the folder.
 pub const FILES: &[(&str, &str)] = &[
+    ("aws", include_str!("../../assets/signatures/aws.toml")),
     ("infra", include_str!("../../assets/signatures/infra.toml")),
     ("ssh", include_str!("../../assets/signatures/ssh.toml")),
     ("registry", include_str!("../../assets/signatures/registry.toml")),
@@ -51,6 +56,8 @@ pub struct Signature {
     pub title: String,
     /// Signature file that it is in.
     pub area: String,
+    /// What to do first, one sentence; captures as in the title.
+    pub next: Option<String>,
     pub severity: Level,
     /// Lower is nearer to the cause.
     pub rank: u32,
@@ -101,6 +108,9 @@ pub(super) struct Milestone {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
+    /// Added to those of every signature of the file.
+    #[serde(default)]
+    fill: Vec<String>,
     #[serde(default)]
     signature: Vec<Raw>,
     #[serde(default)]
@@ -112,6 +122,7 @@ struct File {
 struct Raw {
     id: String,
     title: String,
+    next: Option<String>,
     patterns: Vec<String>,
     #[serde(default)]
     scope: Vec<String>,
@@ -177,8 +188,9 @@ impl Catalogue {
         for (name, text) in files {
             let file: File = toml::from_str(text)
                 .map_err(|error| CatalogueError::File { file: (*name).to_owned(), why: error.to_string() })?;
-            for raw in file.signature {
+            for mut raw in file.signature {
                 let id = raw.id.clone();
+                raw.fill.extend(file.fill.iter().cloned());
                 let signature = raw.check(name).map_err(|why| entry(name, &id, why))?;
                 signatures.push(signature);
             }
@@ -260,6 +272,7 @@ impl Raw {
         let signature = Signature {
             id: self.id,
             title: self.title,
+            next: self.next,
             area: area.to_owned(),
             severity: self.severity,
             rank: self.rank,
@@ -280,8 +293,9 @@ impl Raw {
             counter_examples,
         };
         let names = signature.capture_names();
-        let words: Vec<&str> =
-            signature.about.iter().map(String::as_str).chain(placeholders(&signature.title)).collect();
+        let next = signature.next.as_deref().unwrap_or_default();
+        let texts = placeholders(&signature.title).chain(placeholders(next));
+        let words: Vec<&str> = signature.about.iter().map(String::as_str).chain(texts).collect();
         if let Some(word) = words.into_iter().find(|word| !names.contains(*word)) {
             return Err(format!("no pattern captures {word}"));
         }
@@ -318,13 +332,28 @@ impl Signature {
 
     /// The title with its captures put in.
     pub(super) fn title_with(&self, captures: &BTreeMap<String, String>) -> String {
-        let mut title = self.title.clone();
-        for name in placeholders(&self.title) {
-            let value = captures.get(name).map_or("(unknown)", String::as_str);
-            title = title.replace(&format!("{{{name}}}"), value);
-        }
-        title
+        filled(&self.title, captures)
     }
+
+    /// What to do first: its own sentence, else what is known of the code of AWS that the line names.
+    pub(super) fn next_with(&self, captures: &BTreeMap<String, String>, line: &str) -> Option<String> {
+        match &self.next {
+            Some(next) => Some(filled(next, captures)),
+            None if self.area == AWS => {
+                let code = captures.get("code")?;
+                Some(CloudError::new("", code, line).advice().to_owned()).filter(|advice| !advice.is_empty())
+            }
+            None => None,
+        }
+    }
+}
+
+/// `text` with captures put in where their names stand in braces.
+fn filled(text: &str, captures: &BTreeMap<String, String>) -> String {
+    placeholders(text).fold(text.to_owned(), |filled, name| {
+        let value = captures.get(name).map_or("(unknown)", String::as_str);
+        filled.replace(&format!("{{{name}}}"), value)
+    })
 }
 
 /// Names in braces.

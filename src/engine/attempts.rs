@@ -99,7 +99,7 @@ pub(super) async fn attempts<W: Send + Sync + 'static>(
                     sink.emit(Data::Fact { key: exit_fact(&plan.id), value: exit.to_string() }).await;
                 }
                 let outcome = Outcome::Failed { causes: error.causes };
-                sink.commit(ended(outcome.clone(), Vec::new())).await;
+                sink.commit(ended(outcome.clone(), error.evidence)).await;
                 return outcome;
             }
         }

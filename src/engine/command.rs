@@ -28,6 +28,11 @@ pub enum Command {
     ApproveCsr {
         name: String,
     },
+    /// An answer that a failed step waits for: it becomes a fact of the run, and the step is tried again.
+    Answer {
+        fact: String,
+        value: String,
+    },
     /// Leave; remote jobs go on, and `run --resume` comes back to them.
     Detach,
 }

@@ -252,6 +252,11 @@ impl<W: Send + Sync + 'static> Runner<W> {
                 });
                 None
             }
+            Command::Answer { fact, value } => {
+                self.answer(fact, value).await;
+                work.hurry.notify_one();
+                None
+            }
             Command::ApproveCsr { name } => {
                 self.sink.emit(decide("approve-csr", vec![name.clone()])).await;
                 let (hands, cx) = (self.hands.clone(), self.cx(&step.id, 0, &CancellationToken::new()).await);
@@ -262,6 +267,13 @@ impl<W: Send + Sync + 'static> Runner<W> {
                 None
             }
         }
+    }
+
+    async fn answer(&self, fact: String, value: String) {
+        let args = vec![fact.clone(), value.clone()];
+        let operator = self.options.operator.clone();
+        self.sink.commit(Data::Decision { command: "answer".into(), args, operator, reason: None }).await;
+        self.sink.commit(Data::Fact { key: fact, value }).await;
     }
 
     async fn skip(&self, step: &StepPlan, operator: &str) {
@@ -413,6 +425,10 @@ impl<W: Send + Sync + 'static> Runner<W> {
                     return Next::End(self.failure(step, &causes, self.exit_of(step).await));
                 }
                 Some(Command::Retry(_)) => return Next::Again,
+                Some(Command::Answer { fact, value }) => {
+                    self.answer(fact, value).await;
+                    return Next::Again;
+                }
                 Some(Command::Skip(id)) if id == step.id => {
                     self.skip(step, &self.options.operator).await;
                     return Next::On;

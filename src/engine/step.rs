@@ -53,16 +53,18 @@ pub struct StepError {
     pub retry: bool,
     /// Exit code class, when it differs from the stage's.
     pub exit: Option<u8>,
+    /// What was seen until then.
+    pub evidence: Vec<Evidence>,
 }
 
 impl StepError {
     /// A failure that another attempt may cure.
     pub fn transient(what: impl Into<String>) -> Self {
-        Self { causes: vec![what.into()], retry: true, exit: None }
+        Self { causes: vec![what.into()], retry: true, exit: None, evidence: Vec::new() }
     }
     /// A failure that will be the same next time.
     pub fn fatal(what: impl Into<String>) -> Self {
-        Self { causes: vec![what.into()], retry: false, exit: None }
+        Self { causes: vec![what.into()], retry: false, exit: None, evidence: Vec::new() }
     }
     /// `what` was being done when this happened.
     pub fn during(mut self, what: impl Into<String>) -> Self {
@@ -72,6 +74,11 @@ impl StepError {
     /// What the operator can try.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.causes.push(format!("try: {}", hint.into()));
+        self
+    }
+    /// What was seen until it failed stays with the step.
+    pub fn saw(mut self, evidence: Vec<Evidence>) -> Self {
+        self.evidence = evidence;
         self
     }
     pub fn exit(mut self, exit: u8) -> Self {

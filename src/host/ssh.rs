@@ -4,6 +4,7 @@
 //! A host has one control connection, made when it is first needed and again after a loss. Host keys are checked always.
 
 mod config;
+mod keypair;
 mod link;
 mod tunnel;
 
@@ -26,6 +27,7 @@ use crate::record::Sink;
 
 use config::Files;
 pub use config::SshTarget;
+pub use keypair::{new_key_pair, public_half};
 use link::{Backoff, Connection, Report, Way};
 
 /// sshd's MaxSessions is 10 by default; the connection itself takes one.

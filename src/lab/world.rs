@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cloud::memory::MemoryCloud;
 use crate::cloud::{Cloud, Kind, Resource, Tags};
+use crate::host::ssh::new_key_pair;
 use crate::lab::machines::{Clock, MachineSpec, Machines};
 use crate::lab::ocp::ca::Ca;
 use crate::lab::ocp::cluster::Scene;
@@ -181,9 +182,10 @@ impl Lab {
         private(&dir.join("pull-secret.json"), secret.to_string().as_bytes())?;
         let key = dir.join("id_ed25519");
         if !key.exists() {
-            let (private_key, public_key) = key_pair()?;
-            private(&key, private_key.as_bytes())?;
-            private(&dir.join("id_ed25519.pub"), public_key.as_bytes())?;
+            let (private_key, public_key) =
+                new_key_pair("bartizan-lab").map_err(|why| LabError::Key(why.to_string()))?;
+            private(&key, private_key.reveal().as_bytes())?;
+            private(&dir.join("id_ed25519.pub"), format!("{public_key}\n").as_bytes())?;
         }
         private(&self.spec_file(), self.spec_toml().as_bytes())
     }
@@ -220,27 +222,6 @@ fn private(file: &Path, bytes: &[u8]) -> Result<(), LabError> {
     let mut open = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(file)?;
     open.write_all(bytes)?;
     Ok(())
-}
-
-/// An Ed25519 key in the formats of OpenSSH.
-fn key_pair() -> Result<(String, String), LabError> {
-    use ring::signature::KeyPair;
-    use ssh_key::private::{Ed25519Keypair, Ed25519PrivateKey, KeypairData};
-    let wrong = |why: ssh_key::Error| LabError::Key(why.to_string());
-    let refused = |_| LabError::Key("the system has no random numbers".into());
-    let mut seed = [0; 32];
-    ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut seed).map_err(refused)?;
-    let pair = ring::signature::Ed25519KeyPair::from_seed_unchecked(&seed)
-        .map_err(|_| LabError::Key("the seed is no key".into()))?;
-    let public =
-        pair.public_key().as_ref().try_into().map_err(|_| LabError::Key("the key has a wrong length".into()))?;
-    let pair = Ed25519Keypair {
-        public: ssh_key::public::Ed25519PublicKey(public),
-        private: Ed25519PrivateKey::from_bytes(&seed),
-    };
-    let key = ssh_key::PrivateKey::new(KeypairData::Ed25519(pair), "bartizan-lab").map_err(wrong)?;
-    let text = key.to_openssh(ssh_key::LineEnding::LF).map_err(wrong)?;
-    Ok((text.to_string(), format!("{}\n", key.public_key().to_openssh().map_err(wrong)?)))
 }
 
 fn spawn(cancel: &CancellationToken, work: impl Future<Output = ()> + Send + 'static) {

@@ -439,6 +439,28 @@ pub enum Observed {
         state: String,
         address: Option<String>,
     },
+    /// Something that the run makes or takes away outside of a host.
+    Resource {
+        resource: Object,
+        /// Empty until it is known.
+        id: String,
+        /// In the words of whoever keeps it: `pending`, `available`, `shutting-down` …
+        state: String,
+        standing: Standing,
+        /// What has to happen first.
+        waits_for: Option<String>,
+        /// List price while it exists, in millionths of a US dollar; `None` when it is not known.
+        hourly: Option<u64>,
+    },
+}
+
+/// What is being done to a resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Standing {
+    Making,
+    Ready,
+    Leaving,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -506,6 +528,9 @@ pub struct Finding {
     /// `MIR-MANIFEST`, `REG-CA` …
     pub signature: String,
     pub title: String,
+    /// What to do first, one sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
     pub severity: Level,
     pub captures: BTreeMap<String, String>,
     /// The evidence: whose line, and the line itself.

@@ -4,6 +4,7 @@
 //! replayed from a file, and [`reduce`] is total: an event it does not know changes nothing.
 
 pub mod event;
+pub mod fact;
 pub mod plan;
 pub mod progress;
 mod reduce;

@@ -147,15 +147,20 @@ pub fn reduce(model: &mut RunModel, event: &Event) {
         }
         Data::Intent { object } => {
             let seq = event.seq;
-            let record = model.objects.entry(object.clone()).or_default();
-            record.gone = None;
-            record.order = seq;
+            let before = model.objects.remove(object).unwrap_or_default();
+            let record = match before.gone {
+                None => ObjectRecord { order: seq, asked: Some(at), ..before },
+                // A new one by the old one's name.
+                Some(_) => ObjectRecord { id: before.id, order: seq, asked: Some(at), ..ObjectRecord::default() },
+            };
+            model.objects.insert(object.clone(), record);
         }
         Data::Created { object, id } => {
             let seq = event.seq;
             let record = model.objects.entry(object.clone()).or_default();
             record.id = Some(id.clone());
             record.gone = None;
+            record.asked.get_or_insert(at);
             if record.order == 0 {
                 record.order = seq;
             }
@@ -165,6 +170,8 @@ pub fn reduce(model: &mut RunModel, event: &Event) {
             let record = model.objects.entry(object.clone()).or_default();
             record.id = Some(id.clone());
             record.gone = Some(proof.clone());
+            record.ended = Some(at);
+            record.waits_for = None;
             model.say(at, Level::Info, format!("gone: {} {} ({id}): {proof}", object.kind, object.name));
         }
         // An empty value takes the fact back.
@@ -412,6 +419,23 @@ fn reduce_observed(model: &mut RunModel, at: Timestamp, observed: &Observed) {
         Observed::Machine { name, role, phase, message } => {
             let machine = MachineRecord { role: role.clone(), phase: phase.clone(), message: message.clone() };
             model.cluster_state.machines.insert(name.clone(), machine);
+        }
+        // Only what the run has asked for is the run's: an observation alone makes nothing its own.
+        Observed::Resource { resource, state, standing, waits_for, hourly, .. } => {
+            let Some(record) = model.objects.get_mut(resource).filter(|record| record.gone.is_none()) else { return };
+            record.state.clone_from(state);
+            record.waits_for.clone_from(waits_for);
+            record.hourly = hourly.or(record.hourly);
+            match standing {
+                Standing::Making => record.ready = None,
+                Standing::Ready => {
+                    record.ready.get_or_insert(at);
+                    record.leaving = None;
+                }
+                Standing::Leaving => {
+                    record.leaving.get_or_insert(at);
+                }
+            }
         }
         Observed::Instance { name, id, state, address } => {
             let instance = InstanceRecord { id: id.clone(), state: state.clone(), address: address.clone() };

@@ -98,6 +98,29 @@ pub struct ObjectRecord {
     pub gone: Option<String>,
     /// Seq of its intent: creation order, so that deletion can go backwards.
     pub order: Seq,
+    /// When it was asked for, and when it was seen to be ready.
+    pub asked: Option<Timestamp>,
+    pub ready: Option<Timestamp>,
+    /// When it was first asked to go, and when it was seen to be gone.
+    pub leaving: Option<Timestamp>,
+    pub ended: Option<Timestamp>,
+    /// What it was last seen to be, in the words of whoever keeps it.
+    pub state: String,
+    pub waits_for: Option<String>,
+    /// List price while it exists, in millionths of a US dollar.
+    pub hourly: Option<u64>,
+}
+
+/// As AWS counts a month.
+pub const HOURS_OF_A_MONTH: u64 = 730;
+
+/// What exists costs, by list prices, in millionths of a US dollar.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cost {
+    pub hourly: u64,
+    pub so_far: u64,
+    /// Resources that stand and whose price is not known.
+    pub unknown: usize,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -332,6 +355,26 @@ impl RunModel {
         let mut standing: Vec<_> = self.objects.iter().filter(|(_, record)| record.gone.is_none()).collect();
         standing.sort_by_key(|(_, record)| std::cmp::Reverse(record.order));
         standing
+    }
+
+    /// What the run's resources cost now, and what they have cost until `now`.
+    pub fn cost(&self, now: Timestamp) -> Cost {
+        let mut cost = Cost::default();
+        for record in self.objects.values().filter(|record| record.id.is_some()) {
+            let stands = record.gone.is_none();
+            let Some(hourly) = record.hourly else {
+                // What was never seen in a cloud (a registry on a bastion) has no price there.
+                cost.unknown += usize::from(stands && !record.state.is_empty());
+                continue;
+            };
+            cost.hourly = cost.hourly.saturating_add(if stands { hourly } else { 0 });
+            if let Some(asked) = record.asked {
+                let seconds = record.ended.unwrap_or(now).duration_since(asked).as_secs();
+                let spent = hourly.saturating_mul(u64::try_from(seconds).unwrap_or(0)) / 3600;
+                cost.so_far = cost.so_far.saturating_add(spent);
+            }
+        }
+        cost
     }
 
     pub(super) fn say(&mut self, at: Timestamp, level: Level, text: impl Into<String>) {

@@ -29,6 +29,15 @@ pub fn strip_control(text: &str) -> String {
     clean
 }
 
+/// `$0.43` of millionths of a dollar; what is less than a cent has a third figure.
+pub fn dollars(micro: u64) -> String {
+    if micro > 0 && micro < 10_000 {
+        return format!("${:.3}", micro as f64 / 1e6);
+    }
+    let cents = micro.saturating_add(5_000) / 10_000;
+    format!("${}.{:02}", cents / 100, cents % 100)
+}
+
 /// `text` cleaned as by [`strip_control`], on one line, of at most `limit` bytes; what was cut is counted at the end.
 pub fn one_line(text: &str, limit: usize) -> String {
     let clean = strip_control(text);

@@ -17,6 +17,7 @@ pub fn paths_mut(spec: &mut Spec) -> Vec<(&'static str, &mut PathBuf)> {
         ("release.ca_file", &mut spec.release.ca_file),
         ("bastion.identity_file", &mut spec.bastion.identity_file),
         ("credentials.ssh_private_key", &mut spec.credentials.ssh_private_key),
+        ("credentials.manifests", &mut spec.credentials.manifests),
         ("tools.directory", &mut spec.tools.directory),
         ("mirror.password_file", &mut spec.mirror.password_file),
         ("mirror.ca_file", &mut spec.mirror.ca_file),
@@ -38,9 +39,15 @@ pub fn resolve(path: &Path, folder: &Path) -> PathBuf {
 pub fn check(spec: &mut Spec, check: &mut Check<'_>) {
     let fips = spec.install.fips;
     for (key, path) in paths_mut(spec) {
-        if key == "tools.directory" {
+        let folder = match key {
+            "tools.directory" => Some("the tools"),
+            "credentials.manifests" => Some("the manifests of the secrets"),
+            _ => None,
+        };
+        if let Some(content) = folder {
             if !path.is_dir() {
-                check.fail(key, format!("is {}", name(path)), "there is no such folder; name the one with the tools");
+                let want = format!("there is no such folder; name the one with {content}");
+                check.fail(key, format!("is {}", name(path)), want);
             }
             continue;
         }

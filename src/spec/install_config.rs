@@ -223,7 +223,7 @@ pub fn render(spec: &Spec, inputs: &InstallInputs) -> Result<Secret, InstallConf
         api_version: "v1",
         base_domain: &spec.cluster.base_domain,
         metadata: Metadata { name: &spec.cluster.name },
-        credentials_mode: match spec.credentials.mode {
+        credentials_mode: match spec.credentials_mode() {
             // The default of the installer: it looks at what the credentials may do.
             CredentialsMode::Mint => None,
             CredentialsMode::Passthrough => Some("Passthrough"),

@@ -17,6 +17,7 @@ pub enum Shape {
     Texts,
     TextMap,
     Choice(&'static [&'static str]),
+    Choices(&'static [&'static str]),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -36,7 +37,7 @@ const fn required(path: &'static str, example: &'static str) -> Key {
     Key { path, shape: Shape::Text, required: true, example }
 }
 
-use Shape::{Choice, Text, TextMap, Texts, Truth, Whole};
+use Shape::{Choice, Choices, Text, TextMap, Texts, Truth, Whole};
 
 pub const KEYS: &[Key] = &[
     required("cluster.name", "\"edge-lab\""),
@@ -51,6 +52,7 @@ pub const KEYS: &[Key] = &[
     key("network.variant", Choice(&["disconnected", "private", "proxy"]), "\"disconnected\""),
     key("network.vpc_cidr", Text, "\"10.0.0.0/16\""),
     key("network.zones", Whole(1, 3), "1"),
+    key("network.nat", Choice(&["zone", "one"]), "\"zone\""),
     key("network.extra_endpoints", Texts, "[\"ssm\"]"),
     Key { path: "network.existing.vpc_id", shape: Text, required: true, example: "\"vpc-0123456789abcdef0\"" },
     Key {
@@ -60,6 +62,7 @@ pub const KEYS: &[Key] = &[
         example: "[\"subnet-0123456789abcdef0\"]",
     },
     key("network.existing.public_subnets", Texts, "[\"subnet-0123456789abcdef1\"]"),
+    key("network.existing.add_endpoints", Texts, "[\"s3\", \"ec2\"]"),
     key("network.cluster_cidr", Text, "\"10.128.0.0/14\""),
     key("network.host_prefix", Whole(8, 28), "23"),
     key("network.service_cidr", Text, "\"172.30.0.0/16\""),
@@ -67,16 +70,20 @@ pub const KEYS: &[Key] = &[
     key("bastion.port", Whole(1, 65535), "22"),
     key("bastion.identity_file", Text, "\"~/.ssh/id_ed25519\""),
     key("bastion.host_key", Text, "\"ssh-ed25519 AAAA…\""),
+    key("bastion.os", Choice(&["rhel9", "al2023", "fcos", "rhcos"]), "\"rhel9\""),
     key("bastion.user", Text, "\"ec2-user\""),
     key("bastion.instance_type", Text, "\"m6i.large\""),
     key("bastion.ami", Text, "\"ami-0123456789abcdef0\""),
     key("bastion.disk_gib", Whole(20, 16384), "120"),
     key("bastion.operator_cidr", Text, "\"198.51.100.7/32\""),
+    key("bastion.elastic_ip", Truth, "false"),
+    key("bastion.services", Choices(&["pull-through", "proxy"]), "[\"pull-through\"]"),
     key("bastion.workdir", Text, "\"bartizan\""),
     required("credentials.pull_secret", "\"pull-secret.json\""),
     required("credentials.ssh_public_key", "\"~/.ssh/id_ed25519.pub\""),
     key("credentials.ssh_private_key", Text, "\"~/.ssh/id_ed25519\""),
-    key("credentials.mode", Choice(&["Mint", "Passthrough", "Manual"]), "\"Mint\""),
+    key("credentials.mode", Choice(&["Mint", "Passthrough", "Manual"]), "\"Manual\""),
+    key("credentials.manifests", Text, "\"ccoctl/manifests\""),
     key("tools.source", Choice(&["download", "directory", "present"]), "\"download\""),
     key("tools.directory", Text, "\"clients\""),
     key("tools.url", Text, "\"https://mirror.openshift.com/pub/openshift-v4/clients/ocp\""),
@@ -92,7 +99,6 @@ pub const KEYS: &[Key] = &[
     key("mirror.storage", Text, "\"bartizan/registry\""),
     key("mirror.registry", Choice(&["distribution", "quay"]), "\"distribution\""),
     key("mirror.image", Text, "\"docker.io/library/registry:2\""),
-    key("mirror.pull_through", Truth, "false"),
     key("mirror.engine", Choice(&["bartizan", "oc-mirror", "oc-adm"]), "\"bartizan\""),
     key("mirror.workflow", Choice(&["direct", "via-disk", "from-disk"]), "\"direct\""),
     key("mirror.archive", Text, "\"/mnt/archive\""),
@@ -213,6 +219,11 @@ impl Walk<'_> {
                         let all = choices.iter().map(|choice| format!("\"{choice}\"")).collect::<Vec<_>>().join(" or ");
                         format!("give {all}")
                     }
+                    Choices(choices) => {
+                        let all =
+                            choices.iter().map(|choice| format!("\"{choice}\"")).collect::<Vec<_>>().join(" and ");
+                        format!("give a list of {all}")
+                    }
                     Whole(least, most) => {
                         format!("give a whole number from {least} to {most}, for example {}", key.example)
                     }
@@ -241,7 +252,7 @@ impl Walk<'_> {
             }
             let text = key.example.trim_matches(['[', ']', '"']).to_owned();
             let value = match key.shape {
-                Texts => Value::Array(vec![Value::String(text)]),
+                Texts | Choices(_) => Value::Array(vec![Value::String(text)]),
                 _ => Value::String(text),
             };
             put(&mut self.found.table, key.path, value);
@@ -272,6 +283,11 @@ fn read(shape: Shape, value: &DeValue<'_>) -> Result<Value, String> {
         (Texts, DeValue::Array(have)) => {
             have.iter().map(|one| text(one.get_ref())).collect::<Option<Vec<_>>>().map(Value::Array)
         }
+        (Choices(choices), DeValue::Array(have)) => have
+            .iter()
+            .map(|one| text(one.get_ref()).filter(|one| one.as_str().is_some_and(|one| choices.contains(&one))))
+            .collect::<Option<Vec<_>>>()
+            .map(Value::Array),
         (TextMap, DeValue::Table(have)) => have
             .iter()
             .map(|(name, one)| Some((name.get_ref().to_string(), text(one.get_ref())?)))
@@ -289,7 +305,10 @@ fn described(value: &DeValue<'_>) -> String {
         DeValue::Float(number) => number.to_string().chars().take(24).collect(),
         DeValue::Boolean(truth) => truth.to_string(),
         DeValue::Datetime(_) => "a date".into(),
-        DeValue::Array(list) if list.iter().all(|one| one.get_ref().is_str()) => "a list of texts".into(),
+        DeValue::Array(list) if list.iter().all(|one| one.get_ref().is_str()) => {
+            let all: Vec<String> = list.iter().filter_map(|one| one.get_ref().as_str()).map(shown).collect();
+            format!("[{}]", all.join(", ")).chars().take(80).collect()
+        }
         DeValue::Array(_) => "a list that holds other things than texts".into(),
         DeValue::Table(_) => "a table".into(),
     }

@@ -7,10 +7,13 @@ pub mod install_check;
 pub mod install_config;
 pub mod keys;
 pub mod load;
+mod mirror;
 pub mod operators;
 pub mod problem;
 pub mod secret;
 pub mod secrets;
+pub mod sizing;
+pub mod subnets;
 pub mod validate;
 
 use std::path::PathBuf;
@@ -18,6 +21,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use load::{digest, example, load, parse};
+pub use mirror::{MirrorEngine, MirrorKind, MirrorRuntime, MirrorSpec, RegistrySoftware, Subset, Workflow};
 pub use problem::{Problem, SpecErrors};
 pub use secret::Secret;
 pub use secrets::Secrets;
@@ -85,9 +89,11 @@ pub struct NetworkSpec {
     pub vpc_cidr: String,
     /// 1 to 3.
     pub zones: u8,
+    /// NAT gateways of the `private` variant.
+    pub nat: NatLayout,
     /// Interface endpoints besides ec2, elasticloadbalancing, sts (S3 is always a gateway).
     pub extra_endpoints: Vec<String>,
-    /// An existing VPC: nothing of the network is made or removed then.
+    /// An existing VPC: nothing of the network is made or removed then, but the endpoints that it names.
     pub existing: Option<ExistingNetwork>,
     pub cluster_cidr: String,
     pub host_prefix: u8,
@@ -106,6 +112,16 @@ pub enum NetworkVariant {
     Proxy,
 }
 
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NatLayout {
+    /// One per zone: a zone that fails takes no other with it.
+    #[default]
+    Zone,
+    /// One for all: a third of the price.
+    One,
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExistingNetwork {
@@ -113,6 +129,9 @@ pub struct ExistingNetwork {
     pub private_subnets: Vec<String>,
     #[serde(default)]
     pub public_subnets: Vec<String>,
+    /// Endpoints (`s3`, `ec2` …) that may be made in it when they are not there.
+    #[serde(default)]
+    pub add_endpoints: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -123,18 +142,104 @@ pub struct BastionSpec {
     pub port: u16,
     /// Private key for the bastion; default: what the operator's ssh finds.
     pub identity_file: Option<PathBuf>,
-    /// The bastion's host key as in known_hosts, without the host: `ssh-ed25519 AAAA…`. For one that we make it is
-    /// read from the console output.
-    pub host_key: Option<String>,
-    pub user: String,
+    /// How its host key is known before the first connection.
+    pub host_key: HostKey,
+    /// Operating system of one that we make.
+    pub os: BastionOs,
+    /// Login of the image; default [`BastionOs::user`].
+    pub user: Option<String>,
     pub instance_type: String,
+    /// An image of one's own instead of the newest of `os`.
     pub ami: Option<String>,
-    /// Size of its disk in GiB; default from what is mirrored.
+    /// Size of its disk in GiB; default from what is mirrored ([`sizing`]).
     pub disk_gib: Option<u32>,
     /// Who may reach port 22; default this machine's address.
     pub operator_cidr: Option<String>,
+    /// A public address that outlives a stop of the machine.
+    pub elastic_ip: bool,
+    /// What else it serves to the VPC, besides a managed mirror and the proxy of the `proxy` variant.
+    pub services: Vec<BastionService>,
     /// Working directory on the bastion, relative to the home directory.
     pub workdir: String,
+}
+
+/// Where the host key comes from that is pinned before the first connection. In the file: the word, or the key itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub enum HostKey {
+    /// From the instance's console, where its first boot prints it.
+    #[default]
+    Console,
+    /// Made here, delivered in the user data, and replaced on the first login.
+    Delivered,
+    /// The operator says yes to the fingerprint that the machine shows.
+    Ask,
+    /// As in known_hosts, without the host: `ssh-ed25519 AAAA…`.
+    Known(String),
+}
+
+impl From<String> for HostKey {
+    fn from(text: String) -> Self {
+        match text.as_str() {
+            "console" => HostKey::Console,
+            "delivered" => HostKey::Delivered,
+            "ask" => HostKey::Ask,
+            _ => HostKey::Known(text),
+        }
+    }
+}
+
+impl From<HostKey> for String {
+    fn from(key: HostKey) -> Self {
+        match key {
+            HostKey::Console => "console".into(),
+            HostKey::Delivered => "delivered".into(),
+            HostKey::Ask => "ask".into(),
+            HostKey::Known(key) => key,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BastionOs {
+    /// Red Hat Enterprise Linux 9: podman, and what FIPS clusters need.
+    #[default]
+    Rhel9,
+    /// Amazon Linux 2023; its repositories have no podman.
+    Al2023,
+    /// Fedora CoreOS: podman in the image, configured by Ignition.
+    Fcos,
+    /// Red Hat Enterprise Linux CoreOS, by `ami` only.
+    Rhcos,
+}
+
+impl BastionOs {
+    pub fn is_coreos(self) -> bool {
+        matches!(self, BastionOs::Fcos | BastionOs::Rhcos)
+    }
+    /// The login of its images.
+    pub fn user(self) -> &'static str {
+        if self.is_coreos() { "core" } else { "ec2-user" }
+    }
+    /// As in the file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            BastionOs::Rhel9 => "rhel9",
+            BastionOs::Al2023 => "al2023",
+            BastionOs::Fcos => "fcos",
+            BastionOs::Rhcos => "rhcos",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BastionService {
+    /// Registries that fetch from quay.io (6001) and registry.redhat.io (6002) what they are asked for.
+    PullThrough,
+    /// squid with an account (3128).
+    Proxy,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -147,17 +252,23 @@ pub struct CredentialsSpec {
     /// Private half, for the second hop to the bootstrap node; default: the agent.
     #[serde(default)]
     pub ssh_private_key: Option<PathBuf>,
-    /// How the cluster's operators get cloud credentials.
+    /// How the cluster's operators get cloud credentials; default: [`Spec::credentials_mode`].
     #[serde(default)]
-    pub mode: CredentialsMode,
+    pub mode: Option<CredentialsMode>,
+    /// For `Manual`: a folder on this machine with the operator's own secrets as manifests (`*.yaml`), for example what
+    /// `ccoctl aws create-all` left. No users are made then.
+    #[serde(default)]
+    pub manifests: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub enum CredentialsMode {
-    #[default]
+    /// The cloud credential operator makes users: it has to reach IAM from the cluster.
     Mint,
+    /// The operators share the installer's credentials.
     Passthrough,
+    /// One user for each of the release's CredentialsRequests, made from outside.
     Manual,
 }
 
@@ -182,130 +293,6 @@ pub enum ToolsSource {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MirrorSpec {
-    /// Required. The one name by which everybody reaches the mirror. Never localhost (nodes could not reach it).
-    pub host: String,
-    #[serde(default = "default_mirror_port")]
-    pub port: u16,
-    #[serde(default = "default_release_repository")]
-    pub release_repository: String,
-    #[serde(default = "default_component_repository")]
-    pub component_repository: String,
-    /// `managed`: stage 05 makes and runs it on the bastion. `existing`: it is only proven.
-    #[serde(default)]
-    pub kind: MirrorKind,
-    #[serde(default = "default_mirror_user")]
-    pub user: String,
-    /// File with the password on this machine; default: made up once and kept in the run (0600).
-    #[serde(default)]
-    pub password_file: Option<PathBuf>,
-    /// CA of an existing mirror, PEM, on this machine.
-    #[serde(default)]
-    pub ca_file: Option<PathBuf>,
-    /// How a managed registry runs on the bastion.
-    #[serde(default)]
-    pub runtime: MirrorRuntime,
-    /// Where a managed registry keeps its data on the bastion, relative to the home directory unless absolute.
-    #[serde(default = "default_mirror_storage")]
-    pub storage: String,
-    /// What a managed registry is.
-    #[serde(default)]
-    pub registry: RegistrySoftware,
-    /// Image of a managed distribution registry, 2 or 3.
-    #[serde(default = "default_registry_image")]
-    pub image: String,
-    /// Two more registries beside a managed one that fetch what they are asked for: quay.io on port 6001,
-    /// registry.redhat.io on port 6002.
-    #[serde(default)]
-    pub pull_through: bool,
-    /// Who copies the release. Operator catalogs are always oc-mirror's.
-    #[serde(default)]
-    pub engine: MirrorEngine,
-    /// The way of oc-mirror.
-    #[serde(default)]
-    pub workflow: Workflow,
-    /// Absolute path of the directory on the bastion with oc-mirror's archives; default `sync/archive` in the work
-    /// directory.
-    #[serde(default)]
-    pub archive: Option<String>,
-    /// Blobs in flight.
-    #[serde(default = "default_jobs")]
-    pub jobs: u8,
-    /// `all` or `core-21` (which cannot boot a cluster).
-    #[serde(default)]
-    pub subset: Subset,
-    /// More pull specs to mirror.
-    #[serde(default)]
-    pub additional_images: Vec<String>,
-    /// Operator catalogs, each as [`operators::Catalog`] reads it.
-    #[serde(default)]
-    pub operators: Vec<String>,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum MirrorKind {
-    #[default]
-    Managed,
-    Existing,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum MirrorRuntime {
-    /// podman when it is there, else a `docker-registry` or `registry` binary.
-    #[default]
-    Auto,
-    Podman,
-    Binary,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum MirrorEngine {
-    /// Our own copier, as a job on the bastion.
-    #[default]
-    Bartizan,
-    /// `oc-mirror --v2`.
-    OcMirror,
-    /// `oc adm release mirror`.
-    OcAdm,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RegistrySoftware {
-    /// distribution/distribution, 2 or 3.
-    #[default]
-    Distribution,
-    /// Red Hat's mirror registry: Quay, by its own installer.
-    Quay,
-}
-
-/// How oc-mirror brings images to the mirror.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Workflow {
-    /// Registry to registry.
-    #[default]
-    Direct,
-    /// Into archives, then from them.
-    ViaDisk,
-    /// From archives that were brought to the bastion: it needs no internet.
-    FromDisk,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Subset {
-    #[default]
-    #[serde(rename = "all")]
-    All,
-    #[serde(rename = "core-21")]
-    Core21,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct InstallSpec {
     /// 1 or 3.
@@ -327,34 +314,13 @@ pub enum Publish {
 fn default_arch() -> String {
     "x86_64".into()
 }
-fn default_mirror_port() -> u16 {
-    5000
-}
-fn default_release_repository() -> String {
-    "openshift/release-images".into()
-}
-fn default_component_repository() -> String {
-    "openshift/release".into()
-}
-fn default_mirror_user() -> String {
-    "bartizan".into()
-}
-fn default_mirror_storage() -> String {
-    "bartizan/registry".into()
-}
-fn default_registry_image() -> String {
-    "docker.io/library/registry:2".into()
-}
-fn default_jobs() -> u8 {
-    6
-}
-
 impl Default for NetworkSpec {
     fn default() -> Self {
         Self {
             variant: NetworkVariant::default(),
             vpc_cidr: "10.0.0.0/16".into(),
             zones: 1,
+            nat: NatLayout::default(),
             extra_endpoints: Vec::new(),
             existing: None,
             cluster_cidr: "10.128.0.0/14".into(),
@@ -370,12 +336,15 @@ impl Default for BastionSpec {
             host: None,
             port: 22,
             identity_file: None,
-            host_key: None,
-            user: "ec2-user".into(),
+            host_key: HostKey::default(),
+            os: BastionOs::default(),
+            user: None,
             instance_type: "m6i.large".into(),
             ami: None,
             disk_gib: None,
             operator_cidr: None,
+            elastic_ip: false,
+            services: Vec::new(),
             workdir: "bartizan".into(),
         }
     }
@@ -404,30 +373,6 @@ impl Default for InstallSpec {
     }
 }
 
-impl MirrorSpec {
-    /// oc-mirror has something to do.
-    pub fn needs_oc_mirror(&self) -> bool {
-        self.engine == MirrorEngine::OcMirror || !self.operators.is_empty()
-    }
-
-    /// Another program than our own copier brings images.
-    pub fn is_driven(&self) -> bool {
-        self.engine != MirrorEngine::Bartizan || !self.operators.is_empty()
-    }
-
-    /// The part of the repositories before oc-mirror's own names for them; `None` when they are others.
-    pub fn oc_mirror_namespace(&self) -> Option<&str> {
-        let namespace = |repository: &'_ str, name: &str| {
-            let rest = repository.strip_suffix(name)?;
-            (rest.is_empty() || rest.ends_with('/')).then_some(rest.len())
-        };
-        let at = namespace(&self.release_repository, "openshift/release-images")?;
-        let same = namespace(&self.component_repository, "openshift/release")? == at
-            && self.release_repository.get(..at) == self.component_repository.get(..at);
-        self.release_repository.get(..at).filter(|_| same).map(|text| text.trim_end_matches('/'))
-    }
-}
-
 impl Spec {
     /// 18 of `4.18.12` or `4.18.0-rc.2`; `None` when the text is no whole version of OpenShift 4.
     pub fn minor_of(version: &str) -> Option<u32> {
@@ -446,9 +391,30 @@ impl Spec {
     pub fn domain(&self) -> String {
         format!("{}.{}", self.cluster.name, self.cluster.base_domain)
     }
+    /// As the spec says, else by the network: IAM has no endpoint in a VPC, so nothing in a disconnected cluster can make
+    /// users.
+    pub fn credentials_mode(&self) -> CredentialsMode {
+        self.credentials.mode.unwrap_or(match self.network.variant {
+            NetworkVariant::Disconnected => CredentialsMode::Manual,
+            NetworkVariant::Private | NetworkVariant::Proxy => CredentialsMode::Mint,
+        })
+    }
+    /// Route 53 has no endpoint in a VPC either: without a way out the ingress operator cannot write `*.apps`.
+    pub fn writes_apps_record(&self) -> bool {
+        self.network.variant == NetworkVariant::Disconnected
+    }
     /// `host:port`, the registry's one identity.
     pub fn registry(&self) -> String {
         format!("{}:{}", self.mirror.host, self.mirror.port)
+    }
+    /// The login on a bastion that we make.
+    pub fn bastion_user(&self) -> &str {
+        self.bastion.user.as_deref().unwrap_or(self.bastion.os.user())
+    }
+    /// Does the bastion run this service?
+    pub fn serves(&self, service: BastionService) -> bool {
+        let needed = service == BastionService::Proxy && self.network.variant == NetworkVariant::Proxy;
+        needed || self.bastion.services.contains(&service)
     }
     /// Where the release comes from.
     pub fn pull_spec(&self) -> String {

@@ -1,11 +1,13 @@
 //! What a spec must satisfy beyond its shape. Pure: the files that it names are looked at in [`super::files`].
 
+mod bastion;
+mod network;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::cidr::{Cidr, CidrError};
 use super::operators::Catalog;
 use super::problem::{Problem, shown};
-use super::{MirrorEngine, MirrorKind, MirrorSpec, RegistrySoftware, Spec, Subset, ToolsSource, Workflow};
+use super::{CredentialsMode, MirrorEngine, MirrorKind, MirrorSpec, Spec, Subset, ToolsSource, Workflow};
 
 /// Collects problems with their places; a key that already has one gets no second.
 pub struct Check<'a> {
@@ -32,7 +34,7 @@ impl Check<'_> {
     }
 
     /// Fail with the value as what was found.
-    fn bad(&mut self, key: &str, value: &str, want: impl Into<String>) {
+    pub(super) fn bad(&mut self, key: &str, value: &str, want: impl Into<String>) {
         self.fail(key, format!("is {}", shown(value)), want);
     }
 }
@@ -42,8 +44,9 @@ pub fn validate(spec: &Spec, check: &mut Check<'_>) {
     names(spec, check);
     release(spec, check);
     aws(spec, check);
-    network(spec, check);
-    bastion(spec, check);
+    network::network(spec, check);
+    bastion::bastion(spec, check);
+    credentials(spec, check);
     tools(spec, check);
     mirror(spec, check);
     if !matches!(spec.install.control_plane_replicas, 1 | 3) {
@@ -74,6 +77,13 @@ pub fn validate(spec: &Spec, check: &mut Check<'_>) {
     if spec.install.control_plane_replicas == 3 && spec.install.compute_replicas == 1 {
         let want = "the ingress routers need two machines; give 2 or more, or 0 to run on the control plane";
         check.fail("install.compute_replicas", "is 1", want);
+    }
+}
+
+fn credentials(spec: &Spec, check: &mut Check<'_>) {
+    if spec.credentials.manifests.is_some() && spec.credentials_mode() != CredentialsMode::Manual {
+        let want = "only Manual takes secrets of your own; set credentials.mode = \"Manual\" or leave it out";
+        check.fail("credentials.manifests", "is given", want);
     }
 }
 
@@ -141,155 +151,6 @@ fn aws(spec: &Spec, check: &mut Check<'_>) {
     }
 }
 
-fn network(spec: &Spec, check: &mut Check<'_>) {
-    let network = &spec.network;
-    let vpc = block(check, "network.vpc_cidr", &network.vpc_cidr, 16..=20, "10.0.0.0/16");
-    let pods = block(check, "network.cluster_cidr", &network.cluster_cidr, 8..=24, "10.128.0.0/14");
-    let services = block(check, "network.service_cidr", &network.service_cidr, 12..=24, "172.30.0.0/16");
-    let pairs = [
-        ("network.cluster_cidr", pods, "network.vpc_cidr", vpc),
-        ("network.service_cidr", services, "network.vpc_cidr", vpc),
-        ("network.service_cidr", services, "network.cluster_cidr", pods),
-    ];
-    for (key, one, other_key, other) in pairs {
-        if let (Some(one), Some(other)) = (one, other)
-            && one.overlaps(&other)
-        {
-            let want = format!("it overlaps {other_key} ({other}); the three must be apart");
-            check.bad(key, &one.to_string(), want);
-        }
-    }
-    // OVN-Kubernetes keeps these for itself (ovn-kubernetes docs, "join" and "transit switch" subnets).
-    for (reserved, name) in [("100.64.0.0/16", "join"), ("100.88.0.0/16", "transit switch")] {
-        let Ok(reserved) = reserved.parse::<Cidr>() else { continue };
-        for (key, have) in
-            [("network.vpc_cidr", vpc), ("network.cluster_cidr", pods), ("network.service_cidr", services)]
-        {
-            if let Some(have) = have.filter(|have| have.overlaps(&reserved)) {
-                let want = format!("OVN-Kubernetes uses {reserved} for its {name} network; choose another block");
-                check.bad(key, &have.to_string(), want);
-            }
-        }
-    }
-    if let Some(pods) = pods {
-        let nodes = u32::from(spec.install.control_plane_replicas) + u32::from(spec.install.compute_replicas);
-        let room = network.host_prefix.checked_sub(pods.prefix()).map(|bits| 1u64 << bits);
-        if room.is_none_or(|room| room < u64::from(nodes) + 1) {
-            let want = format!(
-                "network.cluster_cidr {pods} must hold one block of this size for each of {nodes} nodes and the \
-                 bootstrap; give for example 23"
-            );
-            check.fail("network.host_prefix", format!("is {}", network.host_prefix), want);
-        }
-    }
-    for service in &network.extra_endpoints {
-        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
-        if service.is_empty() || !service.chars().all(plain) || service.starts_with("com.amazonaws.") {
-            let want = "give the short name of an AWS endpoint service, for example ssm";
-            check.fail("network.extra_endpoints", format!("has {}", shown(service)), want);
-        } else if service == "s3" {
-            let want = "S3 is always there as a gateway, and bootstrap fails with an interface endpoint; leave it out";
-            check.fail("network.extra_endpoints", "has \"s3\"", want);
-        }
-    }
-    let Some(existing) = &network.existing else { return };
-    if !is_aws_id(&existing.vpc_id, "vpc-") {
-        check.bad(
-            "network.existing.vpc_id",
-            &existing.vpc_id,
-            "give the id of a VPC, for example vpc-0123456789abcdef0",
-        );
-    }
-    if existing.private_subnets.is_empty() {
-        check.fail("network.existing.private_subnets", "is empty", "name at least one private subnet for the nodes");
-    }
-    for (key, subnets) in [
-        ("network.existing.private_subnets", &existing.private_subnets),
-        ("network.existing.public_subnets", &existing.public_subnets),
-    ] {
-        let mut seen = BTreeSet::new();
-        for subnet in subnets {
-            if !is_aws_id(subnet, "subnet-") {
-                let want = "give ids of subnets, for example subnet-0123456789abcdef0";
-                check.fail(key, format!("has {}", shown(subnet)), want);
-            } else if !seen.insert(subnet) {
-                check.fail(key, format!("has {} twice", shown(subnet)), "name each subnet once");
-            }
-        }
-    }
-    if let Some(both) = existing.public_subnets.iter().find(|subnet| existing.private_subnets.contains(subnet)) {
-        let want = "it is among the private ones; with a public one the cluster's load balancer may land there";
-        check.fail("network.existing.public_subnets", format!("has {}", shown(both)), want);
-    }
-}
-
-fn block(
-    check: &mut Check<'_>,
-    key: &str,
-    text: &str,
-    sizes: std::ops::RangeInclusive<u8>,
-    example: &str,
-) -> Option<Cidr> {
-    match text.parse::<Cidr>() {
-        Ok(cidr) if sizes.contains(&cidr.prefix()) => return Some(cidr),
-        Ok(_) => {
-            let want = format!("give a block from /{} to /{}, for example {example}", sizes.start(), sizes.end());
-            check.bad(key, text, want);
-        }
-        Err(CidrError::HostBits(block)) => {
-            check.bad(key, text, format!("a block starts at its first address; give {block}"))
-        }
-        Err(CidrError::Shape) => check.bad(key, text, format!("give an IPv4 network, for example {example}")),
-    }
-    None
-}
-
-fn bastion(spec: &Spec, check: &mut Check<'_>) {
-    let bastion = &spec.bastion;
-    if let Some(host) = &bastion.host {
-        let good = host.split_once('@').is_some_and(|(user, host)| {
-            is_user(user) && (is_domain(&host.to_ascii_lowercase()) || host.parse::<std::net::IpAddr>().is_ok())
-        });
-        if !good {
-            let want = "give user@host, for example ec2-user@bastion.example.com; its port goes into bastion.port";
-            check.bad("bastion.host", host, want);
-        }
-    }
-    if let Some(key) = &bastion.host_key
-        && ssh_key::PublicKey::from_openssh(key).is_err()
-    {
-        let want = "give type and key as in known_hosts but without the host, for example the line that \
-                    ssh-keyscan -t ed25519 HOST prints, from ssh-ed25519 on";
-        check.bad("bastion.host_key", key, want);
-    }
-    if !is_user(&bastion.user) {
-        check.bad("bastion.user", &bastion.user, "give the login of the image, for example ec2-user");
-    }
-    if let Some(ami) = bastion.ami.as_deref().filter(|ami| !is_aws_id(ami, "ami-")) {
-        check.bad("bastion.ami", ami, "give the id of an image, for example ami-0123456789abcdef0");
-    }
-    if let Some(text) = &bastion.operator_cidr {
-        match text.parse::<Cidr>() {
-            Ok(cidr) if cidr.prefix() >= 8 => {}
-            Ok(_) => check.bad(
-                "bastion.operator_cidr",
-                text,
-                "that opens SSH to much of the world; give your own address, for example 198.51.100.7/32",
-            ),
-            Err(CidrError::HostBits(block)) => {
-                check.bad("bastion.operator_cidr", text, format!("a block starts at its first address; give {block}"));
-            }
-            Err(CidrError::Shape) => {
-                check.bad("bastion.operator_cidr", text, "give an IPv4 network, for example 198.51.100.7/32");
-            }
-        }
-    }
-    if !is_remote_path(&bastion.workdir) || bastion.workdir.starts_with('/') {
-        let want = "give a folder below the home directory of the bastion's user, for example bartizan";
-        check.bad("bastion.workdir", &bastion.workdir, want);
-    }
-}
-
 fn tools(spec: &Spec, check: &mut Check<'_>) {
     if spec.tools.source == ToolsSource::Directory && spec.tools.directory.is_none() {
         let want = "tools.source is \"directory\"; name the folder with the client tarballs, for example \
@@ -345,11 +206,6 @@ fn mirror(spec: &Spec, check: &mut Check<'_>) {
     }
     if !is_pull_spec(&mirror.image) {
         check.bad("mirror.image", &mirror.image, "give a whole pull spec, for example docker.io/library/registry:2");
-    }
-    if mirror.registry == RegistrySoftware::Quay && mirror.pull_through {
-        let want =
-            "only a distribution registry fetches on demand; leave it out, or set mirror.registry = \"distribution\"";
-        check.fail("mirror.pull_through", "is true", want);
     }
     engine(mirror, check);
     for image in &mirror.additional_images {

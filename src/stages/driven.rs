@@ -26,7 +26,7 @@ use super::notices;
 use super::s03_credentials::authfile;
 use super::s04_tools::tool;
 use super::s05_mirror_registry::ca_path;
-use super::s06_image_sync::{LINE_LIMIT, ended};
+use super::s06_image_sync::{LINE_LIMIT, ended, put_source_ca};
 use super::world::{Cx, action, bytes, fact, get, host_error, must, put};
 
 /// Where oc-mirror works, below the work directory.
@@ -157,6 +157,7 @@ pub(super) fn preview(spec: &Spec, workdir: &str) -> Vec<Cmd> {
 /// The system's CAs and ours in one file, which is what Go reads.
 async fn with_ca(cx: &Cx, program: Cmd) -> Result<Cmd, StepError> {
     let workdir = cx.need(fact::WORKDIR)?;
+    put_source_ca(cx).await?;
     let bundle = format!("{workdir}/sync/ca-bundle.crt");
     let cmd = Cmd::sh("cat /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt \"$1\" \"$2\" 2>/dev/null >\"$3\"; [ -s \"$3\" ]")
         .arg(ca_path(cx)?)
@@ -322,21 +323,16 @@ pub(super) async fn by_oc_mirror(cx: &Cx) -> Result<Ran, StepError> {
     let program = with_ca(cx, tool(cx, "oc-mirror")?).await?;
     put(cx, &bastion, &format!("{workdir}/sync/image-set.yaml"), bytes(image_set(spec).yaml()), 0o600).await?;
     let ways = Way::of(spec.mirror.workflow);
-    let mut begin = 0;
+    let mut at_work = None;
     for (at, way) in ways.iter().enumerate() {
         let job = job(cx, &bastion, way.job(), &way.cmd(program.clone(), spec, &workdir))?;
         if matches!(job.status().await.map_err(host_error)?, JobStatus::Running { .. }) {
-            begin = at;
+            at_work = Some(at);
         }
     }
-    let at_work = {
-        let way = ways.get(begin).copied().unwrap_or(Way::Direct);
-        let job = job(cx, &bastion, way.job(), &way.cmd(program.clone(), spec, &workdir))?;
-        matches!(job.status().await.map_err(host_error)?, JobStatus::Running { .. })
-    };
     // Two of them at once would want the same port.
-    let pairs = if at_work { planned(cx).await? } else { plan(cx, &program).await? };
-    for way in ways.iter().skip(begin) {
+    let pairs = if at_work.is_some() { planned(cx).await? } else { plan(cx, &program).await? };
+    for way in ways.iter().skip(at_work.unwrap_or(0)) {
         let mut tally = Tally::of_mapping(Engine::OcMirror.name(), &pairs);
         cx.sink.emit(Data::Sync(tally.opening())).await;
         let cmd = way.cmd(program.clone(), spec, &workdir);
@@ -351,7 +347,7 @@ pub(super) async fn by_oc_mirror(cx: &Cx) -> Result<Ran, StepError> {
 
 /// What the newest error file of oc-mirror says, also as rows of the sync.
 async fn failures(cx: &Cx, workspace: &str, tally: &mut Tally) -> Result<Vec<oc_mirror::Failure>, StepError> {
-    const NEWEST: &str = "for file in \"$1\"/working-dir/logs/mirroring_errors_*.txt; do [ -e \"$file\" ] && newest=$file; done; [ -z \"$newest\" ] || cat \"$newest\"";
+    const NEWEST: &str = "newest=; for file in \"$1\"/working-dir/logs/mirroring_errors_*.txt; do [ -e \"$file\" ] && newest=$file; done; [ -z \"$newest\" ] || cat \"$newest\"";
     let bastion = cx.world.bastion(cx)?;
     let file = must(cx, &bastion, Cmd::sh(NEWEST).arg(workspace)).await?.stdout;
     let failures = oc_mirror::failures(&file);

@@ -15,14 +15,20 @@ mod registry_service;
 pub mod repair;
 mod s01_infrastructure;
 mod s02_bastion;
+mod s02_host_key;
 mod s03_credentials;
 mod s04_tools;
 mod s05_mirror_registry;
+mod s05_services;
 mod s06_image_sync;
+mod s07_identities;
 mod s07_install_config;
+mod s07_manifests;
+mod s08_apps;
 mod s08_install;
 mod s09_verify;
 mod s10_cleanup;
+mod unit;
 pub mod world;
 
 use std::sync::Arc;
@@ -38,11 +44,14 @@ pub use world::World;
 
 /// Every step of `assets/stages.toml`.
 pub fn steps() -> Steps<World> {
-    let all: [(&str, Arc<dyn Step<World>>); 24] = [
+    let all: [(&str, Arc<dyn Step<World>>); 30] = [
         ("01-infrastructure/preflight", Arc::new(s01_infrastructure::Preflight)),
         ("01-infrastructure/network", Arc::new(s01_infrastructure::Network)),
         ("02-bastion/machine", Arc::new(s02_bastion::Machine)),
+        ("02-bastion/host-key", Arc::new(s02_host_key::Pin)),
         ("02-bastion/connection", Arc::new(s02_bastion::Connection)),
+        ("02-bastion/rotation", Arc::new(s02_host_key::Rotation)),
+        ("02-bastion/packages", Arc::new(s02_bastion::Packages)),
         ("02-bastion/room", Arc::new(s02_bastion::Room)),
         ("03-credentials/pull-secret", Arc::new(s03_credentials::PullSecret)),
         ("03-credentials/cloud-profile", Arc::new(s03_credentials::CloudProfile)),
@@ -50,12 +59,15 @@ pub fn steps() -> Steps<World> {
         ("04-tools/clients", Arc::new(s04_tools::Clients)),
         ("05-mirror-registry/identity", Arc::new(s05_mirror_registry::Identity)),
         ("05-mirror-registry/service", Arc::new(s05_mirror_registry::Service)),
+        ("05-mirror-registry/services", Arc::new(s05_services::Services)),
         ("06-image-sync/copy", Arc::new(s06_image_sync::Copy)),
         ("06-image-sync/proof", Arc::new(s06_image_sync::Proof)),
         ("07-install-config/install-config", Arc::new(s07_install_config::InstallConfig)),
-        ("07-install-config/manifests", Arc::new(s07_install_config::Manifests)),
+        ("07-install-config/identities", Arc::new(s07_identities::Identities)),
+        ("07-install-config/manifests", Arc::new(s07_manifests::Manifests)),
         ("08-install/infrastructure", Arc::new(s08_install::Infrastructure)),
         ("08-install/bootstrap", Arc::new(s08_install::Bootstrap)),
+        ("08-install/apps", Arc::new(s08_apps::Apps)),
         ("08-install/operators", Arc::new(s08_install::Operators)),
         ("09-verify/version", Arc::new(s09_verify::Version)),
         ("09-verify/nodes", Arc::new(s09_verify::Nodes)),

@@ -12,105 +12,52 @@ use crate::engine::StepError;
 use crate::host::job::{Job, JobSpec, JobStatus};
 use crate::host::{Cmd, Host, Stdin};
 use crate::model::text::one_line;
-use crate::registry::auth::{Credentials, Login};
 use crate::registry::notify;
 use crate::spec::{MirrorRuntime, RegistrySoftware, Secret, Spec};
 
 use super::notices;
 use super::s05_mirror_registry::{NAME, directory};
 use super::s06_image_sync::ended;
-use super::world::{Cx, World, bytes, exec, fact, get, host_error, must, put, sha256, wait_for};
-
-/// One registry process.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Instance {
-    /// Of its unit, its job and its container.
-    pub name: String,
-    pub port: u16,
-    /// The registry whose content it fetches on demand, if it is no mirror.
-    pub upstream: Option<&'static str>,
-}
-
-/// The mirror, and what stands beside it.
-pub(super) fn instances(spec: &Spec) -> Vec<Instance> {
-    let mut all = vec![Instance { name: NAME.to_owned(), port: spec.mirror.port, upstream: None }];
-    if spec.mirror.pull_through {
-        all.extend([(6001, "quay.io"), (6002, "registry.redhat.io")].map(|(port, upstream)| Instance {
-            name: format!("{NAME}-{port}"),
-            port,
-            upstream: Some(upstream),
-        }));
-    }
-    all
-}
+use super::unit::{Program, by_systemd, keep, user_systemd};
+use super::world::{Cx, World, exec, fact, get, host_error, must, put, sha256, wait_for};
 
 /// Names of the units, as systemd knows them.
 pub(super) fn units(spec: &Spec) -> Vec<String> {
     match spec.mirror.registry {
-        RegistrySoftware::Distribution => instances(spec).into_iter().map(|instance| instance.name).collect(),
+        RegistrySoftware::Distribution => vec![NAME.to_owned()],
         RegistrySoftware::Quay => QUAY_UNITS.map(str::to_owned).to_vec(),
     }
 }
 
-impl Instance {
-    pub fn config_file(&self, base: &str) -> String {
-        match self.upstream {
-            None => format!("{base}/config.yml"),
-            Some(_) => format!("{base}/config-{}.yml", self.port),
-        }
-    }
-
-    fn data(&self, base: &str) -> String {
-        match self.upstream {
-            None => format!("{base}/data"),
-            Some(_) => format!("{base}/data-{}", self.port),
-        }
-    }
-
-    /// `config.yml` of distribution/distribution (`configuration/configuration.go`), the same for 2 and 3. Its `secret`
-    /// signs upload locations: without a fixed one every restart would lose the uploads under way.
-    pub fn config(&self, world: &World, base: &str) -> Result<Secret, StepError> {
-        let secret = sha256(format!("upload {}", world.mirror_password.reveal()).as_bytes());
-        let mut config = json!({
-            "version": "0.1",
-            "log": { "level": "info" },
-            "storage": {
-                "filesystem": { "rootdirectory": self.data(base) },
-                "delete": { "enabled": true },
-            },
-            "http": {
-                "addr": format!(":{}", self.port),
-                "secret": secret,
-                "tls": { "certificate": format!("{base}/certs/tls.crt"), "key": format!("{base}/certs/tls.key") },
-            },
-            "auth": { "htpasswd": { "realm": "bartizan", "path": format!("{base}/auth/htpasswd") } },
-            "health": { "storagedriver": { "enabled": true, "interval": "10s", "threshold": 3 } },
-        });
-        let add = |config: &mut Value, key: &str, value: Value| {
-            if let Some(object) = config.as_object_mut() {
-                object.insert(key.to_owned(), value);
-            }
-        };
-        match self.upstream {
-            Some(upstream) => add(&mut config, "proxy", proxy(world, upstream)?),
-            None if notices::wanted(&world.spec) => add(&mut config, "notifications", notifications(world)),
-            None => {}
-        }
-        let text = yaml_serde::to_string(&config)
-            .map_err(|error| StepError::fatal(format!("writing the registry's configuration: {error}")))?;
-        Ok(Secret::holding(text))
-    }
+pub(super) fn config_file(base: &str) -> String {
+    format!("{base}/config.yml")
 }
 
-fn proxy(world: &World, upstream: &str) -> Result<Value, StepError> {
-    let credentials = Credentials::parse(world.secrets.pull_secret.reveal())
-        .map_err(|error| StepError::fatal(format!("the pull secret: {error}")))?;
-    let mut proxy = json!({ "remoteurl": format!("https://{upstream}") });
-    if let Some(Login::Basic { user, password }) = credentials.lookup(upstream, "") {
-        proxy["username"] = json!(user);
-        proxy["password"] = json!(password.reveal());
+/// `config.yml` of distribution/distribution (`configuration/configuration.go`), the same for 2 and 3. Its `secret` signs
+/// upload locations: without a fixed one every restart would lose the uploads under way.
+fn config(world: &World, base: &str) -> Result<Secret, StepError> {
+    let secret = sha256(format!("upload {}", world.mirror_password.reveal()).as_bytes());
+    let mut config = json!({
+        "version": "0.1",
+        "log": { "level": "info" },
+        "storage": {
+            "filesystem": { "rootdirectory": format!("{base}/data") },
+            "delete": { "enabled": true },
+        },
+        "http": {
+            "addr": format!(":{}", world.spec.mirror.port),
+            "secret": secret,
+            "tls": { "certificate": format!("{base}/certs/tls.crt"), "key": format!("{base}/certs/tls.key") },
+        },
+        "auth": { "htpasswd": { "realm": "bartizan", "path": format!("{base}/auth/htpasswd") } },
+        "health": { "storagedriver": { "enabled": true, "interval": "10s", "threshold": 3 } },
+    });
+    if let (true, Some(config)) = (notices::wanted(&world.spec), config.as_object_mut()) {
+        config.insert("notifications".to_owned(), notifications(world));
     }
-    Ok(proxy)
+    let text = yaml_serde::to_string(&config)
+        .map_err(|error| StepError::fatal(format!("writing the registry's configuration: {error}")))?;
+    Ok(Secret::holding(text))
 }
 
 /// What is pulled is of no interest, and while nobody listens the registry keeps in memory what it has to tell.
@@ -158,11 +105,11 @@ pub(super) async fn runtime(cx: &Cx, bastion: &Arc<dyn Host>) -> Result<Runtime,
 
 /// The registry's own command, in the foreground. A container has the host's network, so that it serves at full speed
 /// and reaches the listener for its notifications, and its files at the same paths.
-pub(super) fn command(runtime: &Runtime, spec: &Spec, base: &str, instance: &Instance) -> Cmd {
-    let config = instance.config_file(base);
+pub(super) fn command(runtime: &Runtime, spec: &Spec, base: &str) -> Cmd {
+    let config = config_file(base);
     match runtime {
         Runtime::Podman(path) => Cmd::new(path.clone())
-            .args(["run", "--rm", "--replace", "--name", &instance.name, "--network", "host"])
+            .args(["run", "--rm", "--replace", "--name", NAME, "--network", "host"])
             .args(["-v", &format!("{base}:{base}:z")])
             .arg(&spec.mirror.image)
             .arg(config),
@@ -180,41 +127,17 @@ pub(super) fn job(host: Arc<dyn Host>, name: &str, cmd: Cmd, workdir: &str) -> R
     Job::new(host, spec).map_err(host_error)
 }
 
-/// The unit that brings the registry back after a reboot.
-fn unit(command: &Cmd, name: &str) -> String {
-    // `%` and `$` are systemd's own.
-    let line = command.line().replace('%', "%%").replace('$', "$$");
-    format!(
-        "[Unit]\nDescription=Mirror registry of bartizan ({name})\nWants=network-online.target\nAfter=network-online.target\n\n\
-         [Service]\nExecStart={line}\nRestart=on-failure\nRestartSec=5\nTimeoutStartSec=120\n\n[Install]\nWantedBy=default.target\n"
-    )
-}
-
-/// Is there a systemd that keeps this user's units, also when nobody is logged in?
-pub(super) fn user_systemd() -> Cmd {
-    Cmd::sh("[ -d /run/systemd/system ] && systemctl --user show-environment >/dev/null 2>&1 && loginctl enable-linger")
-}
-
-pub(super) fn by_systemd(what: &[&str]) -> Cmd {
-    Cmd::new("systemctl").arg("--user").args(what.iter().copied()).timeout(Some(Duration::from_secs(180)))
-}
-
 /// Whether the configuration on the bastion is the one that is wanted.
 pub(super) async fn is_configured(cx: &Cx) -> Result<bool, StepError> {
     if cx.world.spec.mirror.registry == RegistrySoftware::Quay {
         return Ok(true);
     }
     let (bastion, base) = (cx.world.bastion(cx)?, directory(cx)?);
-    for instance in instances(&cx.world.spec) {
-        let found = get(&bastion, &instance.config_file(&base)).await?.unwrap_or_default();
-        if sha256(&found) != sha256(instance.config(&cx.world, &base)?.reveal().as_bytes()) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+    let found = get(&bastion, &config_file(&base)).await?.unwrap_or_default();
+    Ok(sha256(&found) == sha256(config(&cx.world, &base)?.reveal().as_bytes()))
 }
 
-/// Starts them all anew.
+/// Starts it, or starts it again.
 pub(super) async fn start(cx: &Cx, bastion: &Arc<dyn Host>) -> Result<(), StepError> {
     if cx.world.spec.mirror.registry == RegistrySoftware::Quay {
         return start_quay(cx, bastion).await;
@@ -229,25 +152,10 @@ pub(super) async fn start(cx: &Cx, bastion: &Arc<dyn Host>) -> Result<(), StepEr
             must(cx, bastion, pull.timeout(Some(Duration::from_secs(300)))).await?;
         }
     }
-    let systemd = exec(cx, bastion, user_systemd()).await?.ok();
-    for instance in instances(spec) {
-        must(cx, bastion, Cmd::new("mkdir").args(["-p", &instance.data(&base)])).await?;
-        let config = Stdin::Secret(instance.config(&cx.world, &base)?);
-        put(cx, bastion, &instance.config_file(&base), config, 0o600).await?;
-        let command = command(&runtime, spec, &base, &instance);
-        if systemd {
-            let path = format!("{}/.config/systemd/user/{}.service", cx.need(fact::HOME)?, instance.name);
-            put(cx, bastion, &path, bytes(unit(&command, &instance.name)), 0o644).await?;
-            for what in [&["daemon-reload"][..], &["enable", &instance.name], &["restart", &instance.name]] {
-                must(cx, bastion, by_systemd(what)).await?;
-            }
-        } else {
-            let job = job(bastion.clone(), &instance.name, command, &cx.need(fact::WORKDIR)?)?;
-            job.stop(Duration::from_secs(10)).await.map_err(host_error)?;
-            job.start().await.map_err(host_error)?;
-        }
-    }
-    Ok(())
+    must(cx, bastion, Cmd::new("mkdir").args(["-p", &format!("{base}/data")])).await?;
+    put(cx, bastion, &config_file(&base), Stdin::Secret(config(&cx.world, &base)?), 0o600).await?;
+    let cmd = command(&runtime, spec, &base);
+    keep(cx, bastion, &Program { name: NAME, description: "Mirror registry of bartizan", cmd }).await
 }
 
 const QUAY_UNITS: [&str; 3] = ["quay-app", "quay-redis", "quay-pod"];

@@ -44,6 +44,7 @@ fn facts(cx: &Cx) -> BTreeMap<String, String> {
         ("region", Some(spec.aws.region.clone())),
         ("version", Some(spec.release.version.clone())),
         ("infra_id", cx.fact(fact::INFRA_ID)),
+        ("vpc", cx.fact(fact::VPC)),
         ("install_dir", cx.fact(fact::INSTALL_DIR)),
         ("workdir", cx.fact(fact::WORKDIR)),
     ];

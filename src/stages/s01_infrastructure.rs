@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 
 use crate::cloud::ledger::{Ledger, LedgerError};
+use crate::cloud::preflight::{self, Check, State, failed, preflight};
 use crate::cloud::vpc;
 use crate::engine::{Probe, Ran, Step, StepError};
 use crate::model::event::{Action, Evidence};
@@ -21,6 +22,9 @@ pub(super) fn ledger(cx: &Cx) -> Result<Ledger, StepError> {
 }
 
 pub(super) fn ledger_error(error: LedgerError) -> StepError {
+    if let LedgerError::Cloud { what, source } = error {
+        return cloud_error(source).during(what);
+    }
     if error.is_transient() { StepError::transient(error.to_string()) } else { StepError::fatal(error.to_string()) }
 }
 
@@ -34,9 +38,7 @@ impl Step<World> for Preflight {
         if world.cloud.is_none() {
             return Vec::new();
         }
-        ["sts:GetCallerIdentity", "ec2:DescribeAvailabilityZones", "ec2:DescribeVpcEndpointServices"]
-            .map(|call| Action::Api { call: call.to_owned() })
-            .to_vec()
+        preflight::CALLS.map(|call| Action::Api { call: call.to_owned() }).to_vec()
     }
 
     async fn probe(&self, cx: &Cx) -> Result<Probe, StepError> {
@@ -44,7 +46,11 @@ impl Step<World> for Preflight {
             return Ok(Probe::NotApplicable("the bastion and the network are there already".into()));
         }
         match cx.fact(fact::ACCOUNT) {
-            Some(account) => Ok(Probe::True(vec![Evidence::new("sts:GetCallerIdentity", account)])),
+            Some(account) => {
+                let mut evidence = vec![Evidence::new("sts:GetCallerIdentity", account)];
+                evidence.extend(checked(cx));
+                Ok(Probe::True(evidence))
+            }
             None => Ok(Probe::Missing("the account was not asked yet".into())),
         }
     }
@@ -52,23 +58,34 @@ impl Step<World> for Preflight {
     async fn run(&self, cx: &Cx) -> Result<Ran, StepError> {
         let cloud = cx.world.cloud()?;
         let account = cloud.whoami().await.map_err(cloud_error)?;
-        let zones = cloud.zones().await.map_err(cloud_error)?;
-        let wanted = usize::from(cx.world.spec.network.zones);
-        if zones.len() < wanted {
-            let region = &cx.world.spec.aws.region;
-            return Err(StepError::fatal(format!(
-                "{region} offers {} zones, network.zones asks for {wanted}",
-                zones.len()
-            ))
-            .hint("lower network.zones or take another region"));
+        let checks = preflight(&*cloud, &cx.world.spec).await;
+        let seen = checks.iter().map(Check::evidence).collect();
+        let bad = failed(&checks);
+        if !bad.is_empty() {
+            let mut error =
+                StepError::fatal(format!("{} of {} checks failed; nothing was made", bad.len(), checks.len()));
+            error.causes.extend(bad.into_iter().map(Check::sentence));
+            return Err(error.saw(seen));
         }
+        let checked = serde_json::to_string(&checks).unwrap_or_default();
+        cx.set_fact(fact::PREFLIGHT, checked).await;
         cx.set_fact(fact::ACCOUNT, account).await;
-        Ok(Ran::Ok)
+        let warnings: Vec<String> =
+            checks.iter().filter(|check| check.state == State::Warn).map(Check::sentence).collect();
+        Ok(if warnings.is_empty() { Ran::Ok } else { Ran::Warning(warnings.join("; ")) })
     }
 
     async fn verify(&self, cx: &Cx) -> Result<Vec<Evidence>, StepError> {
-        Ok(vec![Evidence::new("sts:GetCallerIdentity", cx.need(fact::ACCOUNT)?)])
+        cx.need(fact::ACCOUNT)?;
+        Ok(checked(cx))
     }
+}
+
+/// What the preflight has seen, as the run knows it.
+fn checked(cx: &Cx) -> Vec<Evidence> {
+    let checks: Vec<Check> =
+        cx.fact(fact::PREFLIGHT).and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    checks.iter().map(Check::evidence).collect()
 }
 
 #[async_trait]

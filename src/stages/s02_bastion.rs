@@ -4,21 +4,29 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::cloud::bastion::{self, host_keys_from_console};
+use crate::cloud::Image;
+use crate::cloud::bastion;
 use crate::cloud::blueprint::BastionInputs;
+use crate::cloud::ledger::Ledger;
+use crate::cloud::userdata::HostKeyPair;
 use crate::cloud::vpc::Network;
 use crate::engine::{Probe, Ran, Step, StepError};
 use crate::host::Cmd;
+use crate::host::ssh::public_half;
 use crate::model::event::{Action, Evidence};
+use crate::spec::{BastionOs, BastionService, MirrorKind, MirrorRuntime, Spec};
 
 use super::s01_infrastructure::{ledger, ledger_error};
-use super::world::{Cx, World, action, cloud_error, exec, fact, must, wait_for};
+use super::world::{Cx, World, action, cloud_error, exec, fact, must};
 
-/// Key pair, security group, instance, DNS record; and its host keys from the console.
+/// Key pair, security group, instance, address, DNS record.
 pub struct Machine;
 
 /// The first command over SSH.
 pub struct Connection;
+
+/// Programs that the image lacks.
+pub struct Packages;
 
 /// The work directory and the room that the mirror needs.
 pub struct Room;
@@ -31,7 +39,7 @@ pub(super) fn pairs(text: &str) -> Vec<(String, String)> {
     text.split(',').filter_map(|pair| pair.split_once('=')).map(|(id, zone)| (id.to_owned(), zone.to_owned())).collect()
 }
 
-fn inputs(cx: &Cx) -> Result<BastionInputs, StepError> {
+fn inputs(cx: &Cx, operator: &str) -> Result<BastionInputs, StepError> {
     let spec = &cx.world.spec;
     let network = Network {
         vpc: cx.need(fact::VPC)?,
@@ -42,11 +50,51 @@ fn inputs(cx: &Cx) -> Result<BastionInputs, StepError> {
     let key = &spec.credentials.ssh_public_key;
     let public_key = std::fs::read_to_string(key)
         .map_err(|error| StepError::fatal(format!("reading {}: {error}", key.display())))?;
-    let operator = spec.bastion.operator_cidr.clone().ok_or_else(|| {
-        StepError::fatal("bastion.operator_cidr is not set: who may reach port 22?")
-            .hint("give this machine's public address, for example operator_cidr = \"203.0.113.7/32\"")
+    BastionInputs::new(&network, operator, &public_key).map_err(ledger_error)
+}
+
+/// Who may reach port 22, as far as it is known.
+fn operator(cx: &Cx) -> Option<String> {
+    cx.world.spec.bastion.operator_cidr.clone().or_else(|| cx.fact(fact::BASTION_OPERATOR))
+}
+
+/// A service of AWS that says who asks.
+const WHO_ASKS: &str = "https://checkip.amazonaws.com/";
+
+/// This machine's address as the internet sees it.
+async fn own_address(cx: &Cx) -> Result<String, StepError> {
+    let started = std::time::Instant::now();
+    let asked = async {
+        let client = reqwest::Client::builder().timeout(Duration::from_secs(20)).build()?;
+        client.get(WHO_ASKS).send().await?.error_for_status()?.text().await
+    };
+    let answer = asked.await;
+    let request = Action::Http { request: format!("GET {WHO_ASKS}") };
+    cx.acted(request, Some(i32::from(answer.is_err())), started.elapsed()).await;
+    let hint = "give this machine's public address, for example operator_cidr = \"203.0.113.7/32\"";
+    let text = answer.map_err(|error| {
+        let error = error.without_url();
+        StepError::transient(format!("asking {WHO_ASKS} who may reach port 22: {error}")).hint(hint)
     })?;
-    BastionInputs::new(&network, &operator, &public_key).map_err(ledger_error)
+    let address: std::net::Ipv4Addr = text.trim().parse().map_err(|_| {
+        StepError::fatal("bastion.operator_cidr is not set, and this machine has no public IPv4 address").hint(hint)
+    })?;
+    Ok(format!("{address}/32"))
+}
+
+/// The image that this run's bastion has: looked up once.
+async fn image(cx: &Cx, ledger: &Ledger) -> Result<Image, StepError> {
+    let known = cx.fact(fact::BASTION_IMAGE).and_then(|text| serde_json::from_str::<Image>(&text).ok());
+    let other = |image: &Image| cx.world.spec.bastion.ami.as_ref().is_some_and(|ami| *ami != image.id);
+    if let Some(image) = known.filter(|image| !other(image)) {
+        return Ok(image);
+    }
+    let image = bastion::image(ledger, &cx.world.spec).await.map_err(|error| {
+        ledger_error(error).hint("name an image of your own in bastion.ami when this region has none of bastion.os")
+    })?;
+    let text = serde_json::to_string(&image).map_err(|error| StepError::fatal(error.to_string()))?;
+    cx.set_fact(fact::BASTION_IMAGE, text).await;
+    Ok(image)
 }
 
 #[async_trait]
@@ -59,32 +107,42 @@ impl Step<World> for Machine {
         if let Some(host) = &cx.world.spec.bastion.host {
             return Ok(Probe::NotApplicable(format!("{host} is there already")));
         }
-        if cx.fact(fact::BASTION_HOST_KEYS).is_none() {
+        let (Some(_), Some(operator)) = (cx.fact(fact::BASTION_INSTANCE), operator(cx)) else {
             return Ok(Probe::Missing("nothing was made yet".into()));
-        }
+        };
+        let inputs = inputs(cx, &operator)?;
         let spec = &cx.world.spec;
-        let (made, survey) = bastion::survey_bastion(&ledger(cx)?, spec, &inputs(cx)?).await.map_err(ledger_error)?;
+        let (made, survey) = bastion::survey_bastion(&ledger(cx)?, spec, &inputs).await.map_err(ledger_error)?;
         let known = made.is_some_and(|made| cx.fact(fact::BASTION_INSTANCE) == Some(made.instance));
         Ok(if known { Probe::True(survey.evidence) } else { Probe::Missing(survey.missing.join(", ")) })
     }
 
     async fn run(&self, cx: &Cx) -> Result<Ran, StepError> {
         let spec = &cx.world.spec;
-        let inputs = inputs(cx)?;
-        let made = bastion::ensure_bastion(&ledger(cx)?, spec, &inputs).await.map_err(ledger_error)?;
+        let operator = match operator(cx) {
+            Some(operator) => operator,
+            None => {
+                let own = own_address(cx).await?;
+                cx.set_fact(fact::BASTION_OPERATOR, own.clone()).await;
+                own
+            }
+        };
+        let ledger = ledger(cx)?;
+        let host_key = match &cx.world.host_key {
+            Some(private) => {
+                let public =
+                    public_half(private).ok_or_else(|| StepError::fatal("the kept host key is no OpenSSH key"))?;
+                Some(HostKeyPair { private: private.clone(), public })
+            }
+            None => None,
+        };
+        let mut inputs = inputs(cx, &operator)?.tell(spec, host_key.as_ref()).map_err(ledger_error)?;
+        inputs.image = Some(image(cx, &ledger).await?);
+        let made = bastion::ensure_bastion(&ledger, spec, &inputs).await.map_err(ledger_error)?;
         let address = made.public_ip.clone().unwrap_or_else(|| made.private_ip.clone());
-        cx.set_fact(fact::BASTION_INSTANCE, made.instance.clone()).await;
+        cx.set_fact(fact::BASTION_INSTANCE, made.instance).await;
         cx.set_fact(fact::BASTION_PRIVATE_IP, made.private_ip).await;
         cx.set_fact(fact::BASTION_ADDRESS, address).await;
-        let cloud = cx.world.cloud()?;
-        let what = format!("the host keys of {} on its console", made.instance);
-        let keys = wait_for(cx, &what, Duration::from_secs(2), Duration::from_secs(900), || async {
-            let console = cloud.console_output(&made.instance).await.map_err(cloud_error)?;
-            let keys = host_keys_from_console(&console);
-            Ok((!keys.is_empty()).then_some(keys))
-        })
-        .await?;
-        cx.set_fact(fact::BASTION_HOST_KEYS, keys.join("\n")).await;
         Ok(Ran::Ok)
     }
 
@@ -94,16 +152,12 @@ impl Step<World> for Machine {
         if state != "running" {
             return Err(StepError::transient(format!("{instance} is {state}")));
         }
-        let keys = cx.need(fact::BASTION_HOST_KEYS)?.lines().count();
-        Ok(vec![
-            Evidence::new(format!("ec2:DescribeInstances {instance}"), state),
-            Evidence::new(format!("ec2:GetConsoleOutput {instance}"), format!("{keys} host keys")),
-        ])
+        Ok(vec![Evidence::new(format!("ec2:DescribeInstances {instance}"), state)])
     }
 }
 
 /// Who and where: the first thing asked of a bastion.
-fn hello() -> Cmd {
+pub(super) fn hello() -> Cmd {
     Cmd::sh("printf '%s\\n' \"$HOME\"; id -un; uname -sm")
 }
 
@@ -147,6 +201,77 @@ impl Step<World> for Connection {
             Evidence::new(hello().line(), output.text().replace('\n', " ")),
             Evidence::new("the same by hand", way),
         ])
+    }
+}
+
+/// Programs that will be needed, with what a distribution that has them calls their packages.
+fn wanted(spec: &Spec) -> Vec<&'static str> {
+    let mut programs = Vec::new();
+    // CoreOS has podman in its image, and runs everything in it.
+    if spec.bastion.host.is_some() || spec.bastion.os.is_coreos() {
+        return programs;
+    }
+    let registries = spec.mirror.kind == MirrorKind::Managed || spec.serves(BastionService::PullThrough);
+    if registries && spec.mirror.runtime != MirrorRuntime::Binary && spec.bastion.os != BastionOs::Al2023 {
+        programs.push("podman");
+    }
+    if spec.serves(BastionService::Proxy) {
+        programs.push("squid");
+    }
+    programs
+}
+
+/// Status 0 when all are there; the missing ones by name otherwise. squid's folder is not on everybody's PATH.
+fn look_for(programs: &[&str]) -> Cmd {
+    Cmd::sh(
+        "PATH=$PATH:/usr/sbin:/usr/local/sbin; for one; do command -v \"$one\" || { echo \"$one is not there\" >&2; \
+         lack=1; }; done; exit ${lack:-0}",
+    )
+    .args(programs.iter().copied())
+}
+
+fn install(programs: &[&str]) -> Cmd {
+    Cmd::new("dnf")
+        .args(["-y", "-q", "--setopt=install_weak_deps=False", "install"])
+        .args(programs.iter().copied())
+        .sudo()
+        .timeout(Some(Duration::from_secs(1200)))
+}
+
+#[async_trait]
+impl Step<World> for Packages {
+    fn preview(&self, world: &World) -> Vec<Action> {
+        let programs = wanted(&world.spec);
+        if programs.is_empty() { Vec::new() } else { vec![action("bastion", &install(&programs))] }
+    }
+
+    async fn probe(&self, cx: &Cx) -> Result<Probe, StepError> {
+        let programs = wanted(&cx.world.spec);
+        if programs.is_empty() {
+            return Ok(Probe::NotApplicable("nothing has to be installed".into()));
+        }
+        let cmd = look_for(&programs);
+        let output = exec(cx, &cx.world.bastion(cx)?, cmd.clone()).await?;
+        Ok(if output.ok() {
+            Probe::True(vec![Evidence::new(cmd.line(), output.text().replace('\n', " "))])
+        } else {
+            Probe::Missing(output.error_text().replace('\n', ", "))
+        })
+    }
+
+    async fn run(&self, cx: &Cx) -> Result<Ran, StepError> {
+        let programs = wanted(&cx.world.spec);
+        must(cx, &cx.world.bastion(cx)?, install(&programs)).await.map_err(|error| {
+            error.hint("the image needs repositories (RHEL: the RHUI of an hourly image, or a registered system)")
+        })?;
+        Ok(Ran::Ok)
+    }
+
+    async fn verify(&self, cx: &Cx) -> Result<Vec<Evidence>, StepError> {
+        match self.probe(cx).await? {
+            Probe::True(evidence) => Ok(evidence),
+            Probe::Missing(why) | Probe::NotApplicable(why) => Err(StepError::transient(why)),
+        }
     }
 }
 

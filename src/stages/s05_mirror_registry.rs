@@ -15,7 +15,8 @@ use crate::registry::{Client, Net, Side};
 use crate::spec::{MirrorKind, MirrorRuntime, RegistrySoftware, Secret};
 
 use super::certificate;
-use super::registry_service::{self as service, Instance, Runtime, instances};
+use super::registry_service::{self as service, Runtime};
+use super::unit::by_systemd;
 use super::world::{Cx, World, action, bytes, exec, fact, file, get, host_error, put};
 
 /// CA, certificate, key, account.
@@ -54,7 +55,7 @@ async fn text_of(host: &Arc<dyn Host>, path: &str) -> Result<Option<String>, Ste
 const HASH_COST: u32 = 5;
 
 /// The account's line: `user:$2b$…` (only bcrypt is understood by distribution/distribution).
-fn htpasswd(user: &str, password: &Secret) -> Result<Secret, StepError> {
+pub(super) fn htpasswd(user: &str, password: &Secret) -> Result<Secret, StepError> {
     let hash = bcrypt::hash(password.reveal(), HASH_COST)
         .map_err(|error| StepError::fatal(format!("hashing the mirror's password: {error}")))?;
     Ok(Secret::holding(format!("{user}:{hash}\n")))
@@ -74,13 +75,8 @@ impl Step<World> for Identity {
             return Vec::new();
         }
         let base = planned_directory(world);
-        let files =
-            [("certs/ca.crt", 0o644), ("certs/tls.crt", 0o644), ("certs/tls.key", 0o600), ("auth/htpasswd", 0o600)];
-        // Quay has accounts of its own.
-        let distribution = world.spec.mirror.registry == RegistrySoftware::Distribution;
-        files
+        [("certs/ca.crt", 0o644), ("certs/tls.crt", 0o644), ("certs/tls.key", 0o600), ("auth/htpasswd", 0o600)]
             .iter()
-            .filter(|(name, _)| distribution || *name != "auth/htpasswd")
             .map(|(name, mode)| file("bastion", &format!("{base}/{name}"), *mode))
             .collect()
     }
@@ -106,8 +102,7 @@ impl Step<World> for Identity {
             return Ok(Probe::Missing(format!("the certificate: {complaint}")));
         }
         let accounts = text_of(&bastion, &format!("{base}/auth/htpasswd")).await?.unwrap_or_default();
-        let distribution = mirror.registry == RegistrySoftware::Distribution;
-        if distribution && !knows(&accounts, &mirror.user, &cx.world.mirror_password) {
+        if !knows(&accounts, &mirror.user, &cx.world.mirror_password) {
             return Ok(Probe::Missing(format!("{} has no account, or with another password", mirror.user)));
         }
         Ok(Probe::True(vec![
@@ -149,10 +144,9 @@ impl Step<World> for Identity {
                 issued.ca
             }
         };
-        if mirror.registry == RegistrySoftware::Distribution {
-            let accounts = htpasswd(&mirror.user, &cx.world.mirror_password)?;
-            put(cx, &bastion, &format!("{base}/auth/htpasswd"), Stdin::Secret(accounts), 0o600).await?;
-        }
+        // Quay has accounts of its own; the registries beside it read this one.
+        let accounts = htpasswd(&mirror.user, &cx.world.mirror_password)?;
+        put(cx, &bastion, &format!("{base}/auth/htpasswd"), Stdin::Secret(accounts), 0o600).await?;
         cx.set_fact(fact::MIRROR_CA, ca).await;
         Ok(Ran::Ok)
     }
@@ -167,22 +161,12 @@ impl Step<World> for Identity {
 
 /// Asks the registry for its API root as the account, over TLS against its own CA, by its own name.
 pub(super) async fn answers(cx: &Cx) -> Result<Evidence, StepError> {
-    let asked = answers_on(cx, cx.world.spec.mirror.port).await;
-    let state = match &asked {
-        Ok(_) => LinkState::Up,
-        Err(error) => LinkState::Down { why: error.causes.join(": ") },
-    };
-    cx.sink.emit(Data::Link { link: LinkName::Registry, state }).await;
-    asked
-}
-
-async fn answers_on(cx: &Cx, port: u16) -> Result<Evidence, StepError> {
     let spec = &cx.world.spec;
-    let registry = format!("{}:{port}", spec.mirror.host);
+    let registry = spec.registry();
     let bastion = cx.world.bastion(cx)?;
     // A managed registry is on the bastion itself, whatever its resolver makes of the name.
     let target = if spec.mirror.kind == MirrorKind::Managed { "127.0.0.1" } else { spec.mirror.host.as_str() };
-    let tunnel = bastion.tunnel(target, port).await.map_err(host_error)?;
+    let tunnel = bastion.tunnel(target, spec.mirror.port).await.map_err(host_error)?;
     let local: SocketAddr = tunnel.local();
     let mut net: Net = cx.world.net.clone();
     // Asked again by whoever waits for it: a registry that starts is refused for a moment.
@@ -193,8 +177,15 @@ async fn answers_on(cx: &Cx, port: u16) -> Result<Evidence, StepError> {
     let client = Client::new(&net, credentials, Side::Mirror).map_err(|error| StepError::fatal(error.to_string()))?;
     let asked = format!("GET https://{registry}/v2/ as {}", spec.mirror.user);
     match client.ping(&registry).await {
-        Ok(()) => Ok(Evidence::new(asked, "200, with the certificate of its own CA")),
-        Err(error) => Err(StepError::transient(format!("{asked}: {error}"))),
+        Ok(()) => {
+            cx.sink.emit(Data::Link { link: LinkName::Registry, state: LinkState::Up }).await;
+            Ok(Evidence::new(asked, "200, with the certificate of its own CA"))
+        }
+        Err(error) => {
+            let why = error.to_string();
+            cx.sink.emit(Data::Link { link: LinkName::Registry, state: LinkState::Down { why: why.clone() } }).await;
+            Err(StepError::transient(format!("{asked}: {why}")))
+        }
     }
 }
 
@@ -205,7 +196,7 @@ async fn survives(cx: &Cx) -> Result<Option<Evidence>, StepError> {
     }
     let bastion = cx.world.bastion(cx)?;
     let units = service::units(&cx.world.spec);
-    let ask = service::by_systemd(&["is-enabled"]).args(units);
+    let ask = by_systemd(&["is-enabled"]).args(units);
     let output = exec(cx, &bastion, ask.clone()).await?;
     Ok(output.ok().then(|| Evidence::new(ask.line(), output.text().replace('\n', " "))))
 }
@@ -226,11 +217,8 @@ impl Step<World> for Service {
             MirrorRuntime::Binary => Runtime::Binary("docker-registry".into()),
             MirrorRuntime::Auto | MirrorRuntime::Podman => Runtime::Podman("podman".into()),
         };
-        let start = |instance: &Instance| {
-            let command = service::command(&runtime, spec, &base, instance);
-            [file("bastion", &instance.config_file(&base), 0o600), action("bastion", &command)]
-        };
-        instances(spec).iter().flat_map(start).chain([root]).collect()
+        let config = file("bastion", &service::config_file(&base), 0o600);
+        vec![config, action("bastion", &service::command(&runtime, spec, &base)), root]
     }
 
     async fn probe(&self, cx: &Cx) -> Result<Probe, StepError> {
@@ -257,25 +245,17 @@ impl Step<World> for Service {
     }
 
     async fn verify(&self, cx: &Cx) -> Result<Vec<Evidence>, StepError> {
-        let mut evidence = vec![patiently(cx, || answers(cx)).await?];
-        if cx.world.spec.mirror.kind == MirrorKind::Managed {
-            for instance in instances(&cx.world.spec).iter().skip(1) {
-                evidence.push(patiently(cx, || answers_on(cx, instance.port)).await?);
-            }
-        }
+        let mut evidence = vec![patiently(cx).await?];
         evidence.extend(survives(cx).await?);
         Ok(evidence)
     }
 }
 
 /// A registry that was just started needs a moment.
-async fn patiently<F>(cx: &Cx, mut ask: impl FnMut() -> F) -> Result<Evidence, StepError>
-where
-    F: Future<Output = Result<Evidence, StepError>>,
-{
+async fn patiently(cx: &Cx) -> Result<Evidence, StepError> {
     let mut last = None;
     for _ in 0..20 {
-        match ask().await {
+        match answers(cx).await {
             Ok(evidence) => return Ok(evidence),
             Err(error) => last = Some(error),
         }

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use futures::StreamExt;
 
 use crate::engine::{Probe, Ran, Step, StepError};
-use crate::host::job::{Job, JobSpec, JobStatus};
+use crate::host::job::{Job, JobSpec, JobStatus, Started};
 use crate::host::tail::TailItem;
 use crate::host::{Cmd, Stdin};
 use crate::model::event::{Action as Doing, Data, Evidence, Level, SyncEvent, Unit};
@@ -104,15 +104,19 @@ pub(super) struct Report {
     wanted: u64,
 }
 
+/// The CA of a source that is no public one, for whoever copies.
+pub(super) async fn put_source_ca(cx: &Cx) -> Result<(), StepError> {
+    let Some(path) = &cx.world.spec.release.ca_file else { return Ok(()) };
+    let pem = std::fs::read(path).map_err(|error| StepError::fatal(format!("reading {}: {error}", path.display())))?;
+    let file = format!("{}/source-ca.crt", cx.need(fact::WORKDIR)?);
+    put(cx, &cx.world.bastion(cx)?, &file, bytes(pem), 0o644).await
+}
+
 /// Runs the copier to its end under `name`, or goes on following the one that runs.
 pub(super) async fn agent(cx: &Cx, name: &str, request: &Request) -> Result<Report, StepError> {
     let bastion = cx.world.bastion(cx)?;
     let workdir = cx.need(fact::WORKDIR)?;
-    if let Some(path) = &cx.world.spec.release.ca_file {
-        let pem =
-            std::fs::read(path).map_err(|error| StepError::fatal(format!("reading {}: {error}", path.display())))?;
-        put(cx, &bastion, &format!("{workdir}/source-ca.crt"), bytes(pem), 0o644).await?;
-    }
+    put_source_ca(cx).await?;
     let path = format!("{workdir}/sync/{name}.json");
     let text = serde_json::to_string_pretty(request)
         .map_err(|error| StepError::fatal(format!("writing the request: {error}")))?;
@@ -121,9 +125,12 @@ pub(super) async fn agent(cx: &Cx, name: &str, request: &Request) -> Result<Repo
     let job =
         Job::new(bastion.clone(), JobSpec { name: name.to_owned(), cmd: cmd.clone(), dir: format!("{workdir}/jobs") })
             .map_err(host_error)?;
-    let keeper = Keeper::new(&cx.fresh(0).await, &job, "agent", job.start().await.map_err(host_error)?);
+    let started = job.start().await.map_err(host_error)?;
+    let keeper = Keeper::new(&cx.fresh(0).await, &job, "agent", started);
     cx.acted(action("bastion", &cmd), None, Duration::ZERO).await;
-    let report = follow(cx, &job, keeper).await?;
+    // Of one that runs already, a part of what it planned is on the disk.
+    let new = matches!(started, Started::New { .. });
+    let report = follow(cx, &job, keeper, new).await?;
     if report.exit.is_none() {
         let words = job.last_words(600).await.map_err(host_error)?;
         let status = job.status().await.map_err(host_error)?;
@@ -144,7 +151,7 @@ pub(super) fn ended(status: &JobStatus) -> String {
 
 /// Turns the copier's lines into events. They are read from the first on, because the report is of all of them; an event
 /// that comes a second time changes nothing.
-async fn follow(cx: &Cx, job: &Job, keeper: Keeper) -> Result<Report, StepError> {
+async fn follow(cx: &Cx, job: &Job, keeper: Keeper, new: bool) -> Result<Report, StepError> {
     let mut report = Report::default();
     let mut lines = job.follow(0);
     loop {
@@ -165,7 +172,10 @@ async fn follow(cx: &Cx, job: &Job, keeper: Keeper) -> Result<Report, StepError>
                 Ok(line) => {
                     let planned = matches!(line.message, Message::Sync(SyncEvent::Planned { .. }));
                     told(cx, line, (&keeper, offset_after), &mut report).await;
-                    if planned && let Err(error) = room(cx, report.wanted).await {
+                    if planned
+                        && new
+                        && let Err(error) = room(cx, report.wanted).await
+                    {
                         job.stop(Duration::from_secs(5)).await.map_err(host_error)?;
                         return Err(error);
                     }
@@ -242,8 +252,8 @@ pub(super) fn complain(report: &Report) -> Option<StepError> {
     Some(error)
 }
 
-/// Room that a registry needs besides what is copied: its uploads under way, and the system's own.
-const MARGIN: u64 = 1 << 30;
+/// Of what is copied, the part that a registry needs besides for its uploads under way.
+const MARGIN: u64 = 20;
 
 /// Whether what is still to be copied fits where a managed registry keeps it.
 async fn room(cx: &Cx, wanted: u64) -> Result<(), StepError> {
@@ -256,15 +266,16 @@ async fn room(cx: &Cx, wanted: u64) -> Result<(), StepError> {
     let Some(free) = free_kib(&output.text()).filter(|_| output.ok()).map(|kib| kib.saturating_mul(1024)) else {
         return Ok(());
     };
-    if free >= wanted.saturating_add(MARGIN) {
+    let needed = wanted.saturating_add(wanted / MARGIN);
+    if free >= needed {
         return Ok(());
     }
     let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30));
     Err(StepError::fatal(format!(
-        "no space left on device: {} are to be copied, and {base} has {} free where {} more are wanted",
+        "no space left on device: {} are to be copied, {} with the uploads under way, and {base} has {} free",
         gib(wanted),
+        gib(needed),
         gib(free),
-        gib(MARGIN),
     ))
     .hint("give the bastion a larger disk (bastion.disk_gib), or name another place with mirror.storage"))
 }

@@ -1,7 +1,5 @@
-//! 07: install-config and manifests. The installer eats what it reads, and its state makes later edits silently
+//! 07: install-config. The installer eats what it reads, and its state makes later edits silently
 //! ineffective: so every install directory is used for one cluster, and a copy of install-config stays beside it.
-
-use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -15,13 +13,10 @@ use crate::spec::install_config::{InstallInputs, render};
 use super::s02_bastion::pairs;
 use super::s03_credentials::{aws_credentials, merged};
 use super::s04_tools::tool;
-use super::world::{Cx, World, action, exec, fact, file, get, must, put, sha256};
+use super::world::{Cx, World, exec, fact, file, get, must, put, sha256};
 
 /// install-config.yaml, checked as the installer would.
 pub struct InstallConfig;
-
-/// `openshift-install create manifests`.
-pub struct Manifests;
 
 fn number(cx: &Cx) -> u32 {
     cx.fact(fact::INSTALL_NUMBER).and_then(|number| number.parse().ok()).unwrap_or(1)
@@ -77,7 +72,7 @@ fn rendered(cx: &Cx) -> Result<Secret, StepError> {
             .collect(),
         hosted_zone: None,
         ami: None,
-        proxy: None,
+        proxy: super::s05_services::proxy_inputs(cx)?,
     };
     render(spec, &inputs).map_err(|error| StepError::fatal(error.to_string()))
 }
@@ -134,49 +129,5 @@ impl Step<World> for InstallConfig {
             Probe::True(evidence) => Ok(evidence),
             Probe::Missing(why) | Probe::NotApplicable(why) => Err(StepError::fatal(why)),
         }
-    }
-}
-
-/// What `create manifests` leaves in every version.
-const MANIFEST: &str = "manifests/cluster-config.yaml";
-
-async fn made(cx: &Cx) -> Result<Option<Evidence>, StepError> {
-    let directory = cx.need(fact::INSTALL_DIR)?;
-    // Once the cluster is being made the manifests are eaten too; metadata.json tells of that.
-    let look =
-        Cmd::sh("cd \"$1\" && { if [ -e metadata.json ]; then echo metadata.json; else ls \"$2\"; fi; } 2>/dev/null")
-            .arg(directory)
-            .arg(MANIFEST);
-    let output = exec(cx, &cx.world.bastion(cx)?, look.clone()).await?;
-    Ok(output.ok().then(|| Evidence::new(look.line(), output.text())))
-}
-
-#[async_trait]
-impl Step<World> for Manifests {
-    fn preview(&self, world: &World) -> Vec<Action> {
-        let directory = format!("~/{}/install-1", world.spec.bastion.workdir);
-        let cmd =
-            Cmd::new("openshift-install").args(["create", "manifests", "--dir", &directory, "--log-level", "debug"]);
-        vec![action("bastion", &cmd)]
-    }
-
-    async fn probe(&self, cx: &Cx) -> Result<Probe, StepError> {
-        Ok(match made(cx).await? {
-            Some(evidence) => Probe::True(vec![evidence]),
-            None => Probe::Missing("there are no manifests".into()),
-        })
-    }
-
-    async fn run(&self, cx: &Cx) -> Result<Ran, StepError> {
-        let cmd = installer(cx, &["create", "manifests"])?.timeout(Some(Duration::from_secs(540)));
-        must(cx, &cx.world.bastion(cx)?, cmd).await?;
-        Ok(Ran::Ok)
-    }
-
-    async fn verify(&self, cx: &Cx) -> Result<Vec<Evidence>, StepError> {
-        let evidence = made(cx).await?.ok_or_else(|| {
-            StepError::fatal(format!("openshift-install said that it made manifests, but there is no {MANIFEST}"))
-        })?;
-        Ok(vec![evidence])
     }
 }

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::cloud::Kind;
+use crate::cloud::{Kind, cost};
 use crate::engine::{Probe, Ran, Step, StepError};
 use crate::host::Cmd;
 use crate::host::job::{Job, JobSpec, JobStatus};
 use crate::model::RunModel;
-use crate::model::event::{Action, Data, Evidence, Level, Object};
+use crate::model::event::{Action, Data, Evidence, Level, Object, Observed, Standing};
 use crate::model::text::one_line;
 use crate::watch::installer::SOURCE;
 
@@ -157,6 +157,20 @@ pub(super) fn cluster(cx: &Cx) -> Result<Object, StepError> {
     Ok(Object { kind: "cluster".into(), name: base })
 }
 
+/// For whoever watches: what the cluster is now, with what its machines cost.
+pub(super) async fn show_cluster(cx: &Cx, state: &str, standing: Standing) -> Result<(), StepError> {
+    let resource = Observed::Resource {
+        resource: cluster(cx)?,
+        id: cx.fresh(0).await.fact(fact::INFRA_ID).unwrap_or_default(),
+        state: state.to_owned(),
+        standing,
+        waits_for: None,
+        hourly: cost::cluster(&cx.world.spec),
+    };
+    cx.sink.emit(Data::Observed(resource)).await;
+    Ok(())
+}
+
 /// Where the bootstrap node is: by its tag, else by what Cluster API wrote beside the log.
 async fn bootstrap_address(cx: &Cx, infra_id: &str) -> Result<Option<String>, StepError> {
     if let Some(cloud) = &cx.world.cloud {
@@ -206,7 +220,7 @@ async fn attend(cx: &Cx) -> Result<(), StepError> {
 }
 
 /// Waits until `enough` holds of the model or the job ends. A lost link is waited for.
-async fn watch(cx: &Cx, job: &Job, enough: impl Fn(&RunModel) -> bool) -> Result<(), StepError> {
+pub(super) async fn watch(cx: &Cx, job: &Job, enough: impl Fn(&RunModel) -> bool) -> Result<(), StepError> {
     let mut since_status = 3_u32;
     loop {
         match attend(cx).await {
@@ -277,7 +291,7 @@ async fn status(cx: &Cx, part: Part) -> Result<JobStatus, StepError> {
     job(cx, part)?.0.status().await.map_err(host_error)
 }
 
-fn phase_evidence(cx: &Cx, phase: &str) -> Option<Evidence> {
+pub(super) fn phase_evidence(cx: &Cx, phase: &str) -> Option<Evidence> {
     let seen = cx.model.installer.phases.iter().find(|seen| place(&seen.name) >= place(phase))?;
     Some(Evidence::new(".openshift_install.log", seen.message.clone()))
 }
@@ -297,6 +311,7 @@ impl Step<World> for Infrastructure {
 
     async fn run(&self, cx: &Cx) -> Result<Ran, StepError> {
         cx.sink.commit(Data::Intent { object: cluster(cx)? }).await;
+        show_cluster(cx, "installing", Standing::Making).await?;
         let before = status(cx, Part::Create).await?;
         let job = match before {
             JobStatus::NotStarted | JobStatus::Running { .. } => begin(cx, Part::Create).await?,
@@ -317,13 +332,14 @@ impl Step<World> for Infrastructure {
         let phase = phase_evidence(cx, "kubernetes-api")
             .ok_or_else(|| StepError::fatal("openshift-install never waited for the Kubernetes API"))?;
         let infra_id = cx.need(fact::INFRA_ID)?;
+        show_cluster(cx, "up", Standing::Ready).await?;
         Ok(vec![phase, Evidence::new("metadata.json", format!("infraID {infra_id}"))])
     }
 }
 
 /// `create cluster`, when it can bring the cluster further: it runs, or it is done. `None` when it ended badly and the
 /// operator knows that.
-async fn creating(cx: &Cx) -> Result<Option<Job>, StepError> {
+pub(super) async fn creating(cx: &Cx) -> Result<Option<Job>, StepError> {
     let job = job(cx, Part::Create)?.0;
     match job.status().await.map_err(host_error)? {
         JobStatus::Running { .. } | JobStatus::Ended { status: 0 } => Ok(Some(job)),
@@ -336,7 +352,7 @@ async fn creating(cx: &Cx) -> Result<Option<Job>, StepError> {
 }
 
 /// What `create cluster` did not come to: waits until the bootstrap is complete, then takes its machine away.
-async fn complete_bootstrap(cx: &Cx) -> Result<(), StepError> {
+pub(super) async fn complete_bootstrap(cx: &Cx) -> Result<(), StepError> {
     for part in [Part::WaitBootstrap, Part::DestroyBootstrap] {
         if status(cx, part).await? == (JobStatus::Ended { status: 0 }) {
             continue;

@@ -8,11 +8,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::cloud::Kind;
-use crate::cloud::teardown::teardown;
+use crate::cloud::teardown::{Report, sweep, teardown};
 use crate::engine::{Probe, Ran, Step, StepError};
 use crate::host::job::{Job, JobSpec, JobStatus};
 use crate::host::{Cmd, Host};
-use crate::model::event::{Action, Evidence, Object};
+use crate::model::event::{Action, Evidence, Level, Object, Standing};
 
 use super::driven::JOBS;
 use super::live;
@@ -22,7 +22,8 @@ use super::s01_infrastructure::{ledger, ledger_error};
 use super::s05_mirror_registry::{NAME, directory};
 use super::s06_image_sync::ended;
 use super::s07_install_config::installer;
-use super::s08_install::{cluster, keep_metadata};
+use super::s08_apps;
+use super::s08_install::{cluster, keep_metadata, show_cluster};
 use super::world::{Cx, World, action, bytes, cloud_error, exec, fact, get, host_error, must, put, wait_for};
 
 /// The cluster, by its metadata.
@@ -50,6 +51,7 @@ pub(super) async fn destroy_cluster(cx: &Cx) -> Result<(), StepError> {
     if !keep_metadata(cx).await? {
         return Ok(());
     }
+    s08_apps::remove(cx).await?;
     let cmd = installer(cx, &["destroy", "cluster"])?.timeout(None);
     let destroy = job(format!("{base}-destroy-cluster"), cmd.clone())?;
     // It takes metadata.json away when it is through: then there is nothing to begin anew.
@@ -72,6 +74,60 @@ pub(super) async fn destroy_cluster(cx: &Cx) -> Result<(), StepError> {
         }
     })
     .await
+}
+
+/// Why nothing can be run on the bastion any more. One that is only stopped can be started, and a person does that.
+async fn lost_bastion(cx: &Cx) -> Result<Option<String>, StepError> {
+    let (Some(cloud), Some(id)) = (&cx.world.cloud, cx.fact(fact::BASTION_INSTANCE)) else { return Ok(None) };
+    match cloud.get(Kind::Instance, &id).await {
+        Ok(instance) if matches!(instance.state.as_str(), "stopped" | "stopping") => {
+            let text = format!("the bastion {id} is {}, and the cluster is destroyed from there", instance.state);
+            let start = format!("`aws ec2 start-instances --instance-ids {id}`, then clean up again");
+            Err(StepError::fatal(text).hint(start))
+        }
+        Ok(instance) => Ok(instance.is_over().then(|| format!("the bastion {id} is {}", instance.state))),
+        Err(error) if error.is_not_found() => Ok(Some(format!("the bastion {id} is not there any more"))),
+        Err(error) => Err(cloud_error(error)),
+    }
+}
+
+/// Without the bastion there is no installer: what carries the cluster's tag is deleted through the cloud.
+async fn destroy_by_tag(cx: &Cx, lost: &str) -> Result<Ran, StepError> {
+    let Some(infra_id) = cx.fact(fact::INFRA_ID) else {
+        return Ok(Ran::Warning(format!("{lost}; the cluster's infra id was never known, so nothing has its tag")));
+    };
+    let text = format!("{lost}: what carries kubernetes.io/cluster/{infra_id}=owned is deleted without the installer");
+    cx.note(Level::Warn, text).await;
+    s08_apps::remove(cx).await?;
+    complete(&sweep(&ledger(cx)?, &infra_id).await.map_err(ledger_error)?)?;
+    // They are not found by their tag.
+    Ok(Ran::Warning(format!(
+        "the roles {infra_id}-master-role and {infra_id}-worker-role and the instance profiles {infra_id}-master-profile \
+         and {infra_id}-worker-profile may be left in IAM: delete them there, or {}",
+        by_hand(cx, &infra_id)
+    )))
+}
+
+/// How to destroy the cluster from anywhere.
+fn by_hand(cx: &Cx, infra_id: &str) -> String {
+    let kept = cx.world.run_dir.join(format!("{infra_id}.metadata.json"));
+    format!(
+        "copy {} as metadata.json into an empty directory and run `openshift-install destroy cluster --dir` on it with \
+         these credentials",
+        kept.display()
+    )
+}
+
+/// Nothing is left, or what is left and why.
+fn complete(report: &Report) -> Result<(), StepError> {
+    if report.blocked.is_empty() {
+        return Ok(());
+    }
+    let mut error = StepError::transient(format!("{} objects could not be deleted", report.blocked.len()));
+    error.causes.extend(
+        report.blocked.iter().map(|blocked| format!("{} {}: {}", blocked.object.kind, blocked.id, blocked.why)),
+    );
+    Err(error)
 }
 
 fn cluster_name(cx: &Cx) -> String {
@@ -143,6 +199,10 @@ impl Step<World> for Cluster {
 
     async fn run(&self, cx: &Cx) -> Result<Ran, StepError> {
         live::stop(cx).await;
+        show_cluster(cx, "destroying", Standing::Leaving).await?;
+        if let Some(lost) = lost_bastion(cx).await? {
+            return destroy_by_tag(cx, &lost).await;
+        }
         destroy_cluster(cx).await?;
         Ok(Ran::Ok)
     }
@@ -234,19 +294,18 @@ impl Step<World> for Infrastructure {
     }
 
     async fn run(&self, cx: &Cx) -> Result<Ran, StepError> {
+        let ledger = ledger(cx)?;
         let infra_id = cx.fact(fact::INFRA_ID);
-        let report = teardown(&ledger(cx)?, infra_id.as_deref()).await.map_err(ledger_error)?;
-        if report.blocked.is_empty() {
-            if cx.world.makes_bastion() && cx.model.objects.contains_key(&registry()) {
-                gone(cx, registry(), NAME.into(), "its bastion is gone").await;
-            }
-            return Ok(Ran::Ok);
+        let cluster = cluster(cx).ok().and_then(|object| cx.model.objects.get(&object));
+        if let Some(infra_id) = infra_id.as_ref().filter(|_| cluster.is_some_and(|record| record.gone.is_some())) {
+            // Load balancers and volumes that the cluster's own controllers have made, and nobody took away.
+            complete(&sweep(&ledger, infra_id).await.map_err(ledger_error)?)?;
         }
-        let mut error = StepError::transient(format!("{} objects could not be deleted", report.blocked.len()));
-        error.causes.extend(
-            report.blocked.iter().map(|blocked| format!("{} {}: {}", blocked.object.kind, blocked.id, blocked.why)),
-        );
-        Err(error)
+        complete(&teardown(&ledger, infra_id.as_deref()).await.map_err(ledger_error)?)?;
+        if cx.world.makes_bastion() && cx.model.objects.contains_key(&registry()) {
+            gone(cx, registry(), NAME.into(), "its bastion is gone").await;
+        }
+        Ok(Ran::Ok)
     }
 
     async fn verify(&self, cx: &Cx) -> Result<Vec<Evidence>, StepError> {

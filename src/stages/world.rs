@@ -13,7 +13,7 @@ use crate::host::{Cmd, Host, HostError, Output, Stdin};
 use crate::model::event::{Action, LinkName, LogLine};
 use crate::registry::Net;
 use crate::spec::secrets::Secrets;
-use crate::spec::{Secret, Spec};
+use crate::spec::{HostKey, Secret, Spec};
 
 use super::live::Live;
 
@@ -25,6 +25,10 @@ pub struct World {
     pub secrets: Secrets,
     /// Of the account that the mirror has.
     pub mirror_password: Secret,
+    /// Of the account that the bastion's proxy has, when it runs one.
+    pub proxy_password: Option<Secret>,
+    /// The host key that is delivered to a new bastion, when the spec wants that: a private key file.
+    pub host_key: Option<Secret>,
     pub run_dir: PathBuf,
     /// `None` when this build or this spec makes nothing in a cloud.
     pub cloud: Option<Arc<dyn Cloud>>,
@@ -39,7 +43,11 @@ pub struct World {
 
 /// Facts of the run, by name. Each is set by one step.
 pub mod fact {
+    pub use crate::model::fact::{HOST_KEY_ACCEPTED, HOST_KEY_SHOWN};
+
     pub const ACCOUNT: &str = "cloud.account";
+    /// JSON list of what was looked at before anything was made.
+    pub const PREFLIGHT: &str = "cloud.preflight";
     pub const VPC: &str = "network.vpc";
     pub const MACHINE_NETWORK: &str = "network.machine-network";
     /// `subnet-1=us-east-2a,subnet-2=us-east-2b`
@@ -50,6 +58,12 @@ pub mod fact {
     pub const BASTION_INSTANCE: &str = "bastion.instance";
     /// Host keys, one a line.
     pub const BASTION_HOST_KEYS: &str = "bastion.host-keys";
+    /// The instance (or `user@host`) that has them.
+    pub const BASTION_HOST_KEYS_OF: &str = "bastion.host-keys-of";
+    /// The image of the bastion, JSON: the newest one of tomorrow is another.
+    pub const BASTION_IMAGE: &str = "bastion.image";
+    /// Who may reach its port 22, when the spec leaves it open.
+    pub const BASTION_OPERATOR: &str = "bastion.operator-cidr";
     /// Absolute path of the work directory on the bastion.
     pub const WORKDIR: &str = "bastion.workdir";
     pub const HOME: &str = "bastion.home";
@@ -68,35 +82,47 @@ pub mod fact {
     pub const INFRA_ID: &str = "install.infra-id";
     /// Name of the `create cluster` job whose failure was reported.
     pub const INSTALL_FAILED: &str = "install.failed";
+    /// `user=AKIA…`, one a line: which key of which user is in the cluster.
+    pub const IDENTITY_KEYS: &str = "identity.keys";
+    /// Name of the router's load balancer.
+    pub const ROUTER: &str = "router.hostname";
     pub const BOOTSTRAP_ADDRESS: &str = "bootstrap.address";
     /// Install directory whose bootstrap node is no longer followed.
     pub const BOOTSTRAP_LEFT: &str = "bootstrap.left";
 }
 
 impl World {
+    /// Where the bastion is and who it has to be.
+    ///
+    /// # Errors
+    /// When the run does not know its address yet.
+    pub fn bastion_target(&self, cx: &Cx) -> Result<SshTarget, StepError> {
+        let (user, address) = match &self.spec.bastion.host {
+            Some(host) => host.split_once('@').map_or_else(
+                || (self.spec.bastion_user().to_owned(), host.clone()),
+                |(user, address)| (user.to_owned(), address.to_owned()),
+            ),
+            None => (self.spec.bastion_user().to_owned(), cx.need(fact::BASTION_ADDRESS)?),
+        };
+        let host_keys = match (cx.fact(fact::BASTION_HOST_KEYS), &self.spec.bastion.host_key) {
+            (Some(keys), _) => keys.lines().map(str::to_owned).collect(),
+            (None, HostKey::Known(key)) => vec![key.clone()],
+            (None, _) => Vec::new(),
+        };
+        Ok(SshTarget {
+            port: self.spec.bastion.port,
+            identity: self.spec.bastion.identity_file.clone(),
+            host_keys,
+            ..SshTarget::new("bastion", address, user)
+        })
+    }
+
     /// The bastion over SSH, once its address and host key are known.
     ///
     /// # Errors
     /// When the run does not know them yet.
     pub fn bastion(&self, cx: &Cx) -> Result<Arc<dyn Host>, StepError> {
-        let (user, address) = match &self.spec.bastion.host {
-            Some(host) => host.split_once('@').map_or_else(
-                || (self.spec.bastion.user.clone(), host.clone()),
-                |(user, address)| (user.to_owned(), address.to_owned()),
-            ),
-            None => (self.spec.bastion.user.clone(), cx.need(fact::BASTION_ADDRESS)?),
-        };
-        let host_keys = match cx.fact(fact::BASTION_HOST_KEYS) {
-            Some(keys) => keys.lines().map(str::to_owned).collect(),
-            None => self.spec.bastion.host_key.iter().cloned().collect(),
-        };
-        let target = SshTarget {
-            port: self.spec.bastion.port,
-            identity: self.spec.bastion.identity_file.clone(),
-            host_keys,
-            ..SshTarget::new("bastion", address, user)
-        };
-        let host = self.ssh.add(target).map_err(host_error)?;
+        let host = self.ssh.add(self.bastion_target(cx)?).map_err(host_error)?;
         Ok(host.with_sink(cx.sink.clone(), LinkName::Ssh))
     }
 
@@ -137,14 +163,13 @@ pub fn host_error(error: HostError) -> StepError {
     }
 }
 
-/// What a cloud error means for a step.
+/// What a cloud error means for a step: what AWS said, by which request, and what to do.
 pub fn cloud_error(error: CloudError) -> StepError {
-    match &error {
-        CloudError::Denied { .. } => {
-            StepError::fatal(error.to_string()).hint("ask the account's owner for this permission")
-        }
-        _ => StepError::transient(error.to_string()),
-    }
+    let text = error.to_string();
+    let mut wrong = if error.is_transient() { StepError::transient(text) } else { StepError::fatal(text) };
+    wrong.causes.extend(error.request_id.as_ref().map(|id| format!("request id {id}")));
+    wrong.causes.extend(error.quota().map(|quota| format!("quota {quota}")));
+    wrong.hint(error.advice())
 }
 
 /// Runs a command and records it.

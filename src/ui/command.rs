@@ -36,6 +36,7 @@ pub enum Verb {
     Recover,
     Resync,
     ApproveCsr,
+    AcceptHostKey,
     Search,
     FindNext,
     FindPrevious,
@@ -84,7 +85,7 @@ pub enum Context {
 }
 
 impl Context {
-    pub const ALL: [Context; 9] = [
+    pub const ALL: [Context; 10] = [
         Context::Global,
         Context::Timeline,
         Context::Pane(PaneId::Pipeline),
@@ -94,6 +95,7 @@ impl Context {
         Context::Pane(PaneId::Operators),
         Context::Pane(PaneId::Checks),
         Context::Pane(PaneId::Activity),
+        Context::Pane(PaneId::Resources),
     ];
 
     /// Its section in the key table.
@@ -108,6 +110,7 @@ impl Context {
             Context::Pane(PaneId::Operators) => "operators",
             Context::Pane(PaneId::Checks) => "checks",
             Context::Pane(PaneId::Activity) => "activity",
+            Context::Pane(PaneId::Resources) => "resources",
         }
     }
 }
@@ -161,6 +164,7 @@ pub const TABLE: &[Command] = {
         command(Pane(Operators), "operators", "operators", "Focus operators, nodes and CSRs", Safe, 0),
         command(Pane(Checks), "checks", "checks", "Focus findings and checks", Safe, 0),
         command(Pane(Activity), "activity", "activity", "Focus the activity", Safe, 0),
+        command(Pane(Resources), "resources", "resources", "Focus what was made, its state and its cost", Safe, 0),
         command(Zoom, "zoom", "zoom", "Give the focused pane the whole screen, or give it back", Safe, 41),
         command(Up, "up", "up", "One row up", Safe, 0),
         command(Down, "down", "down", "One row down", Safe, 0),
@@ -188,6 +192,14 @@ pub const TABLE: &[Command] = {
         command(Recover, "recover", "apply fix", "Apply the recovery of the chosen finding, then resume", Change, 11),
         command(Resync, "resync", "copy again", "Copy the chosen image again", Safe, 13),
         command(ApproveCsr, "approve-csr", "approve", "Approve the chosen certificate signing request", Change, 14),
+        command(
+            AcceptHostKey,
+            "accept-host-key",
+            "accept key",
+            "Say yes to the host key that the bastion shows",
+            Change,
+            15,
+        ),
         command(Search, "search", "search", "Find in the log, without hiding anything", Safe, 20),
         command(FindNext, "find-next", "next match", "To the next match", Safe, 0),
         command(FindPrevious, "find-previous", "match before", "To the match before", Safe, 0),

@@ -108,6 +108,9 @@ fn header(cx: &Cx, width: usize) -> Line<'static> {
     if !cluster.region.is_empty() && width >= 100 {
         facts.push(cluster.region.clone());
     }
+    if width >= 100 {
+        facts.extend(panes::resources::hourly(cx));
+    }
     if !model.run.is_empty() && width >= 130 {
         facts.push(format!("run {}", text::cut(&model.run, 24, cx.glyphs.ellipsis)));
     }
@@ -210,7 +213,7 @@ fn footer(cx: &Cx, width: usize) -> Line<'static> {
         .filter(|(order, ..)| *order >= 50)
         .map(|(_, key, title, _)| text::width(key) + title.len() + 3)
         .sum::<usize>();
-    let panes = format!("1{}7 pane  ", if cx.glyphs.ascii { "-" } else { "…" });
+    let panes = format!("1{}8 pane  ", if cx.glyphs.ascii { "-" } else { "…" });
     let mut row = row;
     for (order, key, title, possible) in hints {
         let needed = text::width(&key) + title.len() + 3;

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use crate::model::event::RunOutcome;
 use crate::model::run::RunModel;
 
-/// One of the seven panes.
+/// One of the eight panes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PaneId {
@@ -17,10 +17,11 @@ pub enum PaneId {
     Operators,
     Checks,
     Activity,
+    Resources,
 }
 
 impl PaneId {
-    pub const ALL: [PaneId; 7] = [
+    pub const ALL: [PaneId; 8] = [
         PaneId::Pipeline,
         PaneId::Sync,
         PaneId::Journal,
@@ -28,6 +29,7 @@ impl PaneId {
         PaneId::Operators,
         PaneId::Checks,
         PaneId::Activity,
+        PaneId::Resources,
     ];
 
     /// From 1: the key that goes there.
@@ -44,6 +46,7 @@ impl PaneId {
             PaneId::Operators => "Operators",
             PaneId::Checks => "Checks",
             PaneId::Activity => "Activity",
+            PaneId::Resources => "Resources",
         }
     }
 }
@@ -53,6 +56,8 @@ impl PaneId {
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
     Any,
+    /// Things are made or taken away: stages 01, 02 and 10.
+    Resources,
     Sync,
     Install,
 }
@@ -64,6 +69,7 @@ impl Phase {
             return Phase::Install;
         }
         match model.current_stage().map(|stage| stage.number().to_owned()).as_deref() {
+            Some("01" | "02" | "10") if !model.objects.is_empty() => Phase::Resources,
             Some("06") => Phase::Sync,
             Some("08" | "09") => Phase::Install,
             None if !model.plan.stages.is_empty() => Phase::Install,
@@ -259,7 +265,7 @@ mod tests {
         let layouts = Layouts::embedded().unwrap();
         let mut used = std::collections::BTreeSet::new();
         for (width, height) in [(1, 1), (39, 9), (40, 10), (80, 24), (110, 30), (160, 45), (300, 100)] {
-            for phase in [Phase::Any, Phase::Sync, Phase::Install] {
+            for phase in [Phase::Any, Phase::Resources, Phase::Sync, Phase::Install] {
                 let area = Rect::new(0, 0, width, height);
                 used.insert(layouts.arrange(area, phase, PaneId::Pipeline, false, false).name);
                 for pane in PaneId::ALL {
@@ -275,7 +281,7 @@ mod tests {
     #[test]
     fn the_wide_layouts_show_most_panes_at_once() {
         let layouts = Layouts::embedded().unwrap();
-        for phase in [Phase::Any, Phase::Sync, Phase::Install] {
+        for phase in [Phase::Any, Phase::Resources, Phase::Sync, Phase::Install] {
             let wide = layouts.arrange(Rect::new(0, 0, 200, 60), phase, PaneId::Pipeline, false, false);
             assert!(wide.panes.len() >= 5, "{phase:?} {}", wide.panes.len());
         }

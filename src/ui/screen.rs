@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use crate::engine::command::Command;
-use crate::model::event::{Finding, Level, LogLine};
+use crate::model::event::{Finding, Level, LogLine, Object};
 use crate::model::plan::{StageId, StepId};
 use crate::model::run::RunModel;
 use crate::record::Recorded;
@@ -31,9 +31,12 @@ pub enum Target {
     Operator(String),
     Node(String),
     Csr(String),
+    Resource(Object),
     Finding(String),
     /// The line that proves a finding.
     Evidence(String),
+    /// What to do first about a finding.
+    Next(String),
     /// Finding, check.
     Check(String, String),
     /// The recovery of a finding.
@@ -213,6 +216,7 @@ impl Screen {
                 return PaneId::Checks;
             }
             match Phase::of(model) {
+                Phase::Resources => PaneId::Resources,
                 Phase::Sync => PaneId::Sync,
                 Phase::Install if model.closed.is_some() => PaneId::Pipeline,
                 Phase::Install if model.cluster_state.operators.is_empty() && !model.bootkube.is_empty() => {

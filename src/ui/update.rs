@@ -330,7 +330,8 @@ pub fn act(screen: &mut Screen, model: &RunModel, verb: Verb) -> Vec<Effect> {
         | Verb::RunChecks
         | Verb::Recover
         | Verb::Resync
-        | Verb::ApproveCsr => {
+        | Verb::ApproveCsr
+        | Verb::AcceptHostKey => {
             let Some(order) = verbs::order(verb, screen, model) else { return Vec::new() };
             if order.danger == Danger::Safe {
                 return vec![Effect::Send(order.command)];

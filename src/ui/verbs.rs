@@ -2,6 +2,7 @@
 
 use crate::engine::command::Command;
 use crate::model::event::{CsrState, RunOutcome};
+use crate::model::fact;
 use crate::model::plan::{StageId, StepId};
 use crate::model::run::{RunModel, Status};
 
@@ -36,6 +37,7 @@ pub fn enabled(verb: Verb, screen: &Screen, model: &RunModel) -> Result<(), Stri
             | Verb::Recover
             | Verb::Resync
             | Verb::ApproveCsr
+            | Verb::AcceptHostKey
     );
     if orders {
         return match screen.access {
@@ -102,7 +104,9 @@ fn waiting_retry(model: &RunModel) -> Option<StepId> {
 fn finding(screen: &Screen, model: &RunModel) -> Option<String> {
     let open = model.open_findings();
     let chosen = match screen.target(model, PaneId::Checks) {
-        Some(Target::Finding(id) | Target::Evidence(id) | Target::Check(id, _) | Target::Recovery(id)) => Some(id),
+        Some(
+            Target::Finding(id) | Target::Evidence(id) | Target::Next(id) | Target::Check(id, _) | Target::Recovery(id),
+        ) => Some(id),
         _ => None,
     };
     chosen
@@ -174,6 +178,12 @@ fn aim(verb: Verb, screen: &Screen, model: &RunModel) -> Result<Command, &'stati
             },
             _ => Err("no certificate signing request is chosen"),
         },
+        Verb::AcceptHostKey => match model.fact(fact::HOST_KEY_SHOWN) {
+            Some(shown) if model.fact(fact::HOST_KEY_ACCEPTED) != Some(shown) => {
+                Ok(Command::Answer { fact: fact::HOST_KEY_ACCEPTED.to_owned(), value: shown.to_owned() })
+            }
+            _ => Err("no host key waits for a yes"),
+        },
         _ => Err("this is not for the engine"),
     }
 }
@@ -228,6 +238,14 @@ pub fn order(verb: Verb, screen: &Screen, model: &RunModel) -> Option<Order> {
                 ],
             )
         }
+        Command::Answer { value, .. } => (
+            "Is this the bastion's host key?".to_owned(),
+            vec![
+                value.clone(),
+                "Compare it with the instance's console. Whoever has this key will be trusted with the pull secret."
+                    .into(),
+            ],
+        ),
         Command::Resync { image } => (format!("Copy {image} again?"), Vec::new()),
         Command::RunChecks { finding } => (format!("Run the checks of {finding}?"), Vec::new()),
         Command::Detach => ("Leave?".to_owned(), Vec::new()),

@@ -93,7 +93,7 @@ fn every_data_file_is_read_and_every_entry_is_used() {
     let checklists = Checklists::builtin().expect("the built-in checklists are valid");
     checklists.check(&catalogue).expect("checklists and signatures fit");
     assert_eq!(Recovery::check(&catalogue).expect("the built-in recoveries are valid"), 4);
-    for id in ["infra", "ssh", "registry", "sync", "config", "bootstrap", "bootkube", "nodes", "operators"] {
+    for id in ["aws", "ssh", "registry", "sync", "config", "bootstrap", "bootkube", "nodes", "operators"] {
         assert!(catalogue.signatures().iter().filter(|known| known.area == id).count() >= 5, "{id}");
     }
 }

@@ -301,3 +301,22 @@ fn a_mirror_that_lacks_something_is_found_out() {
     assert!(missing[0].starts_with("etcd: ") && missing[1].starts_with("release signature: "), "{missing:?}");
     assert_eq!(verdict["complete"], false);
 }
+
+/// In the lab, whose programs print what the real ones print.
+#[cfg(feature = "lab")]
+#[test]
+fn the_demo_shows_every_engine() {
+    for (engine, name) in [("oc-mirror", "oc-mirror"), ("oc-adm", "oc adm release mirror")] {
+        let state = tempfile::tempdir().unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_bartizan"))
+            .arg("--state")
+            .arg(state.path())
+            .args(["demo", "--engine", engine, "--until", "06", "--plain", "--speed", "100", "--payload-mb", "24"])
+            .output()
+            .unwrap();
+        let text = said(&output);
+        assert_eq!(output.status.code(), Some(0), "{engine}: {text}\n{}", String::from_utf8_lossy(&output.stderr));
+        assert!(text.contains(&format!("images by {name}, which tells of whole images only")), "{engine}: {text}");
+        assert!(text.contains("digests answer in the mirror"), "{engine}: {text}");
+    }
+}

@@ -120,6 +120,7 @@ impl Hands<Outside> for Repairs {
             id: "BROKEN".into(),
             signature: "BROKEN".into(),
             title: "it is broken".into(),
+            next: None,
             severity: Level::Error,
             captures: BTreeMap::new(),
             source: "step".into(),

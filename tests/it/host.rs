@@ -71,6 +71,16 @@ impl Sshd {
         std::fs::read_to_string(self.directory.path().join("host.pub")).expect("the host key").trim().to_owned()
     }
 
+    /// The private half of its host key.
+    pub fn host_key_file(&self) -> PathBuf {
+        self.directory.path().join("host")
+    }
+
+    /// Of the process that listens.
+    pub fn pid(&self) -> u32 {
+        self.listener.as_ref().map(|child| child.id()).expect("it listens")
+    }
+
     /// It as a target called `name`, with its key pinned.
     pub fn target(&self, name: &str) -> SshTarget {
         SshTarget {

@@ -3,14 +3,18 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 mod architecture;
+#[cfg(all(feature = "aws", feature = "lab"))]
+mod aws;
 mod cloud;
 mod diagnose;
 mod driven;
 mod engine;
 mod host;
+mod identity;
 mod journal;
 #[cfg(feature = "lab")]
 mod lab;
+mod network;
 #[cfg(feature = "lab")]
 mod ocp;
 mod real;
@@ -20,6 +24,7 @@ mod registry;
 mod resume;
 mod spec;
 mod ui;
+mod userdata;
 mod watch;
 #[cfg(feature = "lab")]
 mod whole;

@@ -1,7 +1,7 @@
 //! What EC2 refuses, with its own error codes: what depends on what, and what may be there once only.
 
 use super::state::State;
-use crate::cloud::{CloudError, Create, Kind, Resource};
+use crate::cloud::{Class, CloudError, Create, Kind, Resource};
 use crate::spec::cidr::Cidr;
 
 pub(super) fn id_prefix(kind: Kind) -> &'static str {
@@ -21,6 +21,7 @@ pub(super) fn id_prefix(kind: Kind) -> &'static str {
         Kind::Bucket => "",
         Kind::LoadBalancer => "lb-",
         Kind::Volume => "vol-",
+        Kind::User | Kind::Policy => "",
     }
 }
 
@@ -41,16 +42,9 @@ pub(super) fn not_found(call: &str, kind: Kind, id: &str) -> CloudError {
         Kind::Bucket => "NoSuchBucket",
         Kind::LoadBalancer => "LoadBalancerNotFound",
         Kind::Volume => "InvalidVolume.NotFound",
+        Kind::User | Kind::Policy => "NoSuchEntity",
     };
-    CloudError::NotFound { call: call.to_owned(), why: format!("{code}: {id}") }
-}
-
-fn refuse(call: &str, why: impl Into<String>) -> CloudError {
-    CloudError::Other { call: call.to_owned(), why: why.into() }
-}
-
-fn in_use(call: &str, why: impl Into<String>) -> CloudError {
-    CloudError::InUse { call: call.to_owned(), why: why.into() }
+    CloudError::new(call, code, id)
 }
 
 fn property<'c>(create: &'c Create, name: &str) -> &'c str {
@@ -65,7 +59,9 @@ fn standing(state: &State, kind: Kind) -> impl Iterator<Item = &Resource> {
 
 /// Everything that the new object refers to is there, and nothing like it that may exist once only.
 pub(super) fn may_create(state: &State, create: &Create, call: &str) -> Result<(), CloudError> {
-    let kinds = Kind::ALL.into_iter().filter(|kind| !matches!(kind, Kind::HostedZone | Kind::Bucket));
+    let kinds = Kind::ALL
+        .into_iter()
+        .filter(|kind| !matches!(kind, Kind::HostedZone | Kind::Bucket | Kind::User | Kind::Policy));
     for (name, value) in create.properties.iter().filter(|(name, _)| name.ends_with("Id") || name.ends_with("Ids")) {
         for id in value.split(',') {
             let kind = kinds.clone().find(|kind| id.starts_with(id_prefix(*kind)));
@@ -79,26 +75,33 @@ pub(super) fn may_create(state: &State, create: &Create, call: &str) -> Result<(
     let same = |name: &'static str| move |other: &&Resource| other.property(name) == Some(property(create, name));
     match create.kind {
         Kind::Vpc if property(create, "CidrBlock").parse::<Cidr>().is_err() => {
-            Err(refuse(call, "InvalidParameterValue: CidrBlock"))
+            Err(CloudError::new(call, "InvalidParameterValue", "CidrBlock"))
         }
         Kind::Subnet => {
-            let block: Cidr =
-                property(create, "CidrBlock").parse().map_err(|_| refuse(call, "InvalidParameterValue: CidrBlock"))?;
+            let block: Cidr = property(create, "CidrBlock")
+                .parse()
+                .map_err(|_| CloudError::new(call, "InvalidParameterValue", "CidrBlock"))?;
             let conflict = beside(Kind::Subnet).find(|other| {
                 other.property("CidrBlock").and_then(|text| text.parse().ok()).is_some_and(|b: Cidr| b.overlaps(&block))
             });
-            conflict.map_or(Ok(()), |other| Err(refuse(call, format!("InvalidSubnet.Conflict: {}", other.id))))
+            conflict.map_or(Ok(()), |other| Err(CloudError::new(call, "InvalidSubnet.Conflict", &other.id)))
         }
         Kind::SecurityGroup => beside(Kind::SecurityGroup)
             .find(same("GroupName"))
-            .map_or(Ok(()), |other| Err(refuse(call, format!("InvalidGroup.Duplicate: {}", other.id)))),
+            .map_or(Ok(()), |other| Err(CloudError::new(call, "InvalidGroup.Duplicate", &other.id))),
         Kind::KeyPair => standing(state, Kind::KeyPair)
             .find(same("KeyName"))
-            .map_or(Ok(()), |other| Err(refuse(call, format!("InvalidKeyPair.Duplicate: {}", other.id)))),
+            .map_or(Ok(()), |other| Err(CloudError::new(call, "InvalidKeyPair.Duplicate", &other.id))),
+        Kind::User => standing(state, Kind::User)
+            .find(same("UserName"))
+            .map_or(Ok(()), |other| Err(CloudError::new(call, "EntityAlreadyExists", &other.id))),
+        Kind::Policy => standing(state, Kind::Policy)
+            .find(same("PolicyName"))
+            .map_or(Ok(()), |other| Err(CloudError::new(call, "EntityAlreadyExists", &other.id))),
         Kind::VpcEndpoint => endpoint(state, create, call),
         Kind::NatGateway => standing(state, Kind::NatGateway)
             .find(same("AllocationId"))
-            .map_or(Ok(()), |other| Err(refuse(call, format!("Resource.AlreadyAssociated: {}", other.id)))),
+            .map_or(Ok(()), |other| Err(CloudError::new(call, "Resource.AlreadyAssociated", &other.id))),
         Kind::Instance => {
             let key = property(create, "KeyName");
             let known =
@@ -114,16 +117,17 @@ fn endpoint(state: &State, create: &Create, call: &str) -> Result<(), CloudError
     let service = property(create, "ServiceName");
     let mut others = standing(state, Kind::VpcEndpoint).filter(|other| other.property("VpcId") == Some(vpc));
     if let Some(other) = others.find(|other| other.property("ServiceName") == Some(service)) {
-        return Err(refuse(call, format!("there is a conflicting endpoint for {service}: {}", other.id)));
+        let why = format!("there is a conflicting DNS domain for {service}: {}", other.id);
+        return Err(CloudError::new(call, "InvalidParameter", why));
     }
     let private_dns = property(create, "PrivateDnsEnabled") == "true";
     let attribute = |name: &str| {
         state.objects.get(vpc).and_then(|stored| stored.resource.property(name)).is_some_and(|value| value == "true")
     };
     if private_dns && !(attribute("EnableDnsSupport") && attribute("EnableDnsHostnames")) {
-        let why = "InvalidParameter: Enabling private DNS requires both enableDnsSupport and enableDnsHostnames VPC \
-                   attributes set to true";
-        return Err(refuse(call, why));
+        let why =
+            "Enabling private DNS requires both enableDnsSupport and enableDnsHostnames VPC attributes set to true";
+        return Err(CloudError::new(call, "InvalidParameter", why));
     }
     Ok(())
 }
@@ -146,22 +150,22 @@ pub(super) fn may_modify(
                 .find(|resource| resource.property("VpcId") == Some(vpc));
             return public.map_or(Ok(()), |resource| {
                 let why = format!(
-                    "DependencyViolation: Network {vpc} has some mapped public address(es): {} {}",
+                    "Network {vpc} has some mapped public address(es): {} {}",
                     resource.kind.as_str(),
                     resource.id
                 );
-                Err(in_use(call, why))
+                Err(CloudError::new(call, "DependencyViolation", why))
             });
         }
         let taken = standing(state, Kind::InternetGateway)
             .any(|other| other.id != id && other.property("VpcId") == Some(value));
         if taken || attached.is_some_and(|vpc| vpc != value) {
-            return Err(refuse(call, "Resource.AlreadyAssociated"));
+            return Err(CloudError::new(call, "Resource.AlreadyAssociated", value));
         }
     }
     let refers = (kind == Kind::RouteTable && name.starts_with("Route ")) || name.ends_with("Id");
     if refers && !value.is_empty() && !state.objects.contains_key(value) {
-        return Err(CloudError::NotFound { call: call.to_owned(), why: format!("{value} does not exist") });
+        return Err(CloudError::of(Class::NotFound, call, format!("{value} does not exist")));
     }
     Ok(())
 }
@@ -169,14 +173,15 @@ pub(super) fn may_modify(
 /// Nothing that stands refers to it, as far as EC2 minds.
 pub(super) fn may_delete(state: &State, target: &Resource, call: &str) -> Result<(), CloudError> {
     if target.kind == Kind::HostedZone
-        && let Some(record) = target.properties.keys().find(|name| name.starts_with("A "))
+        && let Some(record) =
+            target.properties.keys().find(|name| ["A ", "Alias ", "CNAME "].iter().any(|kind| name.starts_with(kind)))
     {
-        return Err(in_use(call, format!("HostedZoneNotEmpty: {} has {record}", target.id)));
+        return Err(CloudError::new(call, "HostedZoneNotEmpty", format!("{} has {record}", target.id)));
     }
     if target.kind == Kind::InternetGateway
         && let Some(vpc) = target.property("VpcId")
     {
-        return Err(in_use(call, format!("DependencyViolation: {} is attached to {vpc}", target.id)));
+        return Err(CloudError::new(call, "DependencyViolation", format!("{} is attached to {vpc}", target.id)));
     }
     let mentions = |other: &Resource| {
         other.properties.iter().any(|(name, value)| {
@@ -193,8 +198,12 @@ pub(super) fn may_delete(state: &State, target: &Resource, call: &str) -> Result
     if blockers.is_empty() {
         return Ok(());
     }
-    let code = if target.kind == Kind::ElasticIp { "InvalidIPAddress.InUse" } else { "DependencyViolation" };
-    Err(in_use(call, format!("{code}: {} is used by {}", target.id, blockers.join(", "))))
+    let code = match target.kind {
+        Kind::ElasticIp => "InvalidIPAddress.InUse",
+        Kind::Policy => "DeleteConflict",
+        _ => "DependencyViolation",
+    };
+    Err(CloudError::new(call, code, format!("{} is used by {}", target.id, blockers.join(", "))))
 }
 
 /// `user` keeps `used` from being deleted. Routes to gateways that are gone are allowed (blackholes).
@@ -204,6 +213,8 @@ fn blocks(user: Kind, used: Kind) -> bool {
         (Kind::RouteTable, Kind::NatGateway | Kind::InternetGateway) => false,
         (Kind::VpcEndpoint, Kind::RouteTable) => false,
         (Kind::HostedZone, _) => false,
+        // An address is given back as its machine ends.
+        (Kind::ElasticIp, Kind::Instance) => false,
         _ => true,
     }
 }

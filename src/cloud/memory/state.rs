@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::rules;
-use crate::cloud::{CloudError, Create, Kind, Resource, describe};
+use crate::cloud::{AccessKey, Class, CloudError, Create, Kind, Offering, Resource, describe};
+use crate::spec::Secret;
 use crate::spec::cidr::Cidr;
 
 /// Everything that is in the account.
@@ -36,6 +37,12 @@ pub struct Settings {
     pub pace_ms: u64,
     /// New objects are not seen by `get` and `find` for so long.
     pub visible_after_ms: u64,
+    /// What the quotas allow, by `vpc/L-F678F1CE`; those that do not stand here are not told.
+    pub quotas: BTreeMap<String, f64>,
+    /// Where instance types are to be had; those that do not stand here: everywhere, with 4 vCPUs and 16 GiB.
+    pub offerings: BTreeMap<String, Offering>,
+    /// Actions that the identity may not do.
+    pub denied: Vec<String>,
 }
 
 impl Default for Settings {
@@ -46,6 +53,9 @@ impl Default for Settings {
             public_ip: None,
             pace_ms: 300,
             visible_after_ms: 0,
+            quotas: BTreeMap::new(),
+            offerings: BTreeMap::new(),
+            denied: Vec::new(),
         }
     }
 }
@@ -72,8 +82,15 @@ pub struct Stored {
     pub console: String,
 }
 
-fn error(call: &str, why: impl Into<String>) -> CloudError {
-    CloudError::Other { call: call.to_owned(), why: why.into() }
+/// The answer never came.
+fn unreachable(call: &str, why: &str) -> CloudError {
+    CloudError::of(Class::Unreachable, call, why)
+}
+
+impl Settings {
+    pub(super) fn zones(&self) -> Vec<String> {
+        ["a", "b", "c"].map(|zone| format!("{}{zone}", self.region)).to_vec()
+    }
 }
 
 impl State {
@@ -96,11 +113,9 @@ impl State {
     pub(super) fn next_call(&mut self, call: &str) -> Result<Result<(), CloudError>, CloudError> {
         self.calls += 1;
         match self.faults.get(&self.calls) {
-            Some(Fault::LostResponse) => Ok(Err(error(call, "the connection was reset before the answer"))),
-            Some(Fault::LostRequest) => Err(error(call, "the connection was refused")),
-            Some(Fault::Throttle) => {
-                Err(CloudError::Throttled { call: call.to_owned(), why: "RequestLimitExceeded".into() })
-            }
+            Some(Fault::LostResponse) => Ok(Err(unreachable(call, "the connection was reset before the answer"))),
+            Some(Fault::LostRequest) => Err(unreachable(call, "the connection was refused")),
+            Some(Fault::Throttle) => Err(CloudError::new(call, "RequestLimitExceeded", "")),
             None => Ok(Ok(())),
         }
     }
@@ -128,7 +143,13 @@ impl State {
         if let Some(earlier) = earlier {
             return Ok(earlier.resource.clone());
         }
-        rules::may_create(self, create, call)?;
+        match rules::may_create(self, create, call) {
+            Err(error) if error.class == Class::Exists => {
+                let ours = self.objects.values().map(|stored| &stored.resource).find(|resource| create.is(resource));
+                return ours.cloned().ok_or(error);
+            }
+            other => other?,
+        }
         self.made += 1;
         let mut resource = Resource {
             kind: create.kind,
@@ -151,6 +172,9 @@ impl State {
         }
         if create.kind == Kind::Instance {
             self.address(&mut resource, call)?;
+        }
+        if create.kind == Kind::ElasticIp {
+            resource.properties.insert("PublicIpAddress".into(), self.public_address());
         }
         let next = next.map(|(first, paces, then)| {
             first.clone_into(&mut resource.state);
@@ -180,17 +204,19 @@ impl State {
             .and_then(|block| {
                 (10..).map_while(|index| block.address(index)).find(|ip| !taken.contains(&&*ip.to_string()))
             })
-            .ok_or_else(|| error(call, "InsufficientFreeAddressesInSubnet"))?;
+            .ok_or_else(|| CloudError::new(call, "InsufficientFreeAddressesInSubnet", &subnet_id))?;
         let properties = &mut instance.properties;
         let dns = format!("ip-{}.{}.compute.internal", address.to_string().replace('.', "-"), self.settings.region);
         properties.insert("PrivateIpAddress".into(), address.to_string());
         properties.insert("PrivateDnsName".into(), dns);
         if properties.get("AssociatePublicIpAddress").is_some_and(|wanted| wanted == "true") {
-            let public = self.settings.public_ip.clone();
-            let public = public.unwrap_or_else(|| format!("203.0.113.{}", 1 + self.made % 250));
-            properties.insert("PublicIpAddress".into(), public);
+            properties.insert("PublicIpAddress".into(), self.public_address());
         }
         Ok(())
+    }
+
+    fn public_address(&self) -> String {
+        self.settings.public_ip.clone().unwrap_or_else(|| format!("203.0.113.{}", 1 + self.made % 250))
     }
 
     pub(super) fn modify(
@@ -243,6 +269,30 @@ impl State {
         Ok(())
     }
 
+    pub(super) fn create_access_key(&mut self, user: &str) -> Result<AccessKey, CloudError> {
+        let call = "iam:CreateAccessKey";
+        self.made += 1;
+        let id = format!("AKIA{:016X}", self.made.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let stored = self.objects.get_mut(user).filter(|stored| stored.resource.kind == Kind::User);
+        let stored = stored.ok_or_else(|| rules::not_found(call, Kind::User, user))?;
+        let keys = stored.resource.properties.entry("AccessKeyIds".into()).or_default();
+        if keys.split(',').filter(|key| !key.is_empty()).count() >= 2 {
+            return Err(CloudError::new(call, "LimitExceeded", "Cannot exceed quota for AccessKeysPerUser: 2"));
+        }
+        *keys = [keys.as_str(), &id].iter().filter(|key| !key.is_empty()).copied().collect::<Vec<_>>().join(",");
+        // Nothing takes it, so it need not be kept.
+        Ok(AccessKey { secret: Secret::new(format!("{id}/secret/of/{user}")), id })
+    }
+
+    pub(super) fn delete_access_key(&mut self, user: &str, id: &str) -> Result<(), CloudError> {
+        let stored = self.objects.get_mut(user).filter(|stored| stored.resource.kind == Kind::User);
+        let stored = stored.ok_or_else(|| rules::not_found("iam:DeleteAccessKey", Kind::User, user))?;
+        if let Some(keys) = stored.resource.properties.get_mut("AccessKeyIds") {
+            *keys = keys.split(',').filter(|key| *key != id).collect::<Vec<_>>().join(",");
+        }
+        Ok(())
+    }
+
     fn in_paces(&self, paces: u64) -> i64 {
         let wait = i64::try_from(self.settings.pace_ms.saturating_mul(paces)).unwrap_or(i64::MAX);
         self.now_ms.saturating_add(wait)
@@ -253,6 +303,12 @@ impl State {
         let digits = self.made.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let prefix = match create.kind {
             Kind::Bucket => return create.properties.get("Bucket").cloned().unwrap_or_default(),
+            Kind::User => return create.properties.get("UserName").cloned().unwrap_or_default(),
+            Kind::Policy => {
+                let part = |name: &str| create.properties.get(name).map_or("", String::as_str);
+                let account = &self.settings.account;
+                return format!("arn:aws:iam::{account}:policy{}{}", part("Path"), part("PolicyName"));
+            }
             Kind::HostedZone => return format!("Z0{digits:016X}"),
             kind => rules::id_prefix(kind),
         };

@@ -59,6 +59,12 @@ pub struct Assets {
     pub subnet: String,
     pub nodes: Vec<NodePlan>,
     pub kubeconfig: String,
+    /// Secrets of the manifests, `namespace/name`, when the cluster makes none itself.
+    #[serde(default)]
+    pub secrets: Option<Vec<String>>,
+    /// The DNS manifest has no zones: the ingress operator leaves the records to others.
+    #[serde(default)]
+    pub no_zones: bool,
 }
 
 /// A machine of the cluster.
@@ -280,7 +286,7 @@ async fn follow_instances(scene: Arc<Scene>, cluster: Arc<Cluster>) -> Result<()
         for node in cluster.assets.nodes.iter().filter(|node| !node.instance.is_empty()) {
             let gone = match scene.cloud.get(Kind::Instance, &node.instance).await {
                 Ok(instance) => matches!(instance.state.as_str(), "shutting-down" | "terminated"),
-                Err(crate::cloud::CloudError::NotFound { .. }) => true,
+                Err(error) if error.is_not_found() => true,
                 Err(_) => false,
             };
             if gone && !seen.contains(&node.name) {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::OcpError;
 use super::cluster::{Cluster, NodePlan, Scene};
+use super::credentials;
 use super::journal::Pen;
 use super::kube_store::{Resource, Store, condition, now};
 use super::scenario::Act;
@@ -393,6 +394,10 @@ impl Plane {
                 continue;
             }
             if !self.is_available(name) {
+                if *name == "ingress" {
+                    self.balancer().await?;
+                }
+                self.until_unblocked(name).await?;
                 if !message.is_empty() {
                     let message = self.fill(message);
                     self.operator(name, "False", "True", Some(("_Unavailable", &message)))?;
@@ -417,6 +422,85 @@ impl Plane {
         self.cluster.mark(|marks| marks.initialized = true);
         self.scene.sleep(35).await;
         self.cluster.mark(|marks| marks.stable = true);
+        Ok(())
+    }
+
+    /// The router's load balancer, and its record where the ingress operator writes it.
+    async fn balancer(&self) -> Result<(), OcpError> {
+        let assets = &self.cluster.assets;
+        let (infra_id, region) = (&assets.infra_id, &assets.region);
+        let owned = (format!("kubernetes.io/cluster/{infra_id}"), "owned".to_owned());
+        let host = format!("internal-a0b1c2d3e4f5-1203040506.{region}.elb.amazonaws.com");
+        let create = Create {
+            kind: Kind::LoadBalancer,
+            tags: [
+                owned.clone(),
+                ("kubernetes.io/service-name".to_owned(), "openshift-ingress/router-default".to_owned()),
+            ]
+            .into(),
+            properties: [
+                ("DNSName".to_owned(), host.clone()),
+                ("CanonicalHostedZoneId".to_owned(), "Z3AADJGX6KTTL2".to_owned()),
+                ("SubnetId".to_owned(), assets.subnet.clone()),
+            ]
+            .into(),
+            token: format!("{infra_id}-router"),
+        };
+        let known = self.scene.cloud.find(Kind::LoadBalancer, &create.tags).await?;
+        if known.is_empty() {
+            self.scene.cloud.create(&create).await?;
+        }
+        self.scene.sleep(5).await;
+        self.store.put(
+            named("services")?,
+            json!({
+                "metadata": { "name": "router-default", "namespace": "openshift-ingress" },
+                "spec": { "type": "LoadBalancer", "ports": [{ "name": "https", "port": 443 }] },
+                "status": { "loadBalancer": { "ingress": [{ "hostname": host }] } },
+            }),
+        );
+        if !assets.no_zones {
+            for zone in self.scene.cloud.find(Kind::HostedZone, &[owned].into()).await? {
+                let name = crate::cloud::alias(&format!("*.apps.{}", assets.domain));
+                let record = [(name, format!("Z3AADJGX6KTTL2 {host}"))].into();
+                self.scene.cloud.modify(Kind::HostedZone, &zone.id, &record).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What an operator cannot do without: its credentials, and the routes whose name nobody resolves yet.
+    async fn blocked(&self, name: &str) -> Result<Option<String>, OcpError> {
+        let assets = &self.cluster.assets;
+        if let Some(secret) = assets.secrets.as_ref().and_then(|secrets| credentials::missing(name, secrets)) {
+            return Ok(Some(format!("failed to get credentials: secret \"{secret}\" not found")));
+        }
+        if !matches!(name, "authentication" | "console") {
+            return Ok(None);
+        }
+        let tags = [(format!("kubernetes.io/cluster/{}", assets.infra_id), "owned".to_owned())].into();
+        let zones = self.scene.cloud.find(Kind::HostedZone, &tags).await?;
+        let wildcard = format!(" *.apps.{}", assets.domain);
+        let resolves = zones.iter().any(|zone| zone.properties.keys().any(|record| record.ends_with(&wildcard)));
+        let host = if name == "console" { "console-openshift-console" } else { "oauth-openshift" };
+        Ok((!resolves).then(|| {
+            let host = format!("{host}.apps.{}", assets.domain);
+            format!(
+                "RouteHealthAvailable: failed to GET route (https://{host}): Get \"https://{host}\": dial tcp: lookup {host} \
+                 on 172.30.0.10:53: no such host"
+            )
+        }))
+    }
+
+    async fn until_unblocked(&self, name: &str) -> Result<(), OcpError> {
+        let mut told = false;
+        while let Some(message) = self.blocked(name).await? {
+            if !told {
+                told = true;
+                self.operator(name, "False", "True", Some(("_Unavailable", &message)))?;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
         Ok(())
     }
 

@@ -46,6 +46,7 @@ pub const RESOURCES: &[Resource] = &[
     resource("", "v1", "configmaps", "ConfigMap", &["cm"], true),
     resource("", "v1", "events", "Event", &["ev"], true),
     resource("", "v1", "pods", "Pod", &["po"], true),
+    resource("", "v1", "services", "Service", &["svc"], true),
     resource("certificates.k8s.io", "v1", "certificatesigningrequests", "CertificateSigningRequest", &["csr"], false),
     resource("machine.openshift.io", "v1beta1", "machines", "Machine", &[], true),
     resource("operator.openshift.io", "v1", "etcds", "Etcd", &["etcd"], false),

@@ -9,6 +9,7 @@ pub mod bootstrap;
 pub mod ca;
 pub mod cluster;
 pub mod control_plane;
+pub mod credentials;
 pub mod journal;
 pub mod kube_api;
 pub mod kube_store;

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::OcpError;
+use super::{OcpError, credentials};
 
 pub const RELEASE_REPOSITORY: &str = "openshift-release-dev/ocp-release";
 pub const COMPONENT_REPOSITORY: &str = "openshift-release-dev/ocp-v4.0-art-dev";
@@ -116,14 +116,14 @@ impl Payload {
             components.push(maker.image(name, COMPONENT_REPOSITORY, arch, &labels, &layers));
         }
         let references = references(version, &components);
-        let manifests = maker.archive(&[
-            ("release-manifests/image-references", to_text(&references)),
-            ("release-manifests/release-metadata", to_text(&metadata(version))),
-            (
-                "release-manifests/0000_50_cloud-credential-operator_05-iam-ro-credentialsrequest.yaml",
-                CREDENTIALS.into(),
-            ),
-        ])?;
+        let mut files = vec![
+            ("release-manifests/image-references".to_owned(), to_text(&references)),
+            ("release-manifests/release-metadata".to_owned(), to_text(&metadata(version))),
+        ];
+        files.extend(
+            credentials::REQUESTS.iter().map(|(name, text)| (format!("release-manifests/{name}"), (*text).to_owned())),
+        );
+        let manifests = maker.archive(&files)?;
         let labels = json!({ "io.openshift.release": version, "io.openshift.release.base-image-digest": base.digest });
         let release = maker.image("release", RELEASE_REPOSITORY, arch, &labels, &[base, manifests]);
         if let Some(cache) = cache {
@@ -336,7 +336,7 @@ impl Maker {
         layer
     }
 
-    fn archive(&mut self, files: &[(&str, String)]) -> Result<Described, OcpError> {
+    fn archive(&mut self, files: &[(String, String)]) -> Result<Described, OcpError> {
         let mut tar = tar::Builder::new(Vec::new());
         for (path, text) in files {
             let mut header = tar::Header::new_gnu();
@@ -450,24 +450,6 @@ fn metadata(version: &str) -> serde_json::Value {
         "metadata": { "url": format!("https://access.redhat.com/errata/RHSA-2025:{version}") },
     })
 }
-
-const CREDENTIALS: &str = "apiVersion: cloudcredential.openshift.io/v1
-kind: CredentialsRequest
-metadata:
-  name: cloud-credential-operator-iam-ro
-  namespace: openshift-cloud-credential-operator
-spec:
-  secretRef:
-    name: cloud-credential-operator-iam-ro-creds
-    namespace: openshift-cloud-credential-operator
-  providerSpec:
-    apiVersion: cloudcredential.openshift.io/v1
-    kind: AWSProviderSpec
-    statementEntries:
-    - effect: Allow
-      action: [iam:GetUser, iam:GetUserPolicy, iam:ListAccessKeys]
-      resource: \"*\"
-";
 
 /// `4.18` of `4.18.12`.
 pub fn minor(version: &str) -> String {

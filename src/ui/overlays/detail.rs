@@ -5,9 +5,10 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::Line;
 
-use crate::model::event::{Action, ImageState, Outcome, Tri};
+use crate::model::event::{Action, ImageState, Object, Outcome, Tri};
 use crate::model::plan::StepId;
-use crate::model::run::RunModel;
+use crate::model::run::{HOURS_OF_A_MONTH, RunModel};
+use crate::model::text::dollars;
 use crate::ui::panes::{Cx, checks, sync, typed};
 use crate::ui::recovery::RecoveryText;
 use crate::ui::screen::{Screen, Target};
@@ -86,9 +87,10 @@ pub fn text(model: &RunModel, screen: &Screen, target: &Target) -> Vec<String> {
             None => Vec::new(),
         },
         Target::ClusterVersion | Target::Operator(_) | Target::Node(_) | Target::Csr(_) => cluster(model, target),
-        Target::Finding(id) | Target::Evidence(id) | Target::Check(id, _) | Target::Recovery(id) => {
+        Target::Finding(id) | Target::Evidence(id) | Target::Next(id) | Target::Check(id, _) | Target::Recovery(id) => {
             finding(model, screen, id)
         }
+        Target::Resource(object) => resource(model, object),
         Target::Activity(place) => match model.activity.get(*place) {
             Some(activity) => vec![format!("{} {}", time(activity.at), activity.text), activity.text.clone()],
             None => Vec::new(),
@@ -174,6 +176,31 @@ fn step(model: &RunModel, id: &StepId) -> Vec<String> {
             ));
             out.push(format!("    {}", typed(&action.action)));
         }
+    }
+    out
+}
+
+fn resource(model: &RunModel, object: &Object) -> Vec<String> {
+    let Some(record) = model.objects.get(object) else { return Vec::new() };
+    let mut out = vec![format!("{} {}", object.kind, object.name)];
+    out.extend(record.id.as_ref().map(|id| format!("id        {id}")));
+    out.extend(Some(&record.state).filter(|state| !state.is_empty()).map(|state| format!("state     {state}")));
+    out.extend(record.hourly.map(|hourly| {
+        let month = hourly.saturating_mul(HOURS_OF_A_MONTH);
+        format!("cost      about {} per hour, {} per month by list price", dollars(hourly), dollars(month))
+    }));
+    for (word, at) in
+        [("asked", record.asked), ("ready", record.ready), ("leaving", record.leaving), ("gone", record.ended)]
+    {
+        out.extend(at.map(|at| format!("{word:<10}{}", time(at))));
+    }
+    if let Some(blocker) = &record.waits_for {
+        out.push("Waits for:".into());
+        out.push(format!("  {blocker}"));
+    }
+    if let Some(proof) = &record.gone {
+        out.push("Proof that it is gone:".into());
+        out.push(format!("  {proof}"));
     }
     out
 }
@@ -269,6 +296,10 @@ fn finding(model: &RunModel, screen: &Screen, id: &str) -> Vec<String> {
     let number = finding.line_number.map_or(String::new(), |number| format!(" line {number}"));
     out.push(format!("  {}{number}, {} at {}", finding.source, finding.unit, time(finding.at)));
     out.push(format!("  {}", finding.line));
+    if let Some(next) = &finding.next {
+        out.push("Next:".into());
+        out.push(format!("  {next}"));
+    }
     if !finding.captures.is_empty() {
         out.push("What the line names:".into());
         out.extend(finding.captures.iter().map(|(key, value)| format!("  {key} = {value}")));

@@ -20,6 +20,9 @@ pub fn targets(model: &RunModel) -> Vec<Target> {
         let id = &record.finding.id;
         rows.push(Target::Finding(id.clone()));
         rows.push(Target::Evidence(id.clone()));
+        if record.finding.next.is_some() {
+            rows.push(Target::Next(id.clone()));
+        }
         rows.extend(record.checks.iter().map(|check| Target::Check(id.clone(), check.check.clone())));
         if record.finding.recovery.is_some() {
             rows.push(Target::Recovery(id.clone()));
@@ -84,6 +87,11 @@ pub fn line(cx: &Cx, target: &Target, width: usize) -> Line<'static> {
             row.text(&text::cut(&finding.line, room, cx.glyphs.ellipsis), cx.style(Token::LogError))
                 .right(hint, muted)
                 .line()
+        }
+        Target::Next(id) => {
+            let next = record(cx.model, id).and_then(|record| record.finding.next.as_deref()).unwrap_or_default();
+            let row = cx.row(width).text("  ", muted).text("next ", cx.style(Token::Run));
+            row.text(next, cx.style(Token::Text)).line()
         }
         Target::Check(id, check) => {
             let Some(record) = record(cx.model, id) else { return Line::default() };

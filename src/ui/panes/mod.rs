@@ -1,4 +1,4 @@
-//! The seven panes: each turns the model into rows; drawing the list, its title and its selection is common to all.
+//! The eight panes: each turns the model into rows; drawing the list, its title and its selection is common to all.
 
 pub mod activity;
 pub mod bootkube;
@@ -6,6 +6,7 @@ pub mod checks;
 pub mod journal;
 pub mod operators;
 pub mod pipeline;
+pub mod resources;
 pub mod sync;
 
 use jiff::Timestamp;
@@ -65,6 +66,7 @@ pub fn targets(pane: PaneId, model: &RunModel) -> Vec<Target> {
         PaneId::Operators => operators::targets(model),
         PaneId::Checks => checks::targets(model),
         PaneId::Activity => activity::targets(model),
+        PaneId::Resources => resources::targets(model),
     }
 }
 
@@ -74,6 +76,7 @@ pub fn resting(pane: PaneId, model: &RunModel, targets: &[Target]) -> usize {
         PaneId::Pipeline => pipeline::resting(model, targets),
         PaneId::Bootkube => bootkube::resting(model, targets),
         PaneId::Activity => targets.len().saturating_sub(1),
+        PaneId::Resources => resources::resting(model, targets),
         _ => 0,
     }
 }
@@ -119,6 +122,7 @@ pub fn draw(cx: &Cx, pane: PaneId, area: Rect, focused: bool, buf: &mut Buffer) 
         PaneId::Operators => operators::title(cx),
         PaneId::Checks => checks::title(cx),
         PaneId::Activity => activity::title(cx),
+        PaneId::Resources => resources::title(cx),
     };
     let inner = frame(cx, area, focused, &title, buf);
     if inner.is_empty() {
@@ -170,6 +174,7 @@ pub fn list(cx: &Cx, pane: PaneId, area: Rect, focused: bool, buf: &mut Buffer) 
             PaneId::Operators => operators::line(cx, target, width),
             PaneId::Checks => checks::line(cx, target, width),
             PaneId::Activity => activity::line(cx, target, width),
+            PaneId::Resources => resources::line(cx, target, width),
             PaneId::Journal => Line::default(),
         };
         let y = area.y + u16::try_from(place - first).unwrap_or(0);
@@ -201,5 +206,6 @@ fn empty(pane: PaneId) -> &'static str {
         PaneId::Operators => "the cluster's API has not answered yet",
         PaneId::Checks => "no finding is open",
         PaneId::Activity => "nothing has happened yet",
+        PaneId::Resources => "nothing has been made yet",
     }
 }

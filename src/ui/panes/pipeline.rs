@@ -172,5 +172,8 @@ pub fn strip(cx: &Cx, width: usize) -> Line<'static> {
         }
         row = row.text(" ", cx.style(Token::Text));
     }
-    row.line()
+    match super::resources::hourly(cx) {
+        Some(cost) => row.right(&format!("{cost} "), cx.style(Token::Muted)).line(),
+        None => row.line(),
+    }
 }

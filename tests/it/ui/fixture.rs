@@ -151,6 +151,40 @@ impl Builder {
         self.add(Data::Observed(observed))
     }
 
+    /// A thing of the run is there, but not ready.
+    pub fn make(&mut self, kind: &str, name: &str, id: &str, state: &str, hourly: u64) -> &mut Self {
+        let object = Object { kind: kind.into(), name: format!("edge-lab-{name}") };
+        self.add(Data::Intent { object: object.clone() }).wait(1);
+        self.add(Data::Created { object, id: id.into() });
+        self.show(kind, name, id, state, Standing::Making, None, Some(hourly))
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "an event in one line")]
+    pub fn show(
+        &mut self,
+        kind: &str,
+        name: &str,
+        id: &str,
+        state: &str,
+        standing: Standing,
+        waits_for: Option<&str>,
+        hourly: Option<u64>,
+    ) -> &mut Self {
+        self.see(Observed::Resource {
+            resource: Object { kind: kind.into(), name: format!("edge-lab-{name}") },
+            id: id.into(),
+            state: state.into(),
+            standing,
+            waits_for: waits_for.map(str::to_owned),
+            hourly,
+        })
+    }
+
+    pub fn ready(&mut self, kind: &str, name: &str, id: &str, hourly: u64) -> &mut Self {
+        self.make(kind, name, id, "pending", hourly).wait(2);
+        self.show(kind, name, id, "available", Standing::Ready, None, None)
+    }
+
     pub fn boot(&mut self, stage: &str, state: BootStage, evidence: &str) -> &mut Self {
         self.see(Observed::Bootkube { stage: stage.into(), state, evidence: evidence.into() })
     }
@@ -184,6 +218,54 @@ const IMAGES: [&str; 12] = [
     "prometheus",
     "cli",
 ];
+
+const RESOURCES: [(&str, &str, &str, u64); 8] = [
+    ("vpc", "vpc", "vpc-0f3c1a9e5b7d20486", 0),
+    ("internet-gateway", "igw", "igw-0a9c8e7d6f5b41322", 0),
+    ("subnet", "public-a", "subnet-04d9e1c7a2b85f360", 0),
+    ("subnet", "private-a", "subnet-07b1f4e8c3d92a650", 0),
+    ("route-table", "private-table-a", "rtb-0c5e2a7f9b1d83460", 0),
+    ("vpc-endpoint", "s3", "vpce-06a4d8e1f2c97b350", 0),
+    ("security-group", "endpoints", "sg-0e7b3d5f1a2c98460", 0),
+    ("vpc-endpoint", "ec2", "vpce-0b8f6a4c2e1d97350", 10_000),
+];
+
+/// In the middle of stage 01: an endpoint is not ready, the next one is only asked for.
+pub fn network_making() -> Builder {
+    let mut run = Builder::new();
+    run.start("01-infrastructure/vpc").wait(2).end("01-infrastructure/vpc", Outcome::Success);
+    run.start("01-infrastructure/endpoints");
+    for (kind, name, id, hourly) in RESOURCES {
+        run.ready(kind, name, id, hourly);
+    }
+    run.make("vpc-endpoint", "sts", "vpce-0d2c4e6f8a1b97350", "pending", 10_000).wait(48);
+    let object = Object { kind: "vpc-endpoint".into(), name: "edge-lab-elasticloadbalancing".into() };
+    run.add(Data::Intent { object }).wait(1);
+    run
+}
+
+/// In the middle of stage 10: the bastion is gone, a subnet waits for what is in it.
+pub fn teardown_running() -> Builder {
+    let mut run = Builder::new();
+    for (kind, name, id, hourly) in RESOURCES {
+        run.ready(kind, name, id, hourly);
+    }
+    run.ready("instance", "bastion", "i-0b1c2d3e4f5a69788", 114_151);
+    run.until("10-cleanup").start("10-cleanup/objects");
+    for (kind, name, id) in
+        [("instance", "bastion", "i-0b1c2d3e4f5a69788"), ("vpc-endpoint", "ec2", "vpce-0b8f6a4c2e1d97350")]
+    {
+        run.show(kind, name, id, "leaving", Standing::Leaving, None, None).wait(31);
+        let object = Object { kind: kind.into(), name: format!("edge-lab-{name}") };
+        let proof = format!("ec2:DescribeInstances {id}: terminated");
+        run.add(Data::Gone { object, id: id.into(), proof });
+    }
+    let (sg, subnet) = ("sg-0e7b3d5f1a2c98460", "subnet-07b1f4e8c3d92a650");
+    run.show("security-group", "endpoints", sg, "leaving", Standing::Leaving, None, None).wait(3);
+    let why = "network interface eni-0c9d8e7f of vpce-0b8f6a4c2e1d97350 is in it";
+    run.show("subnet", "private-a", subnet, "in use", Standing::Leaving, Some(why), None).wait(12);
+    run
+}
 
 /// In the middle of the image sync: one image failed, one copies, one is shared.
 pub fn sync_running() -> Builder {
@@ -325,6 +407,7 @@ pub fn install_failed() -> Builder {
             id: "REG-CA/registry".into(),
             signature: "REG-CA".into(),
             title: "mirror certificate is not trusted by the node".into(),
+            next: None,
             severity: Level::Error,
             captures: BTreeMap::from([("registry".into(), "registry.edge-lab.example.com:5000".into())]),
             source: "journal:bootstrap".into(),

@@ -55,7 +55,9 @@ fn the_screen_at_the_sizes_of_the_trade() {
     settings.set_omit_expression(true);
     settings.bind(|| {
         for (name, make) in [
-            ("sync", fixture::sync_running as fn() -> Builder),
+            ("network", fixture::network_making as fn() -> Builder),
+            ("teardown", fixture::teardown_running),
+            ("sync", fixture::sync_running),
             ("install", fixture::install_running),
             ("failed", fixture::install_failed),
         ] {
@@ -100,7 +102,8 @@ fn ascii_means_ascii() {
 
 #[test]
 fn no_size_panics_and_every_pane_has_its_place() {
-    for run in [fixture::sync_running, fixture::install_failed, fixture::hostile, Builder::new] {
+    for run in [fixture::network_making, fixture::sync_running, fixture::install_failed, fixture::hostile, Builder::new]
+    {
         let mut cockpit = Cockpit::new(run(), 1, 1);
         for width in 1..=30 {
             for height in 1..=10 {
@@ -113,8 +116,8 @@ fn no_size_panics_and_every_pane_has_its_place() {
         {
             cockpit.tell(Input::Resize(width, height));
             for keys in [
-                "1", "2", "3", "w", "4", "5", "6", "7", "z", "?", "esc", ":", "esc", "enter", "esc", "z", "g .", "q",
-                "esc", "esc",
+                "1", "2", "3", "w", "4", "5", "6", "7", "8", "z", "?", "esc", ":", "esc", "enter", "esc", "z", "g .",
+                "q", "esc", "esc",
             ] {
                 cockpit.keys(keys);
                 cockpit.cells();
@@ -210,6 +213,25 @@ fn a_glance_tells_what_moves_and_what_waits() {
     cockpit.hides("ETA");
 }
 
+#[test]
+fn what_is_made_and_taken_away_shows_its_id_state_time_and_cost() {
+    let mut cockpit = Cockpit::new(fixture::network_making(), 120, 40);
+    for text in ["vpc-0f3c1a9e5b7d20486", "available", "pending", "0:50", "asked for", "10 stand", "~$0.02/h"] {
+        cockpit.shows(text);
+    }
+    cockpit.keys("8 home enter");
+    cockpit.shows("state     available");
+    let cockpit = Cockpit::new(fixture::teardown_running(), 80, 24);
+    for text in ["gone: ec2:DescribeInstances i-0", "waits: network interface", "2 gone", "1 waiting", "so far"] {
+        cockpit.shows(text);
+    }
+    // What is gone costs no more, and says what it has cost.
+    let model = cockpit.model();
+    let cost = model.cost(cockpit.now);
+    assert_eq!(cost.hourly, 0);
+    assert!(cost.so_far > 40_000, "{cost:?}");
+}
+
 fn any_data() -> impl Strategy<Value = Data> {
     let step = prop_oneof![Just("06-image-sync/copy"), Just("08-install/bootstrap"), Just("99-other/none"), Just("")];
     let text = ".{0,40}";
@@ -261,7 +283,7 @@ proptest! {
         events in proptest::collection::vec((any_data(), 0..400i64), 0..40),
         width in 1u16..210,
         height in 1u16..70,
-        pane in 0usize..7,
+        pane in 0usize..8,
     ) {
         let mut run = fixture::sync_running();
         for (data, seconds) in events {

@@ -210,6 +210,8 @@ impl Session {
             "openshift/99_openshift-cluster-api_master-machines-0.yaml",
             "apiVersion: machine.openshift.io/v1beta1\nkind: Machine\n",
         )?;
+        let zone = format!("{}-lab00", config.name);
+        self.store("manifests/cluster-dns-02-config.yml", format!("apiVersion: config.openshift.io/v1\nkind: DNS\nmetadata:\n  creationTimestamp: null\n  name: cluster\nspec:\n  baseDomain: {domain}\n  platform:\n    aws: null\n    type: \"\"\n  privateZone:\n    tags:\n      Name: {zone}-int\n      kubernetes.io/cluster/{zone}: owned\nstatus: {{}}\n"))?;
         if !config.pull().mirrors.is_empty() {
             let idms = json!({ "apiVersion": "config.openshift.io/v1", "kind": "ImageDigestMirrorSet", "metadata": { "name": "image-digest-mirror" }, "spec": { "imageDigestMirrors": config.raw["imageDigestSources"] } });
             self.store("manifests/image-digest-mirror-set.yaml", yaml_serde::to_string(&idms).unwrap_or_default())?;
@@ -233,6 +235,10 @@ impl Session {
         }
         let consumed = self.load("manifests/cluster-config.yaml").is_some();
         let config = self.config().await?;
+        let dns = self.load("manifests/cluster-dns-02-config.yml");
+        let no_zones = dns.is_some_and(|text| !text.contains("privateZone:"));
+        let manual = config.raw["credentialsMode"] == "Manual";
+        let secrets = manual.then(|| self.secrets());
         if consumed {
             for what in ["Openshift Manifests", "Master Machines", "Worker Machines", "Common Manifests"] {
                 self.info(format!("Consuming {what} from target directory")).await;
@@ -242,7 +248,7 @@ impl Session {
             }
         }
         let started = std::time::Instant::now();
-        let assets = self.provision(&config).await?;
+        let assets = Assets { secrets, no_zones, ..self.provision(&config).await? };
         let cluster = self.scene.launch(assets)?;
         self.info("Control-plane machines are ready").await;
         self.info("Cluster API resources have been created. Waiting for cluster to become ready...").await;
@@ -439,7 +445,22 @@ impl Session {
             subnet: subnet.id,
             nodes,
             kubeconfig,
+            secrets: None,
+            no_zones: false,
         })
+    }
+
+    /// Namespace and name of every secret in the manifests.
+    fn secrets(&self) -> Vec<String> {
+        let folder = self.file("manifests");
+        let names = self.log.machine.fs().list(&folder).unwrap_or_default();
+        let manifest = |name: String| -> Option<String> {
+            let value: Value = yaml_serde::from_str(&self.load(&format!("manifests/{name}"))?).ok()?;
+            let metadata = &value["metadata"];
+            let secret = (value["kind"] == "Secret").then_some(metadata)?;
+            Some(format!("{}/{}", secret["namespace"].as_str()?, secret["name"].as_str()?))
+        };
+        names.into_iter().filter_map(manifest).collect()
     }
 
     /// A network of its own, when the install config names no subnets.
@@ -702,13 +723,24 @@ impl Session {
                     break;
                 }
                 for resource in &found {
+                    if kind == Kind::HostedZone {
+                        // The installer empties the zones that it deletes.
+                        let records: BTreeMap<String, String> = resource
+                            .properties
+                            .keys()
+                            .filter(|name| ["A ", "Alias ", "CNAME "].iter().any(|kind| name.starts_with(kind)))
+                            .map(|name| (name.clone(), String::new()))
+                            .collect();
+                        self.scene.cloud.modify(kind, &resource.id, &records).await?;
+                    }
                     match self.scene.cloud.delete(kind, &resource.id).await {
                         Ok(()) if attempt == 0 => {
                             let arn = format!("arn:aws:ec2:{}", resource.id);
                             let line = if kind == Kind::Instance { "Terminating" } else { "Deleted" };
                             self.info(format!("{line} arn={arn} id={}", resource.id)).await;
                         }
-                        Ok(()) | Err(CloudError::NotFound { .. }) => {}
+                        Ok(()) => {}
+                        Err(error) if error.is_not_found() => {}
                         Err(why) => self.debug(format!("{why}")).await,
                     }
                 }

@@ -9,6 +9,7 @@ use super::{Words, err, out, path, read, table};
 use crate::lab::machines::{Tool, ToolCx, marker};
 use crate::lab::ocp::cluster::Scene;
 use crate::lab::ocp::control_plane::{approve, has_condition};
+use crate::lab::ocp::credentials;
 use crate::lab::ocp::kube_store::Resource;
 use crate::lab::ocp::payload::Payload;
 
@@ -305,6 +306,24 @@ impl Oc {
                     },
                 };
                 out(cx, text).await;
+                0
+            }
+            "extract" if words.has(&["credentials-requests"]) => {
+                let folder = path(cx, words.get(&["to"]).unwrap_or("."));
+                let included = words.has(&["included"]);
+                if let Some(config) =
+                    words.get(&["install-config"]).filter(|config| included && read(cx, config).is_none())
+                {
+                    err(cx, format!("error: open {config}: no such file or directory\n")).await;
+                    return 1;
+                }
+                for (name, text) in credentials::extract(words.get(&["cloud"]), included) {
+                    if cx.machine.fs().write(&format!("{folder}/{name}"), text.as_bytes()).is_err() {
+                        err(cx, format!("error: open {folder}/{name}: no space left on device\n")).await;
+                        return 1;
+                    }
+                }
+                out(cx, format!("Extracted release payload from digest {}\n", payload.release.digest)).await;
                 0
             }
             "extract" => {

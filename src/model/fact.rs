@@ -1,0 +1,6 @@
+//! Facts of a run that more than one floor knows by name; those of the stages alone are in `stages::world::fact`.
+
+/// The fingerprint that the bastion shows and nobody has said yes to.
+pub const HOST_KEY_SHOWN: &str = "bastion.host-key-shown";
+/// The fingerprint that the operator said yes to.
+pub const HOST_KEY_ACCEPTED: &str = "bastion.host-key-accepted";
