@@ -7,6 +7,7 @@ mod look;
 mod mirror;
 mod session;
 mod status;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -131,6 +132,8 @@ enum Verb {
     Lab(demo::LabArgs),
     /// Mirror a release from this machine: registry to registry, nothing on disk, resumable, proven.
     Mirror(mirror::MirrorArgs),
+    /// Ask a mirror for every digest and required signature of a release; whoever filled it.
+    VerifyMirror(verify::VerifyArgs),
     /// Follow a run that another bartizan drives.
     Watch {
         #[arg(default_value = "last")]
@@ -182,6 +185,14 @@ enum Verb {
     /// The copier; bartizan starts it on the bastion.
     #[command(hide = true)]
     Agent { request: PathBuf },
+    /// Takes a registry's notifications; bartizan starts it on the bastion.
+    #[command(hide = true)]
+    Listen {
+        #[arg(long, value_name = "IP:PORT")]
+        address: std::net::SocketAddr,
+        #[arg(long, value_name = "FILE")]
+        token_file: PathBuf,
+    },
 }
 
 /// Runs the program.
@@ -241,5 +252,7 @@ async fn dispatch(args: Args) -> Result<u8, Failure> {
             Ok(exit::DONE)
         }
         Verb::Agent { request } => look::agent(&request).await,
+        Verb::Listen { address, token_file } => verify::listen(address, &token_file).await,
+        Verb::VerifyMirror(args) => verify::verify_mirror(args).await,
     }
 }
