@@ -17,7 +17,11 @@ use order::Order;
 use request::{Request, Service};
 
 /// Everything that bartizan may ask of AWS. Whatever else it asks is refused and remembered.
-const KNOWN: [&str; 5] = ["ec2", "iam", "sts", "s3", "route53"];
+const KNOWN: [&str; 7] = ["ec2", "iam", "sts", "s3", "route53", "elasticloadbalancing", "servicequotas"];
+
+/// What moto cannot do: here the identity may not ask for it.
+const DENIED: [&str; 3] =
+    ["iam:SimulatePrincipalPolicy", "servicequotas:GetServiceQuota", "servicequotas:GetAWSDefaultServiceQuota"];
 
 /// An answer: status, content type, body.
 #[derive(Debug, Clone)]
@@ -226,7 +230,7 @@ impl Connection {
             if let Some(token) = request.token() {
                 state.tokens.insert(format!("{action} {token}"), (request.substance(), answer.clone()));
             }
-            if action == "ec2:DescribeVpcEndpointServices" {
+            if action == "ec2:DescribeVpcEndpointServices" && request.field("NextToken").is_empty() {
                 state.services = Some(answer.clone());
             }
         }
@@ -246,6 +250,9 @@ impl Connection {
         if !KNOWN.contains(&service.name()) {
             state.refused.insert(action.to_owned());
             return Plan::Answer(service.error("InvalidAction", &format!("{action} is not known here")));
+        }
+        if DENIED.contains(&action) {
+            return Plan::Answer(service.error("AccessDeniedException", "no policy allows it"));
         }
         let mut die_after = false;
         if request.changes() {
@@ -283,7 +290,9 @@ impl Connection {
             return Plan::Answer(service.error(code, &why));
         }
         match &state.services {
-            Some(answer) if action == "ec2:DescribeVpcEndpointServices" => Plan::Answer(answer.clone()),
+            Some(answer) if action == "ec2:DescribeVpcEndpointServices" && request.field("NextToken").is_empty() => {
+                Plan::Answer(answer.clone())
+            }
             _ => Plan::Forward { lose_answer, die_after },
         }
     }
