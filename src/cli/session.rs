@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use crate::cloud::Cloud;
+use crate::diagnose::Checklists;
 use crate::diagnose::checklist::Checklist;
-use crate::diagnose::{Catalogue, Checklists};
 use crate::engine::{Command, Ending, Options, Runner};
 use crate::headless::{self, Format};
 use crate::host::ssh::{SshPool, new_key_pair};
@@ -18,7 +18,7 @@ use crate::model::plan::StageId;
 use crate::record::{Hub, Recorded, Recorder, SegmentReader, Store, read_events};
 use crate::registry::Net;
 use crate::spec::secrets::{Secrets, generate_password};
-use crate::spec::{BastionService, HostKey, Secret, Spec};
+use crate::spec::{HostKey, Secret, Spec};
 use crate::stages::{self, Repair, World};
 use crate::telemetry;
 use crate::ui;
@@ -188,7 +188,7 @@ impl Session<'_> {
             Some(password) => password.clone(),
             None => kept_password(&store, &run)?,
         };
-        let proxy_password = match spec.serves(BastionService::Proxy) {
+        let proxy_password = match spec.runs_proxy() {
             true => Some(kept_password(&store, &format!("{run}-proxy"))?),
             false => None,
         };
@@ -241,8 +241,8 @@ impl Session<'_> {
 
         let (tap, tapped) = mpsc::channel(4096);
         let (model, follower) = hub.follow().await;
-        let catalogue = Catalogue::builtin().map_err(Failure::other)?.at_pace(self.pace);
-        stages::diagnosis::start(&catalogue, &model, tapped, follower, sink.clone());
+        let catalogue = super::diagnose::catalogue()?.at_pace(self.pace);
+        stages::diagnosis::start(&catalogue, &dir, &model, tapped, follower, sink.clone());
         let world = World {
             spec: spec.clone(),
             secrets,

@@ -11,11 +11,13 @@ mod line;
 pub mod matcher;
 mod observed;
 pub mod offline;
+mod open;
 mod place;
 mod prefilter;
 pub mod rank;
 pub mod recovery;
 pub mod signature;
+pub mod template;
 
 pub use checklist::Checklists;
 pub use matcher::Matcher;

@@ -2,6 +2,7 @@
 
 mod census;
 mod faults;
+mod identity;
 mod kill;
 mod moto;
 mod network;

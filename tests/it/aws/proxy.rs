@@ -297,6 +297,18 @@ impl Connection {
         }
     }
 
+    /// As moto wants it.
+    fn body(&self, request: &Request) -> Vec<u8> {
+        let id = request.field("KeyPairId");
+        match locked(&self.state).order.key(id) {
+            Some(name) if request.field("Action") == "DeleteKeyPair" => {
+                let body = String::from_utf8_lossy(&request.body);
+                body.replace(&format!("KeyPairId={id}"), &format!("KeyName={name}")).into_bytes()
+            }
+            _ => request.body.clone(),
+        }
+    }
+
     async fn forward(&self, request: &Request) -> Option<Answer> {
         let method = request.method.parse::<reqwest::Method>().ok()?;
         let mut forward = self.client.request(method, format!("{}{}", self.moto, request.target));
@@ -305,7 +317,7 @@ impl Connection {
         {
             forward = forward.header(name, value);
         }
-        let answer = forward.header("x-moto-account-id", &self.account).body(request.body.clone()).send().await.ok()?;
+        let answer = forward.header("x-moto-account-id", &self.account).body(self.body(request)).send().await.ok()?;
         let kind = answer.headers().get("content-type").and_then(|value| value.to_str().ok()).unwrap_or("text/xml");
         let (status, kind) = (answer.status().as_u16(), kind.to_owned());
         Some(Answer { status, kind, body: answer.text().await.ok()? })
