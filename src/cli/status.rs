@@ -24,11 +24,14 @@ pub async fn with_cloud(
 ) -> Result<u8, Failure> {
     let (dir, events) = open(state, run)?;
     let model = fold(&events);
-    let (spec, _) = load(&dir.join("cluster.toml"))?;
+    let (mut spec, _) = load(&dir.join("cluster.toml"))?;
     let Some(cloud) = cloud::open(cloud_file, &spec).await? else {
         return Err(Failure::usage("this run made nothing in a cloud: its bastion and its network were there already"));
     };
-    let items = blueprint::network(&spec, &blueprint::assumed_zones(&spec));
+    // Who may reach port 22, as it was found out when nobody had said it.
+    spec.bastion.operator_cidr =
+        spec.bastion.operator_cidr.or_else(|| model.facts.get(fact::BASTION_OPERATOR).cloned());
+    let items = blueprint::planned(&spec);
     let subject = Subject { model: &model, items: &items, cluster: cluster(&model) };
     let drift = drift::compare(cloud, Patience::default(), &subject)
         .await

@@ -176,10 +176,10 @@ fn unlike(item: &Item, resource: &Resource, made: &Made) -> Vec<(Sort, String)> 
         Kind::SecurityGroup => "Ingress ",
         _ => return unlike,
     };
-    // Of a rule whose source is not known, any source is the right one.
+    // Of a rule whose source is not known, any but everybody is the right one.
     let expected = |name: &str| {
         item.then.keys().any(|key| match key.split_once('<') {
-            Some((start, _)) => name.starts_with(start),
+            Some((start, _)) => name.strip_prefix(start).is_some_and(|source| source != "0.0.0.0/0"),
             None => key == name,
         })
     };

@@ -24,7 +24,7 @@ pub fn digest(text: &str) -> String {
     })
 }
 
-/// Read and check a file, and the files that it names. Paths in the result are absolute if `path` is.
+/// Read and check a file, and the files that it names. Paths in the result are absolute: a run keeps them elsewhere.
 pub fn load(path: &Path) -> Result<Spec, SpecErrors> {
     let file = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|error| {
@@ -35,15 +35,17 @@ pub fn load(path: &Path) -> Result<Spec, SpecErrors> {
         let found = format!("cannot be read ({})", error.kind());
         SpecErrors(vec![Problem { file: file.clone(), line: 1, key: String::new(), found, want: want.into() }])
     })?;
-    examine(&text, &file, true)
+    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    examine(&text, &file, &whole, true)
 }
 
 /// Check a text as if it stood in `file_name`; the files that it names are not looked at.
 pub fn parse(text: &str, file_name: &str) -> Result<Spec, SpecErrors> {
-    examine(text, file_name, false)
+    examine(text, file_name, Path::new(file_name), false)
 }
 
-fn examine(text: &str, file: &str, with_files: bool) -> Result<Spec, SpecErrors> {
+/// `file` is what the problems call it, `path` where it is.
+fn examine(text: &str, file: &str, path: &Path, with_files: bool) -> Result<Spec, SpecErrors> {
     let Walked { table, lines, problems } = walk(text, file);
     let syntax = problems.iter().any(|problem| problem.key.is_empty());
     let mut spec = Spec::deserialize(toml::Value::Table(table)).map_err(|error| {
@@ -61,7 +63,7 @@ fn examine(text: &str, file: &str, with_files: bool) -> Result<Spec, SpecErrors>
     let mut check = Check { file, lines: &lines, spoken, problems };
     if !syntax {
         validate(&spec, &mut check);
-        let folder = Path::new(file).parent().unwrap_or(Path::new(""));
+        let folder = path.parent().unwrap_or(Path::new(""));
         for (_, path) in files::paths_mut(&mut spec) {
             *path = files::resolve(path, folder);
         }

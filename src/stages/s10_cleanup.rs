@@ -203,7 +203,10 @@ impl Step<World> for Cluster {
         if let Some(lost) = lost_bastion(cx).await? {
             return destroy_by_tag(cx, &lost).await;
         }
-        destroy_cluster(cx).await?;
+        destroy_cluster(cx).await.map_err(|error| match cx.fact(fact::INFRA_ID) {
+            Some(infra_id) if error.retry => error.hint(by_hand(cx, &infra_id)),
+            _ => error,
+        })?;
         Ok(Ran::Ok)
     }
 

@@ -1,5 +1,7 @@
 //! The cloud side of a run: one set of everything whatever happens, and nothing left afterwards.
 
+mod upkeep;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -195,7 +197,10 @@ async fn the_plan_names_the_calls_that_are_made() {
             other => panic!("{other:?}"),
         })
         .collect();
-    assert_eq!(verbs(&plan), made);
+    let mut planned = verbs(&plan);
+    // What only looks is no change.
+    planned.retain(|verb| !verb.contains(":Describe"));
+    assert_eq!(planned, made);
     assert!(plan.contains(&"ec2:CreateVpc CidrBlock=10.0.0.0/16 Tag:Name=edge-lab-vpc".to_owned()));
     assert!(
         plan.contains(

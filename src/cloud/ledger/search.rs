@@ -100,11 +100,6 @@ impl Ledger {
             return Err(ambiguous());
         }
         for other in &others {
-            let text = format!(
-                "{what} was made twice because an answer was lost: {} is kept, {} is deleted",
-                kept.id, other.id
-            );
-            self.sink.commit(Data::Note { level: Level::Warn, text }).await;
             let call = format!("{} {}", describe::delete_name(other.kind), other.id);
             match self.retrying(&call, || self.cloud.delete(other.kind, &other.id)).await {
                 Ok(()) => {}
@@ -113,6 +108,11 @@ impl Ledger {
                 Err(LedgerError::Cloud { source, .. }) if source.is_in_use() => return Err(ambiguous()),
                 Err(error) => return Err(error),
             }
+            let text = format!(
+                "{what} was made twice because an answer was lost: {} is kept, {} is deleted",
+                kept.id, other.id
+            );
+            self.sink.commit(Data::Note { level: Level::Warn, text }).await;
         }
         Ok(kept)
     }

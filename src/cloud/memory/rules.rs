@@ -178,6 +178,10 @@ pub(super) fn may_delete(state: &State, target: &Resource, call: &str) -> Result
     {
         return Err(CloudError::new(call, "HostedZoneNotEmpty", format!("{} has {record}", target.id)));
     }
+    if target.kind == Kind::Instance && target.property("DisableApiTermination") == Some("true") {
+        let why = format!("The instance '{}' may not be terminated", target.id);
+        return Err(CloudError::new(call, "OperationNotPermitted", why));
+    }
     if target.kind == Kind::InternetGateway
         && let Some(vpc) = target.property("VpcId")
     {

@@ -17,7 +17,11 @@ use order::Order;
 use request::{Request, Service};
 
 /// Everything that bartizan may ask of AWS. Whatever else it asks is refused and remembered.
-const KNOWN: [&str; 5] = ["ec2", "iam", "sts", "s3", "route53"];
+const KNOWN: [&str; 7] = ["ec2", "iam", "sts", "s3", "route53", "elasticloadbalancing", "servicequotas"];
+
+/// What moto cannot do: here the identity may not ask for it.
+const DENIED: [&str; 3] =
+    ["iam:SimulatePrincipalPolicy", "servicequotas:GetServiceQuota", "servicequotas:GetAWSDefaultServiceQuota"];
 
 /// An answer: status, content type, body.
 #[derive(Debug, Clone)]
@@ -226,7 +230,7 @@ impl Connection {
             if let Some(token) = request.token() {
                 state.tokens.insert(format!("{action} {token}"), (request.substance(), answer.clone()));
             }
-            if action == "ec2:DescribeVpcEndpointServices" {
+            if action == "ec2:DescribeVpcEndpointServices" && request.field("NextToken").is_empty() {
                 state.services = Some(answer.clone());
             }
         }
@@ -246,6 +250,9 @@ impl Connection {
         if !KNOWN.contains(&service.name()) {
             state.refused.insert(action.to_owned());
             return Plan::Answer(service.error("InvalidAction", &format!("{action} is not known here")));
+        }
+        if DENIED.contains(&action) {
+            return Plan::Answer(service.error("AccessDeniedException", "no policy allows it"));
         }
         let mut die_after = false;
         if request.changes() {
@@ -283,8 +290,22 @@ impl Connection {
             return Plan::Answer(service.error(code, &why));
         }
         match &state.services {
-            Some(answer) if action == "ec2:DescribeVpcEndpointServices" => Plan::Answer(answer.clone()),
+            Some(answer) if action == "ec2:DescribeVpcEndpointServices" && request.field("NextToken").is_empty() => {
+                Plan::Answer(answer.clone())
+            }
             _ => Plan::Forward { lose_answer, die_after },
+        }
+    }
+
+    /// As moto wants it.
+    fn body(&self, request: &Request) -> Vec<u8> {
+        let id = request.field("KeyPairId");
+        match locked(&self.state).order.key(id) {
+            Some(name) if request.field("Action") == "DeleteKeyPair" => {
+                let body = String::from_utf8_lossy(&request.body);
+                body.replace(&format!("KeyPairId={id}"), &format!("KeyName={name}")).into_bytes()
+            }
+            _ => request.body.clone(),
         }
     }
 
@@ -296,7 +317,7 @@ impl Connection {
         {
             forward = forward.header(name, value);
         }
-        let answer = forward.header("x-moto-account-id", &self.account).body(request.body.clone()).send().await.ok()?;
+        let answer = forward.header("x-moto-account-id", &self.account).body(self.body(request)).send().await.ok()?;
         let kind = answer.headers().get("content-type").and_then(|value| value.to_str().ok()).unwrap_or("text/xml");
         let (status, kind) = (answer.status().as_u16(), kind.to_owned());
         Some(Answer { status, kind, body: answer.text().await.ok()? })

@@ -19,6 +19,8 @@ pub struct Order {
     inside: BTreeMap<String, String>,
     /// Association of an address, to what it is associated with and the address.
     addresses: BTreeMap<String, (String, String)>,
+    /// Names of key pairs by id: moto deletes them by name only.
+    keys: BTreeMap<String, String>,
 }
 
 pub(super) fn element(body: &str, name: &str) -> Option<String> {
@@ -54,6 +56,9 @@ impl Order {
                 let public = request.fields("AssociatePublicIpAddress").contains(&"true");
                 self.users.insert(made("instanceId"), using(&["SubnetId", "SecurityGroupId"], public));
             }
+            "ec2:ImportKeyPair" => {
+                self.keys.insert(made("keyPairId"), request.field("KeyName").to_owned());
+            }
             "ec2:AssociateAddress" => {
                 let (instance, address) = (request.field("InstanceId"), request.field("AllocationId"));
                 self.addresses.insert(made("associationId"), (instance.to_owned(), address.to_owned()));
@@ -63,6 +68,11 @@ impl Order {
             }
             _ => {}
         }
+    }
+
+    /// The name of a key pair, by its id.
+    pub fn key(&self, id: &str) -> Option<&String> {
+        self.keys.get(id)
     }
 
     /// It was seen deleted.

@@ -27,6 +27,8 @@ pub enum Service {
     Sts,
     S3,
     Route53,
+    Elb,
+    Quotas,
     Other,
 }
 
@@ -70,6 +72,8 @@ impl Request {
             Some("sts") => Service::Sts,
             Some("s3") => Service::S3,
             Some("route53") => Service::Route53,
+            Some("elasticloadbalancing") => Service::Elb,
+            Some("servicequotas") => Service::Quotas,
             _ => Service::Other,
         }
     }
@@ -78,7 +82,9 @@ impl Request {
     pub fn action(&self) -> String {
         let service = self.service();
         match service {
-            Service::Ec2 | Service::Iam | Service::Sts => format!("{}:{}", service.name(), self.field("Action")),
+            Service::Ec2 | Service::Iam | Service::Sts | Service::Elb => {
+                format!("{}:{}", service.name(), self.field("Action"))
+            }
             Service::S3 | Service::Route53 => {
                 let path = self.target.split('?').next().unwrap_or_default().trim_start_matches("/2013-04-01/");
                 let known =
@@ -90,18 +96,21 @@ impl Request {
                     .collect();
                 format!("{}:{} {}", service.name(), self.method, parts.join("/"))
             }
-            Service::Other => format!("{}:{}", service.name(), self.target),
+            Service::Quotas | Service::Other => {
+                let target = self.headers.get("x-amz-target").unwrap_or(&self.target);
+                format!("{}:{}", service.name(), target.rsplit('.').next().unwrap_or(target))
+            }
         }
     }
 
     /// It changes something.
     pub fn changes(&self) -> bool {
         match self.service() {
-            Service::Ec2 | Service::Iam => {
+            Service::Ec2 | Service::Iam | Service::Elb => {
                 !["Describe", "Get", "List", "Simulate"].iter().any(|verb| self.field("Action").starts_with(verb))
                     && self.field("DryRun") != "true"
             }
-            Service::Sts | Service::Other => false,
+            Service::Sts | Service::Quotas | Service::Other => false,
             Service::S3 | Service::Route53 => matches!(self.method.as_str(), "POST" | "PUT" | "DELETE"),
         }
     }
@@ -174,6 +183,8 @@ impl Service {
             Service::Sts => "sts",
             Service::S3 => "s3",
             Service::Route53 => "route53",
+            Service::Elb => "elasticloadbalancing",
+            Service::Quotas => "servicequotas",
             Service::Other => "other",
         }
     }
@@ -183,18 +194,22 @@ impl Service {
         let status = match code {
             "RequestLimitExceeded" | "SlowDown" | "Unavailable" => 503,
             "InsufficientInstanceCapacity" | "InternalError" => 500,
-            "UnauthorizedOperation" | "AccessDenied" => 403,
+            "UnauthorizedOperation" | "AccessDenied" | "AccessDeniedException" => 403,
             "AuthFailure" => 401,
             "HostedZoneAlreadyExists" => 409,
             _ => 400,
         };
+        if self == Service::Quotas {
+            let body = format!("{{\"__type\": \"{code}\", \"message\": \"{why}\"}}");
+            return Answer { status, kind: "application/x-amz-json-1.1".into(), body };
+        }
         let error = format!("<Code>{code}</Code><Message>{why}</Message>");
         let body = match self {
             Service::Ec2 => {
                 format!("<Response><Errors><Error>{error}</Error></Errors><RequestID>request</RequestID></Response>")
             }
             Service::S3 => format!("<Error>{error}<RequestId>request</RequestId></Error>"),
-            Service::Iam | Service::Sts | Service::Route53 | Service::Other => {
+            Service::Iam | Service::Sts | Service::Route53 | Service::Elb | Service::Quotas | Service::Other => {
                 format!(
                     "<ErrorResponse><Error><Type>Sender</Type>{error}</Error><RequestId>request</RequestId></ErrorResponse>"
                 )

@@ -77,7 +77,7 @@ impl State {
         }
         if let Some(keys) = &self.host_keys {
             match action {
-                "ec2:RunInstances" | "ec2:DescribeInstances" => {
+                "ec2:RunInstances" | "ec2:DescribeInstances" | "ec2:AllocateAddress" | "ec2:DescribeAddresses" => {
                     body = with_content(&body, "publicIp", "127.0.0.1");
                     body = with_content(&body, "ipAddress", "127.0.0.1");
                 }
