@@ -6,6 +6,7 @@ mod doctor;
 mod look;
 mod mirror;
 mod session;
+mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -156,6 +157,13 @@ enum Verb {
         run: String,
         #[arg(long)]
         json: bool,
+        /// Compare the record with the cloud: what is gone, changed, or there without a record. Exit code 1 when they differ.
+        #[arg(long)]
+        cloud: bool,
+        /// The cloud kept in this file (a lab's), for --cloud.
+        #[cfg(feature = "lab")]
+        #[arg(long, value_name = "FILE", requires = "cloud")]
+        cloud_file: Option<PathBuf>,
     },
     /// List the runs.
     Runs,
@@ -218,7 +226,13 @@ async fn dispatch(args: Args) -> Result<u8, Failure> {
         Verb::Watch { run, front } => look::watch(state, &run, &front).await,
         Verb::Replay { run, front } => look::replay(state, &run, &front).await,
         Verb::Diagnose { path, json } => look::diagnose(&path, json),
-        Verb::Status { run, json } => look::status(state, &run, json),
+        #[cfg(feature = "lab")]
+        Verb::Status { run, json, cloud: true, cloud_file } => {
+            status::with_cloud(state, &run, json, cloud_file.as_deref()).await
+        }
+        #[cfg(not(feature = "lab"))]
+        Verb::Status { run, json, cloud: true } => status::with_cloud(state, &run, json, None).await,
+        Verb::Status { run, json, .. } => look::status(state, &run, json),
         Verb::Runs => look::runs(state),
         Verb::Export { run, output } => look::export(state, &run, output),
         Verb::Doctor(args) => doctor::doctor(args).await,

@@ -139,14 +139,14 @@ fn sentence(action: &Action) -> String {
     }
 }
 
-fn open(state: Option<&Path>, run: &str) -> Result<(PathBuf, Vec<Event>), Failure> {
+pub(super) fn open(state: Option<&Path>, run: &str) -> Result<(PathBuf, Vec<Event>), Failure> {
     let dir =
         Store::open(state).and_then(|store| store.find(run)).map_err(|error| Failure::usage(error.to_string()))?;
     let events = read_events(&dir.join("run.jsonl")).map_err(Failure::other)?;
     Ok((dir, events))
 }
 
-fn fold(events: &[Event]) -> RunModel {
+pub(super) fn fold(events: &[Event]) -> RunModel {
     let mut model = RunModel::default();
     events.iter().for_each(|event| reduce(&mut model, event));
     model
