@@ -140,8 +140,10 @@ const CODES: &[(&str, &str, &str)] = &[
 /// The one finding that a step's failure leads to.
 #[track_caller]
 fn finding(step: &str, causes: &[String]) -> Finding {
-    let catalogue = Catalogue::builtin().unwrap();
-    let told = Matcher::new(&catalogue).feed_error(step, causes, Timestamp::UNIX_EPOCH);
+    // All patterns together take a moment to compile.
+    static BUILTIN: std::sync::OnceLock<Catalogue> = std::sync::OnceLock::new();
+    let catalogue = BUILTIN.get_or_init(|| Catalogue::builtin().unwrap());
+    let told = Matcher::new(catalogue).feed_error(step, causes, Timestamp::UNIX_EPOCH);
     let mut found: Vec<Finding> = told
         .into_iter()
         .filter_map(|data| match data {

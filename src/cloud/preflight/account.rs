@@ -89,8 +89,8 @@ pub(super) async fn permissions(ask: &Asker<'_>) -> Check {
         Err(error) => return Check::unknown(what, &error, needed),
     };
     let limited = |action: &str| {
-        let groups = permissions::needed(ask.spec).filter(|group| group.actions.iter().any(|one| one == action));
-        groups.into_iter().all(|group| !group.resources.is_empty())
+        let mut groups = permissions::needed(ask.spec).filter(|group| group.actions.iter().any(|one| one == action));
+        groups.all(|group| !group.resources.is_empty())
     };
     let (maybe, surely): (Vec<_>, Vec<_>) = denials.iter().partition(|denial| limited(&denial.action));
     let list = |denials: &[&crate::cloud::Denial]| {
