@@ -194,6 +194,8 @@ async fn the_plan_names_the_calls_that_are_made() {
             Action::Api { call } => call,
             other => panic!("{other:?}"),
         })
+        // Looks change nothing and are no actions of a step.
+        .filter(|call| !call.contains(":Describe"))
         .collect();
     assert_eq!(verbs(&plan), made);
     assert!(plan.contains(&"ec2:CreateVpc CidrBlock=10.0.0.0/16 Tag:Name=edge-lab-vpc".to_owned()));
