@@ -2,9 +2,13 @@
 
 mod cloud;
 mod demo;
+mod diagnose;
+mod doctor;
 mod look;
 mod mirror;
 mod session;
+mod status;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,6 +23,8 @@ pub mod exit {
     pub const OTHER: u8 = 1;
     /// Wrong arguments or an invalid cluster.toml.
     pub const USAGE: u8 = 2;
+    /// The account, the network or the machines.
+    pub const INFRASTRUCTURE: u8 = 4;
     pub const INTERRUPTED: u8 = 8;
 }
 
@@ -127,6 +133,8 @@ enum Verb {
     Lab(demo::LabArgs),
     /// Mirror a release from this machine: registry to registry, nothing on disk, resumable, proven.
     Mirror(mirror::MirrorArgs),
+    /// Ask a mirror for every digest and required signature of a release; whoever filled it.
+    VerifyMirror(verify::VerifyArgs),
     /// Follow a run that another bartizan drives.
     Watch {
         #[arg(default_value = "last")]
@@ -141,18 +149,34 @@ enum Verb {
         #[command(flatten)]
         front: Front,
     },
-    /// Look for known failures in a log, a directory or a log bundle.
+    /// Look for known failures in logs, directories, a log bundle, a must-gather, a run, or standard input.
     Diagnose {
-        path: PathBuf,
+        /// Files and directories; `-` is standard input.
+        #[arg(required = true, value_name = "PATH")]
+        paths: Vec<PathBuf>,
+        /// One object for a finding on a line of its own, the most likely cause first.
         #[arg(long)]
         json: bool,
+        /// Only what is about this part of the installation: aws, ssh, registry, mirror, config …
+        #[arg(long, value_name = "PHASE")]
+        phase: Option<String>,
     },
+    /// Signatures of failures.
+    #[command(subcommand)]
+    Signature(SignatureVerb),
     /// Where a run stands.
     Status {
         #[arg(default_value = "last")]
         run: String,
         #[arg(long)]
         json: bool,
+        /// Compare the record with the cloud: what is gone, changed, or there without a record. Exit code 1 when they differ.
+        #[arg(long)]
+        cloud: bool,
+        /// The cloud kept in this file (a lab's), for --cloud.
+        #[cfg(feature = "lab")]
+        #[arg(long, value_name = "FILE", requires = "cloud")]
+        cloud_file: Option<PathBuf>,
     },
     /// List the runs.
     Runs,
@@ -164,16 +188,32 @@ enum Verb {
         #[arg(long, short)]
         output: Option<PathBuf>,
     },
-    /// What this machine has and lacks for an installation.
-    Doctor {
-        #[arg(default_value = "cluster.toml")]
-        file: PathBuf,
-    },
+    /// What this machine, the spec and the account have and lack for an installation; makes nothing.
+    Doctor(doctor::DoctorArgs),
     /// Completions for a shell.
     Completions { shell: clap_complete::Shell },
     /// The copier; bartizan starts it on the bastion.
     #[command(hide = true)]
     Agent { request: PathBuf },
+    /// Takes a registry's notifications; bartizan starts it on the bastion.
+    #[command(hide = true)]
+    Listen {
+        #[arg(long, value_name = "IP:PORT")]
+        address: std::net::SocketAddr,
+        #[arg(long, value_name = "FILE")]
+        token_file: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum SignatureVerb {
+    /// Print a signature made out of a log line, for a file of signatures/ in the configuration directory.
+    New {
+        /// The line; `-` takes it from standard input.
+        line: String,
+        #[arg(long, default_value = "MY-FAILURE")]
+        id: String,
+    },
 }
 
 /// Runs the program.
@@ -217,15 +257,24 @@ async fn dispatch(args: Args) -> Result<u8, Failure> {
         Verb::Mirror(args) => mirror::mirror(state, args).await,
         Verb::Watch { run, front } => look::watch(state, &run, &front).await,
         Verb::Replay { run, front } => look::replay(state, &run, &front).await,
-        Verb::Diagnose { path, json } => look::diagnose(&path, json),
-        Verb::Status { run, json } => look::status(state, &run, json),
+        Verb::Diagnose { paths, json, phase } => diagnose::diagnose(&paths, json, phase.as_deref()),
+        Verb::Signature(SignatureVerb::New { line, id }) => diagnose::new_signature(&line, &id),
+        #[cfg(feature = "lab")]
+        Verb::Status { run, json, cloud: true, cloud_file } => {
+            status::with_cloud(state, &run, json, cloud_file.as_deref()).await
+        }
+        #[cfg(not(feature = "lab"))]
+        Verb::Status { run, json, cloud: true } => status::with_cloud(state, &run, json, None).await,
+        Verb::Status { run, json, .. } => look::status(state, &run, json),
         Verb::Runs => look::runs(state),
         Verb::Export { run, output } => look::export(state, &run, output),
-        Verb::Doctor { file } => look::doctor(&file).await,
+        Verb::Doctor(args) => doctor::doctor(args).await,
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Args::command(), "bartizan", &mut std::io::stdout());
             Ok(exit::DONE)
         }
         Verb::Agent { request } => look::agent(&request).await,
+        Verb::Listen { address, token_file } => verify::listen(address, &token_file).await,
+        Verb::VerifyMirror(args) => verify::verify_mirror(args).await,
     }
 }

@@ -7,6 +7,7 @@ mod architecture;
 mod aws;
 mod cloud;
 mod diagnose;
+mod driven;
 mod engine;
 mod host;
 mod identity;
@@ -16,12 +17,14 @@ mod lab;
 mod network;
 #[cfg(feature = "lab")]
 mod ocp;
+mod preflight;
 mod real;
 mod record;
 mod registry;
 #[cfg(feature = "lab")]
 mod resume;
 mod spec;
+mod trouble;
 mod ui;
 mod userdata;
 mod watch;
