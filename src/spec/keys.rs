@@ -76,6 +76,7 @@ pub const KEYS: &[Key] = &[
     key("bastion.disk_gib", Whole(20, 16384), "120"),
     key("bastion.operator_cidr", Text, "\"198.51.100.7/32\""),
     key("bastion.elastic_ip", Truth, "false"),
+    key("bastion.pull_through", Truth, "false"),
     key("bastion.proxy", Truth, "false"),
     key("bastion.workdir", Text, "\"bartizan\""),
     required("credentials.pull_secret", "\"pull-secret.json\""),

@@ -157,6 +157,9 @@ pub struct BastionSpec {
     pub operator_cidr: Option<String>,
     /// A public address that outlives a stop of the machine.
     pub elastic_ip: bool,
+    /// Run registries beside a managed mirror that fetch from quay.io (6001) and registry.redhat.io (6002) what they are
+    /// asked for.
+    pub pull_through: bool,
     /// Run squid for the VPC, with an account. The `proxy` variant has it always.
     pub proxy: bool,
     /// Working directory on the bastion, relative to the home directory.
@@ -335,6 +338,7 @@ impl Default for BastionSpec {
             disk_gib: None,
             operator_cidr: None,
             elastic_ip: false,
+            pull_through: false,
             proxy: false,
             workdir: "bartizan".into(),
         }

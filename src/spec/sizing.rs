@@ -15,6 +15,8 @@ const SYSTEM: u32 = 30;
 const RELEASE: u32 = 40;
 const CORE: u32 = 10;
 const IMAGE: u32 = 2;
+/// What pull-through registries keep of a cluster's images.
+const PULL_THROUGH: u32 = 60;
 /// Less than this leaves no room for a second release.
 const LEAST: u32 = 120;
 
@@ -29,6 +31,9 @@ pub fn shares(spec: &Spec) -> Vec<Share> {
     }
     if spec.mirror.engine == MirrorEngine::OcMirror {
         shares.push(Share { what: "the cache of oc-mirror", gib: content });
+    }
+    if spec.bastion.pull_through {
+        shares.push(Share { what: "pull-through registries", gib: PULL_THROUGH });
     }
     shares
 }

@@ -20,6 +20,7 @@ mod s02_proxy;
 mod s03_credentials;
 mod s04_tools;
 mod s05_mirror_registry;
+mod s05_pull_through;
 mod s06_image_sync;
 mod s07_identities;
 mod s07_install_config;
@@ -44,7 +45,7 @@ pub use world::World;
 
 /// Every step of `assets/stages.toml`.
 pub fn steps() -> Steps<World> {
-    let all: [(&str, Arc<dyn Step<World>>); 30] = [
+    let all: [(&str, Arc<dyn Step<World>>); 31] = [
         ("01-infrastructure/preflight", Arc::new(s01_infrastructure::Preflight)),
         ("01-infrastructure/network", Arc::new(s01_infrastructure::Network)),
         ("02-bastion/machine", Arc::new(s02_bastion::Machine)),
@@ -60,6 +61,7 @@ pub fn steps() -> Steps<World> {
         ("04-tools/clients", Arc::new(s04_tools::Clients)),
         ("05-mirror-registry/identity", Arc::new(s05_mirror_registry::Identity)),
         ("05-mirror-registry/service", Arc::new(s05_mirror_registry::Service)),
+        ("05-mirror-registry/pull-through", Arc::new(s05_pull_through::PullThrough)),
         ("06-image-sync/copy", Arc::new(s06_image_sync::Copy)),
         ("06-image-sync/proof", Arc::new(s06_image_sync::Proof)),
         ("07-install-config/install-config", Arc::new(s07_install_config::InstallConfig)),

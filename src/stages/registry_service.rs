@@ -106,10 +106,14 @@ pub(super) async fn runtime(cx: &Cx, bastion: &Arc<dyn Host>) -> Result<Runtime,
 /// The registry's own command, in the foreground. A container has the host's network, so that it serves at full speed
 /// and reaches the listener for its notifications, and its files at the same paths.
 pub(super) fn command(runtime: &Runtime, spec: &Spec, base: &str) -> Cmd {
-    let config = config_file(base);
+    serve(runtime, spec, NAME, base, &config_file(base))
+}
+
+/// The same for any registry below `base` with a configuration of its own.
+pub(super) fn serve(runtime: &Runtime, spec: &Spec, name: &str, base: &str, config: &str) -> Cmd {
     match runtime {
         Runtime::Podman(path) => Cmd::new(path.clone())
-            .args(["run", "--rm", "--replace", "--name", NAME, "--network", "host"])
+            .args(["run", "--rm", "--replace", "--name", name, "--network", "host"])
             .args(["-v", &format!("{base}:{base}:z")])
             .arg(&spec.mirror.image)
             .arg(config),

@@ -76,12 +76,17 @@ pub fn bastion_ports(spec: &Spec) -> Vec<(u16, &'static str)> {
     if spec.mirror.kind == MirrorKind::Managed {
         ports.push((spec.mirror.port, "mirror registry from the VPC"));
     }
+    if spec.bastion.pull_through {
+        ports.extend(PULL_THROUGH.map(|(port, _)| (port, "pull-through registry from the VPC")));
+    }
     if spec.runs_proxy() {
         ports.push((PROXY_PORT, "proxy from the VPC"));
     }
     ports
 }
 
+/// Registries that fetch what they are asked for, with where from.
+pub const PULL_THROUGH: [(u16, &str); 2] = [(6001, "quay.io"), (6002, "registry.redhat.io")];
 /// squid's own.
 pub const PROXY_PORT: u16 = 3128;
 

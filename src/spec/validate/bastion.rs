@@ -1,7 +1,7 @@
 //! Rules for `[bastion]`.
 
 use super::super::cidr::{Cidr, CidrError};
-use super::super::{BastionOs, HostKey, MirrorKind, Spec};
+use super::super::{BastionOs, HostKey, MirrorKind, RegistrySoftware, Spec};
 use super::{Check, is_aws_id, is_domain, is_remote_path, is_user};
 
 pub(super) fn bastion(spec: &Spec, check: &mut Check<'_>) {
@@ -65,6 +65,11 @@ pub(super) fn bastion(spec: &Spec, check: &mut Check<'_>) {
 fn made_bastion(spec: &Spec, check: &mut Check<'_>) {
     let bastion = &spec.bastion;
     if bastion.host.is_some() {
+        if bastion.pull_through {
+            let want =
+                "pull-through registries are run on a bastion that bartizan makes, and go with it; leave this out";
+            check.fail("bastion.pull_through", "is true", want);
+        }
         if bastion.proxy {
             let want = "a proxy is run on a bastion that bartizan makes, and goes with it; leave this out";
             check.fail("bastion.proxy", "is true", want);
@@ -80,6 +85,12 @@ fn made_bastion(spec: &Spec, check: &mut Check<'_>) {
         let want = "Amazon Linux 2023 has neither podman nor a registry in its repositories, and mirror.kind is \
                     \"managed\"; give rhel9 or fcos, or an ami that has one of them";
         check.bad("bastion.os", bastion.os.as_str(), want);
+    }
+    let beside = spec.mirror.kind == MirrorKind::Managed && spec.mirror.registry == RegistrySoftware::Distribution;
+    if bastion.pull_through && !beside {
+        let want = "they have the certificate and the account of a managed mirror with mirror.registry = \"distribution\"; \
+                    leave this out";
+        check.fail("bastion.pull_through", "is true", want);
     }
     if bastion.host_key == HostKey::Delivered && spec.install.fips {
         let want = "FIPS mode refuses the Ed25519 key that would be delivered; give \"console\"";
