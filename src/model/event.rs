@@ -350,6 +350,13 @@ pub enum SyncEvent {
         engine: String,
         images: Vec<PlannedImage>,
     },
+    /// Something went wrong with an image that the copier tries again; `side` is `source` or `mirror`.
+    Retry {
+        image: String,
+        side: String,
+        class: String,
+        why: String,
+    },
     /// Every digest of the plan answered in the mirror (or did not).
     Proven {
         images: u64,
