@@ -344,18 +344,18 @@ pub enum SyncEvent {
         state: ImageState,
         attempt: u32,
     },
-    /// These images are copied by another engine, which tells of whole images only. Rows that are there already become
-    /// its own, the others are added.
-    Driven {
-        engine: String,
-        images: Vec<PlannedImage>,
-    },
     /// Something went wrong with an image that the copier tries again; `side` is `source` or `mirror`.
     Retry {
         image: String,
         side: String,
         class: String,
         why: String,
+    },
+    /// These images are copied by another engine, which tells of whole images only. Rows that are there already become
+    /// its own, the others are added.
+    Driven {
+        engine: String,
+        images: Vec<PlannedImage>,
     },
     /// Every digest of the plan answered in the mirror (or did not).
     Proven {

@@ -161,11 +161,9 @@ pub(super) async fn work(
         say_to(say, Message::Warning { text }).await;
     }
     let mut asked = [claims(&images), signatures].concat();
-    for claim in required_signatures(&release.version, &images) {
-        if !asked.iter().any(|known| (&known.repo, &known.reference) == (&claim.repo, &claim.reference)) {
-            asked.push(claim);
-        }
-    }
+    let known: Vec<_> = asked.iter().map(|claim| (claim.repo.clone(), claim.reference.clone())).collect();
+    let required = required_signatures(&release.version, &images).into_iter();
+    asked.extend(required.filter(|claim| !known.contains(&(claim.repo.clone(), claim.reference.clone()))));
     finish(request, &mirror, &all, asked, say, tally).await
 }
 
