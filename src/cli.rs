@@ -2,9 +2,11 @@
 
 mod cloud;
 mod demo;
+mod doctor;
 mod look;
 mod mirror;
 mod session;
+mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,6 +21,8 @@ pub mod exit {
     pub const OTHER: u8 = 1;
     /// Wrong arguments or an invalid cluster.toml.
     pub const USAGE: u8 = 2;
+    /// The account, the network or the machines.
+    pub const INFRASTRUCTURE: u8 = 4;
     pub const INTERRUPTED: u8 = 8;
 }
 
@@ -153,6 +157,13 @@ enum Verb {
         run: String,
         #[arg(long)]
         json: bool,
+        /// Compare the record with the cloud: what is gone, changed, or there without a record. Exit code 1 when they differ.
+        #[arg(long)]
+        cloud: bool,
+        /// The cloud kept in this file (a lab's), for --cloud.
+        #[cfg(feature = "lab")]
+        #[arg(long, value_name = "FILE", requires = "cloud")]
+        cloud_file: Option<PathBuf>,
     },
     /// List the runs.
     Runs,
@@ -164,11 +175,8 @@ enum Verb {
         #[arg(long, short)]
         output: Option<PathBuf>,
     },
-    /// What this machine has and lacks for an installation.
-    Doctor {
-        #[arg(default_value = "cluster.toml")]
-        file: PathBuf,
-    },
+    /// What this machine, the spec and the account have and lack for an installation; makes nothing.
+    Doctor(doctor::DoctorArgs),
     /// Completions for a shell.
     Completions { shell: clap_complete::Shell },
     /// The copier; bartizan starts it on the bastion.
@@ -218,10 +226,16 @@ async fn dispatch(args: Args) -> Result<u8, Failure> {
         Verb::Watch { run, front } => look::watch(state, &run, &front).await,
         Verb::Replay { run, front } => look::replay(state, &run, &front).await,
         Verb::Diagnose { path, json } => look::diagnose(&path, json),
-        Verb::Status { run, json } => look::status(state, &run, json),
+        #[cfg(feature = "lab")]
+        Verb::Status { run, json, cloud: true, cloud_file } => {
+            status::with_cloud(state, &run, json, cloud_file.as_deref()).await
+        }
+        #[cfg(not(feature = "lab"))]
+        Verb::Status { run, json, cloud: true } => status::with_cloud(state, &run, json, None).await,
+        Verb::Status { run, json, .. } => look::status(state, &run, json),
         Verb::Runs => look::runs(state),
         Verb::Export { run, output } => look::export(state, &run, output),
-        Verb::Doctor { file } => look::doctor(&file).await,
+        Verb::Doctor(args) => doctor::doctor(args).await,
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Args::command(), "bartizan", &mut std::io::stdout());
             Ok(exit::DONE)

@@ -90,6 +90,12 @@ impl Lines {
                 format!("sync: {image} failed at the {side} ({class}), attempt {attempt}: {why}")
             }
             Data::Sync(SyncEvent::ImageState { .. }) => return Vec::new(),
+            Data::Sync(SyncEvent::Retry { image, side, class, why }) => {
+                if !self.due(&format!("retry {side} {class}"), at) {
+                    return Vec::new();
+                }
+                format!("sync: {image}: the {side} is asked again ({class}): {why}")
+            }
             Data::Sync(SyncEvent::Proven { images, missing }) => match missing.len() {
                 0 => format!("sync: all {images} digests answer in the mirror"),
                 count => format!("sync: {count} of {images} digests are missing: {}", missing.join(" ")),

@@ -1,4 +1,4 @@
-//! The verbs that drive nothing: init, plan, watch, replay, diagnose, status, runs, export, doctor; and the copier.
+//! The verbs that drive nothing: init, plan, watch, replay, diagnose, status, runs, export; and the copier.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -9,13 +9,15 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::cloud::blueprint;
+use crate::cloud::cost::{self, Class};
 use crate::diagnose::Checklists;
 use crate::headless::{Format, Lines};
 use crate::model::event::{Action, Data, Event};
+use crate::model::text::dollars;
 use crate::model::{RunModel, reduce};
 use crate::record::{Recorded, SegmentReader, Store, bundle, read_events};
 use crate::registry::{Net, agent};
-use crate::spec::HostKey;
 use crate::spec::secrets::Secrets;
 use crate::stages::{self, World};
 use crate::ui;
@@ -57,8 +59,9 @@ pub fn plan(file: &Path, as_json: bool) -> Result<u8, Failure> {
         live: tokio::sync::Mutex::new(None),
         spec,
     };
-    let planned = crate::cloud::blueprint::planned(&world.spec);
-    let counts = crate::cloud::blueprint::counts(&planned);
+    let planned = blueprint::planned(&world.spec);
+    let counts = blueprint::counts(&planned);
+    let costs = cost::estimate(&world.spec, &planned);
     let steps = stages::steps();
     let previews: BTreeMap<_, Vec<Action>> =
         steps.iter().map(|(id, step)| (id.clone(), step.preview(&world))).collect();
@@ -77,7 +80,15 @@ pub fn plan(file: &Path, as_json: bool) -> Result<u8, Failure> {
             .collect();
         let made: serde_json::Map<_, _> =
             counts.iter().map(|(kind, count)| (kind.as_str().to_owned(), json!(count))).collect();
-        let text = serde_json::to_string_pretty(&json!({ "makes": made, "stages": stages })).map_err(Failure::other)?;
+        let costs: Vec<_> = costs
+            .iter()
+            .map(|line| {
+                let monthly = line.hourly.map(|hourly| cost::monthly(hourly) as f64 / 1e6);
+                json!({ "what": line.what, "count": line.count, "monthly_usd": monthly, "class": Class::of(line.hourly).words() })
+            })
+            .collect();
+        let text = json!({ "makes": made, "costs": costs, "prices_of": cost::as_of(), "stages": stages });
+        let text = serde_json::to_string_pretty(&text).map_err(Failure::other)?;
         println!("{text}");
         return Ok(exit::DONE);
     }
@@ -92,6 +103,12 @@ pub fn plan(file: &Path, as_json: bool) -> Result<u8, Failure> {
     }
     let counted: Vec<String> = counts.iter().map(|(kind, count)| format!("{count} {}", kind.as_str())).collect();
     println!("makes before the cluster: {}", if counted.is_empty() { "nothing".into() } else { counted.join(", ") });
+    println!("a month of it, and of the cluster:");
+    for line in &costs {
+        let monthly = line.hourly.map_or_else(String::new, |hourly| dollars(cost::monthly(hourly)));
+        println!("  {:>3} {:<42} {:>10}  {}", line.count, line.what, monthly, Class::of(line.hourly).words());
+    }
+    println!("  {}", cost::total(&costs));
     Ok(exit::DONE)
 }
 
@@ -122,14 +139,14 @@ fn sentence(action: &Action) -> String {
     }
 }
 
-fn open(state: Option<&Path>, run: &str) -> Result<(PathBuf, Vec<Event>), Failure> {
+pub(super) fn open(state: Option<&Path>, run: &str) -> Result<(PathBuf, Vec<Event>), Failure> {
     let dir =
         Store::open(state).and_then(|store| store.find(run)).map_err(|error| Failure::usage(error.to_string()))?;
     let events = read_events(&dir.join("run.jsonl")).map_err(Failure::other)?;
     Ok((dir, events))
 }
 
-fn fold(events: &[Event]) -> RunModel {
+pub(super) fn fold(events: &[Event]) -> RunModel {
     let mut model = RunModel::default();
     events.iter().for_each(|event| reduce(&mut model, event));
     model
@@ -286,35 +303,6 @@ pub fn export(state: Option<&Path>, run: &str, output: Option<PathBuf>) -> Resul
     Ok(exit::DONE)
 }
 
-pub async fn doctor(file: &Path) -> Result<u8, Failure> {
-    use crate::host::local::LocalHost;
-    use crate::host::{Cmd, Host};
-    let local = LocalHost::default();
-    let mut lacking = 0;
-    for (tool, why, needed) in [
-        ("ssh", "every stage after 01 runs over it", true),
-        ("ssh-keyscan", "shows the host key of a bastion that you bring", false),
-        ("ssh-add", "an agent can hold the keys", false),
-    ] {
-        let found = local.exec(&Cmd::sh("command -v \"$1\"").arg(tool)).await.map_err(Failure::other)?;
-        let mark = if found.ok() { "ok  " } else { "LACK" };
-        lacking += u32::from(!found.ok() && needed);
-        println!("{mark} {tool}: {}", if found.ok() { found.text() } else { why.to_owned() });
-    }
-    match crate::spec::load(file) {
-        Ok(spec) => {
-            println!("ok   {}: {} {} in {}", file.display(), spec.domain(), spec.release.version, spec.aws.region);
-            lacking += u32::from(!host_key_is_known(&spec).await?);
-        }
-        Err(errors) if file.exists() => {
-            lacking += 1;
-            println!("LACK {errors}");
-        }
-        Err(_) => println!("-    {}: not there; `bartizan init` writes one", file.display()),
-    }
-    Ok(if lacking == 0 { exit::DONE } else { exit::OTHER })
-}
-
 pub async fn agent(request: &Path) -> Result<u8, Failure> {
     let text = std::fs::read(request).map_err(|error| Failure::usage(format!("{}: {error}", request.display())))?;
     let parsed =
@@ -334,28 +322,4 @@ pub(super) async fn cancel_on_signals(cancel: CancellationToken) {
         }
         cancel.cancel();
     }
-}
-
-/// A bastion of the operator's own needs its host key in the spec: show what it says of itself, to be compared.
-async fn host_key_is_known(spec: &crate::spec::Spec) -> Result<bool, Failure> {
-    let Some(host) = spec.bastion.host.as_deref().filter(|_| !matches!(spec.bastion.host_key, HostKey::Known(_)))
-    else {
-        return Ok(true);
-    };
-    let address = host.split_once('@').map_or(host, |(_, address)| address);
-    println!("LACK bastion.host_key: {address} has to be known before the first connection");
-    let scratch = tempfile::tempdir().map_err(|error| Failure::other(format!("making a directory: {error}")))?;
-    let pool = crate::host::ssh::SshPool::new(scratch.path()).map_err(Failure::other)?;
-    let mut target = crate::host::ssh::SshTarget::new("bastion", address, spec.bastion_user());
-    target.port = spec.bastion.port;
-    match pool.learn_host_key(&target).await {
-        Ok(keys) => {
-            println!("     it says that it is one of these; compare the fingerprint with its console, then set");
-            for key in keys {
-                println!("     host_key = \"{key}\"  # {}", crate::host::ssh::fingerprint(&key).unwrap_or_default());
-            }
-        }
-        Err(error) => println!("     {error}"),
-    }
-    Ok(false)
 }

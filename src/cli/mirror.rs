@@ -216,6 +216,9 @@ impl Teller {
             SyncEvent::ImageState { image, state: ImageState::Failed { side, class, why }, .. } => {
                 vec![format!("failed: {image}: {side}: {class}: {why}")]
             }
+            SyncEvent::Retry { image, side, class, why } => {
+                vec![format!("again: {image}: {side}: {class}: {why}")]
+            }
             SyncEvent::Proven { images, missing } => match missing.len() {
                 0 => vec![format!("proof: all {images} digests and signatures answer in the mirror")],
                 count => vec![format!("proof: {images} answer, {count} do not")],

@@ -18,7 +18,7 @@ use crate::model::plan::StageId;
 use crate::record::{Hub, Recorded, Recorder, SegmentReader, Store, read_events};
 use crate::registry::Net;
 use crate::spec::secrets::{Secrets, generate_password};
-use crate::spec::{BastionService, HostKey, Secret, Spec};
+use crate::spec::{HostKey, Secret, Spec};
 use crate::stages::{self, Repair, World};
 use crate::telemetry;
 use crate::ui;
@@ -188,7 +188,7 @@ impl Session<'_> {
             Some(password) => password.clone(),
             None => kept_password(&store, &run)?,
         };
-        let proxy_password = match spec.serves(BastionService::Proxy) {
+        let proxy_password = match spec.runs_proxy() {
             true => Some(kept_password(&store, &format!("{run}-proxy"))?),
             false => None,
         };

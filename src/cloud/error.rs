@@ -135,7 +135,8 @@ impl CloudError {
 
 impl fmt::Display for CloudError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.call, self.why())
+        write!(f, "{}: {}", self.call, self.why())?;
+        self.request_id.as_ref().map_or(Ok(()), |id| write!(f, " (request id {id})"))
     }
 }
 

@@ -1,7 +1,8 @@
 //! The cloud as the ten stages need it. `aws` is the real one; `memory` keeps one in a file for the lab.
 //!
 //! [`blueprint`] says what a network and a bastion consist of, [`ledger`] makes it one thing at a time so that a crash
-//! at any moment leaves nothing unknown, [`teardown`] takes it away with proof.
+//! at any moment leaves nothing unknown, [`teardown`] takes it away with proof, [`drift`] tells what
+//! has changed meanwhile.
 
 pub mod apps;
 #[cfg(feature = "aws")]
@@ -10,6 +11,7 @@ pub mod bastion;
 pub mod blueprint;
 pub mod cost;
 pub mod describe;
+pub mod drift;
 mod error;
 pub mod existing;
 pub mod identity;

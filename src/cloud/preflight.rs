@@ -162,5 +162,5 @@ async fn again<T, F: Future<Output = Result<T, CloudError>>>(make: impl FnMut() 
 
 /// The network is made, and not there already.
 fn makes_network(spec: &Spec) -> bool {
-    spec.network.existing.is_none() && spec.bastion.host.is_none()
+    spec.network.existing.is_none()
 }

@@ -216,6 +216,21 @@ impl Checklists {
         checklist.map_or(Vec::new(), |list| list.checks.iter().map(|check| check.plan(finding, facts)).collect())
     }
 
+    /// The probes for a finding as a person would make them, where there is no connection: host and title, command. What
+    /// nobody knows stands in angle brackets.
+    pub fn by_hand(&self, finding: &Finding) -> Vec<(String, String)> {
+        let checklist = finding.checklist.as_deref().and_then(|id| self.get(id));
+        let checks = checklist.into_iter().flat_map(|list| &list.checks);
+        checks
+            .map(|check| {
+                let unknown = check.names().map(|name| (name.to_owned(), format!("<{name}>"))).collect();
+                let planned = check.plan(finding, &unknown);
+                let command = planned.cmd.map_or_else(|why| why, |cmd| cmd.line());
+                (format!("{}: {}", planned.host, planned.title), command)
+            })
+            .collect()
+    }
+
     /// Make the probes one after the other and tell what they say.
     pub async fn run(
         &self,

@@ -1,5 +1,6 @@
 //! Taking a line apart.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use regex::Regex;
@@ -11,6 +12,44 @@ pub(super) const CAPTURE_LIMIT: usize = 300;
 
 /// What a line said, by name.
 pub(super) type Captures = BTreeMap<String, String>;
+
+/// Quotes and line ends inside quoted messages, as often as they were quoted, and real line ends: a message that was
+/// written as one is looked at as one.
+pub(super) fn decoded(text: &str) -> Cow<'_, str> {
+    if !text.contains(['\\', '\n']) {
+        return Cow::Borrowed(text);
+    }
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(['\\', '\n']) {
+        plain.push_str(rest.get(..at).unwrap_or(""));
+        let tail = rest.get(at..).unwrap_or("");
+        let after = tail.trim_start_matches('\\');
+        let escapes = tail.len() > after.len();
+        match after.chars().next() {
+            Some('"' | '\'') if escapes => rest = after,
+            Some('n' | 't') if escapes => {
+                plain.push(' ');
+                rest = after.get(1..).unwrap_or("");
+            }
+            Some('\n') => {
+                plain.push(' ');
+                rest = after.get(1..).unwrap_or("");
+            }
+            _ => {
+                plain.push('\\');
+                rest = after;
+            }
+        }
+    }
+    plain.push_str(rest);
+    Cow::Owned(plain)
+}
+
+/// Whether a line is the rest of the one before it, as AWS SDK v1 words its errors.
+pub(super) fn goes_on(text: &str) -> bool {
+    text.trim_start_matches(['>', ' ', '\t']).starts_with("caused by: ")
+}
 
 /// The texts behind which a mirror hid its error: `(Mirrors also failed: [REF: ERROR]…): REF: ERROR`, as
 /// containers/image words it (docker_image_src.go). With several mirrors the parts are on lines of their own.

@@ -5,27 +5,25 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
-use super::line::{CAPTURE_LIMIT, Captures, behind_mirrors, captures, cut, fill};
-use super::place::within;
+use super::line::{CAPTURE_LIMIT, Captures, behind_mirrors, captures, cut, decoded, goes_on};
+use super::open::{Opens, Waiting, Waitings, over};
+use super::place::{anywhere, within};
 use super::prefilter::Owner;
-use super::recovery::Recovery;
 use super::signature::{Catalogue, Signature};
 use super::{observed, rank};
 use crate::model::event::{Data, Finding, ImageState, Level, LogLine, Observed, SyncEvent};
 
 /// Lines of the same unit in which a carrier looks for its cause.
-const WINDOW: usize = 5;
-/// An open finding is said again at most this often.
-const SAY_AGAIN: SignedDuration = SignedDuration::from_secs(30);
+pub(super) const WINDOW: usize = 5;
 /// Bytes of a line that are looked at.
 const LINE_LIMIT: usize = 16 * 1024;
 /// Bytes of an evidence line that are kept.
-const EVIDENCE_LIMIT: usize = 4000;
+pub(super) const EVIDENCE_LIMIT: usize = 4000;
 /// Units that are remembered, and findings that can be open or waiting at once: what hostile input can cost.
 const UNIT_LIMIT: usize = 1000;
-const FINDING_LIMIT: usize = 2000;
+pub(super) const FINDING_LIMIT: usize = 2000;
 
 /// Where [`Matcher::feed_error`] says that its lines come from.
 pub const STEP: &str = "step";
@@ -39,53 +37,34 @@ pub const CLUSTER: &str = "cluster";
 /// Holds lines against the catalogue and remembers what is open.
 #[derive(Debug)]
 pub struct Matcher {
-    catalogue: Catalogue,
+    pub(super) catalogue: Catalogue,
     units: HashMap<String, HashMap<String, Unit>>,
     unit_count: usize,
-    /// Seen, but within their grace.
-    waiting: BTreeMap<String, Waiting>,
-    open: BTreeMap<String, Open>,
+    pub(super) waiting: Waitings,
+    pub(super) open: Opens,
     /// When the next lasting one of `waiting` is due.
     due: Option<Timestamp>,
     pub(super) state: observed::State,
 }
 
 #[derive(Debug, Default)]
-struct Unit {
-    window: VecDeque<String>,
+pub(super) struct Unit {
+    pub window: VecDeque<String>,
     /// Findings that a line of the window was evidence of, with how many lines ago.
-    causes: VecDeque<(u64, String)>,
-    lines: u64,
-    milestone: Option<String>,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    finding: Finding,
-    signature: usize,
-    first: Timestamp,
-    last: Timestamp,
-    milestone: Option<String>,
-}
-
-#[derive(Debug)]
-struct Open {
-    finding: Finding,
-    signature: usize,
-    said: Timestamp,
-    times: u64,
-    milestone: Option<String>,
+    pub causes: VecDeque<(u64, String)>,
+    pub lines: u64,
+    pub milestone: Option<String>,
 }
 
 /// A line as signatures see it.
-struct Seen<'a> {
-    source: &'a str,
-    unit: &'a str,
-    text: &'a str,
-    at: Timestamp,
-    number: Option<u64>,
+pub(super) struct Seen<'a> {
+    pub source: &'a str,
+    pub unit: &'a str,
+    pub text: &'a str,
+    pub at: Timestamp,
+    pub number: Option<u64>,
     /// Said of what has failed for good: there is nothing to wait for.
-    last_word: bool,
+    pub last_word: bool,
 }
 
 impl Matcher {
@@ -111,12 +90,12 @@ impl Matcher {
         self.state = observed::State::default();
     }
 
-    /// Findings that are open now, causes first.
     /// The signatures that it knows.
     pub fn catalogue(&self) -> &Catalogue {
         &self.catalogue
     }
 
+    /// Findings that are open now, causes first.
     pub fn open(&self) -> Vec<&Finding> {
         let mut open: Vec<&Finding> = self.open.values().map(|open| &open.finding).collect();
         open.sort_by_key(|finding| rank::order(finding));
@@ -130,11 +109,29 @@ impl Matcher {
             told.extend(self.tick(line.at));
         }
         let unit = line.unit.strip_suffix(".service").unwrap_or(&line.unit);
-        let last_word = source == INSTALLER && line.level >= Level::Error;
-        let seen = Seen { source, unit, text: cut(&line.text, LINE_LIMIT), at: line.at, number, last_word };
+        let last_word = (source == INSTALLER || anywhere(source)) && line.level >= Level::Error;
+        let text = decoded(cut(&line.text, LINE_LIMIT));
+        let mut seen = Seen { source, unit, text: &text, at: line.at, number, last_word };
+        let begun = if goes_on(&text) { self.previous(&seen) } else { None };
+        let whole = begun.map(|begun| format!("{begun} {}", text.trim_start()));
+        if let Some(whole) = &whole {
+            seen.text = whole;
+        }
         self.look(&seen, &mut told);
         self.remember(&seen);
         told
+    }
+
+    /// The line of the same unit before this one.
+    fn previous(&self, seen: &Seen<'_>) -> Option<&str> {
+        self.unit(seen)?.window.back().map(String::as_str)
+    }
+
+    /// A line that is known to match nothing: only what comes after it may need it.
+    pub(super) fn pass_by(&mut self, source: &str, line: &LogLine) {
+        let unit = line.unit.strip_suffix(".service").unwrap_or(&line.unit);
+        let text = decoded(cut(&line.text, LINE_LIMIT));
+        self.remember(&Seen { source, unit, text: &text, at: line.at, number: None, last_word: false });
     }
 
     /// The error chain of a step that failed, outermost first. There is no grace for what has failed already.
@@ -184,6 +181,7 @@ impl Matcher {
             | SyncEvent::Moved { .. }
             | SyncEvent::Planned { .. }
             | SyncEvent::Progress { .. }
+            | SyncEvent::Retry { .. }
             | SyncEvent::Proven { .. } => {}
         }
         told
@@ -209,7 +207,7 @@ impl Matcher {
         told
     }
 
-    fn set_due(&mut self) {
+    pub(super) fn set_due(&mut self) {
         let signatures = &self.catalogue.signatures;
         self.due = self
             .waiting
@@ -242,8 +240,10 @@ impl Matcher {
         for place in milestones {
             self.pass(place, seen, told);
         }
-        let previous = self.unit(seen).and_then(|unit| unit.window.back()).map(String::as_str);
-        let inner = behind_mirrors(seen.text, previous);
+        if hits.is_empty() && !seen.text.starts_with('[') {
+            return Vec::new();
+        }
+        let inner = behind_mirrors(seen.text, self.previous(seen));
         if hits.is_empty() && inner.is_empty() {
             return Vec::new();
         }
@@ -316,194 +316,15 @@ impl Matcher {
         matched
     }
 
-    /// A signature matched: complete its captures and raise it, unless it is within its grace.
-    fn found(&mut self, place: usize, mut captures: Captures, seen: &Seen<'_>, told: &mut Vec<Data>) -> Option<String> {
-        let signature = self.signature(place)?.clone();
-        if signature.severity == Level::Debug {
-            return None;
-        }
-        captures.insert("unit".into(), seen.unit.to_owned());
-        captures.insert("source".into(), seen.source.to_owned());
-        fill(&signature, seen.text, &mut captures);
-        let mut cause = None;
-        if let Some(unit) = self.unit(seen).filter(|_| signature.carrier) {
-            let oldest = unit.lines.saturating_sub(WINDOW as u64);
-            cause = unit.causes.iter().rev().find(|(line, _)| *line >= oldest).map(|(_, id)| id.clone());
-            unit.window.iter().rev().for_each(|line| fill(&signature, line, &mut captures));
-        }
-        let cause = cause.and_then(|id| self.open.get(&id)).map(|open| open.finding.clone());
-        if let Some(cause) = &cause {
-            captures.insert("cause".into(), cause.signature.clone());
-            for (name, value) in &cause.captures {
-                captures.entry(name.clone()).or_insert_with(|| value.clone());
-            }
-        }
-        let about: Vec<&str> =
-            signature.about.iter().filter_map(|name| captures.get(name).map(String::as_str)).collect();
-        let mut id = signature.id.clone();
-        if !about.is_empty() && self.open.len() + self.waiting.len() < FINDING_LIMIT {
-            id = format!("{id}:{}", about.join(":"));
-        }
-        let mut finding = Finding {
-            id: id.clone(),
-            signature: signature.id.clone(),
-            title: signature.title_with(&captures),
-            next: signature.next_with(&captures, seen.text),
-            severity: signature.severity,
-            captures,
-            source: seen.source.to_owned(),
-            unit: seen.unit.to_owned(),
-            at: seen.at,
-            line: cut(seen.text, EVIDENCE_LIMIT).to_owned(),
-            line_number: seen.number,
-            checklist: signature.checklist.clone(),
-            recovery: None,
-            rank: signature.rank,
-            explained_by: cause.map(|cause| cause.id),
-        };
-        finding.recovery = Recovery::automatic_for(&finding);
-        let milestone = self.unit(seen).and_then(|unit| unit.milestone.clone());
-        if self.open.contains_key(&id) {
-            self.again(&id, milestone, seen.at, told);
-        } else if signature.grace.is_zero() || seen.last_word {
-            self.waiting.remove(&id);
-            self.raise(place, finding, milestone, seen.at, told);
-        } else {
-            self.wait(place, &signature, finding, milestone, seen.at, told);
-        }
-        Some(id)
-    }
-
-    /// Seen within its grace: raised when it is still said after that without a pause as long as the grace itself.
-    fn wait(
-        &mut self,
-        place: usize,
-        signature: &Signature,
-        finding: Finding,
-        milestone: Option<String>,
-        at: Timestamp,
-        told: &mut Vec<Data>,
-    ) {
-        let id = finding.id.clone();
-        let full = self.waiting.len() >= FINDING_LIMIT;
-        let new = Waiting { finding, signature: place, first: at, last: at, milestone };
-        match self.waiting.get_mut(&id) {
-            Some(waiting) if at >= waiting.first && (signature.lasts || !over(waiting.last, at, signature.grace)) => {
-                waiting.last = at;
-                waiting.milestone = new.milestone;
-                if over(waiting.first, at, signature.grace) {
-                    self.waiting.remove(&id);
-                    self.raise(place, new.finding, None, at, told);
-                }
-            }
-            None if full => {}
-            _ => {
-                self.waiting.insert(id, new);
-            }
-        }
-        if signature.lasts {
-            self.set_due();
-        }
-    }
-
-    fn raise(
-        &mut self,
-        place: usize,
-        mut finding: Finding,
-        milestone: Option<String>,
-        at: Timestamp,
-        told: &mut Vec<Data>,
-    ) {
-        if self.open.len() >= FINDING_LIMIT {
-            return;
-        }
-        let Some(signature) = self.signature(place) else { return };
-        if finding.explained_by.is_none() {
-            let others = self.open.values().map(|open| &open.finding);
-            finding.explained_by = rank::explanation(signature, &finding.id, others).map(|other| other.id.clone());
-        }
-        told.push(Data::FindingOpened { finding: finding.clone() });
-        let id = finding.id.clone();
-        self.open.insert(id.clone(), Open { finding, signature: place, said: at, times: 1, milestone });
-        self.explain_others(&id, told);
-    }
-
-    /// A cause that comes after its symptoms still explains them.
-    fn explain_others(&mut self, cause: &str, told: &mut Vec<Data>) {
-        let Some(cause) = self.open.get(cause).map(|open| open.finding.clone()) else { return };
-        for open in self.open.values_mut().filter(|open| open.finding.explained_by.is_none()) {
-            let Some(signature) = self.catalogue.signatures.get(open.signature) else { continue };
-            if rank::explanation(signature, &open.finding.id, std::iter::once(&cause)).is_some() {
-                open.finding.explained_by = Some(cause.id.clone());
-                told.push(Data::FindingOpened { finding: open.finding.clone() });
-            }
-        }
-    }
-
-    fn again(&mut self, id: &str, milestone: Option<String>, at: Timestamp, told: &mut Vec<Data>) {
-        let Some(open) = self.open.get_mut(id) else { return };
-        open.times = open.times.saturating_add(1);
-        open.milestone = milestone;
-        if over(open.said, at, SAY_AGAIN) {
-            open.said = at;
-            open.finding.captures.insert("times".into(), open.times.to_string());
-            told.push(Data::FindingOpened { finding: open.finding.clone() });
-        }
-    }
-
-    /// Forget what waits and clear what is open, where `which` (given the finding and its signature) says so.
-    fn end(&mut self, told: &mut Vec<Data>, because: &str, which: impl Fn(&Finding, usize) -> bool) {
-        self.waiting.retain(|_, waiting| !which(&waiting.finding, waiting.signature));
-        let over: Vec<String> = self
-            .open
-            .iter()
-            .filter(|(_, open)| which(&open.finding, open.signature))
-            .map(|(id, _)| id.clone())
-            .collect();
-        self.close(over, because, told);
-    }
-
-    fn close(&mut self, ids: Vec<String>, because: &str, told: &mut Vec<Data>) {
-        for id in ids {
-            self.open.remove(&id);
-            for open in self.open.values_mut().filter(|open| open.finding.explained_by.as_deref() == Some(&id)) {
-                open.finding.explained_by = None;
-            }
-            told.push(Data::FindingCleared { finding: id, because: because.to_owned() });
-        }
-    }
-
-    /// A milestone was passed: earlier trouble of the places that it ends is over.
-    fn pass(&mut self, place: usize, seen: &Seen<'_>, told: &mut Vec<Data>) {
-        let Some(milestone) = self.catalogue.milestones.get(place).cloned() else { return };
-        let ended = |finding: &Finding| {
-            let same_machine = !finding.source.starts_with("journal:")
-                || !seen.source.starts_with("journal:")
-                || finding.source == seen.source;
-            same_machine && within(&milestone.ends, &finding.source, &finding.unit)
-        };
-        let mine = |finding: &Finding| finding.source == seen.source && finding.unit == seen.unit;
-        let because = shortened(seen.text);
-        let moved = |before: &Option<String>| before.as_deref() != Some(seen.text);
-        self.waiting
-            .retain(|_, waiting| !(ended(&waiting.finding) || mine(&waiting.finding) && moved(&waiting.milestone)));
-        let over = |open: &Open| ended(&open.finding) || mine(&open.finding) && moved(&open.milestone);
-        let ids = self.open.iter().filter(|(_, open)| over(open)).map(|(id, _)| id.clone()).collect();
-        self.close(ids, &because, told);
-        if let Some(unit) = self.unit_mut(seen) {
-            unit.milestone = Some(seen.text.to_owned());
-        }
-    }
-
-    fn signature(&self, place: usize) -> Option<&Signature> {
+    pub(super) fn signature(&self, place: usize) -> Option<&Signature> {
         self.catalogue.signatures.get(place)
     }
 
-    fn unit(&self, seen: &Seen<'_>) -> Option<&Unit> {
+    pub(super) fn unit(&self, seen: &Seen<'_>) -> Option<&Unit> {
         self.units.get(seen.source)?.get(seen.unit)
     }
 
-    fn unit_mut(&mut self, seen: &Seen<'_>) -> Option<&mut Unit> {
+    pub(super) fn unit_mut(&mut self, seen: &Seen<'_>) -> Option<&mut Unit> {
         if self.unit(seen).is_none() {
             if self.unit_count >= UNIT_LIMIT {
                 return None;
@@ -527,11 +348,6 @@ impl Matcher {
     }
 }
 
-/// At least `grace` lies between the two.
-fn over(first: Timestamp, at: Timestamp, grace: SignedDuration) -> bool {
-    at.duration_since(first) >= grace
-}
-
-fn shortened(text: &str) -> String {
+pub(super) fn shortened(text: &str) -> String {
     cut(text, CAPTURE_LIMIT).to_owned()
 }

@@ -11,6 +11,7 @@ mod line;
 pub mod matcher;
 mod observed;
 pub mod offline;
+mod open;
 mod place;
 mod prefilter;
 pub mod rank;

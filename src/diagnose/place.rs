@@ -8,8 +8,13 @@ pub(super) struct Place {
     excluded: bool,
 }
 
-/// A source whose origin nobody knows (a file from somewhere): every signature looks at it.
+/// A source whose origin nobody knows (a file from somewhere): every signature looks at it. What is known of the machine
+/// stands behind a colon.
 pub(super) const ANYWHERE: &str = "file";
+
+pub(super) fn anywhere(source: &str) -> bool {
+    source.strip_prefix(ANYWHERE).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+}
 
 impl Place {
     pub(super) fn parse(text: &str) -> Self {
@@ -38,7 +43,7 @@ impl Place {
 
 /// No patterns at all mean everywhere.
 pub(super) fn within(places: &[Place], source: &str, unit: &str) -> bool {
-    if source == ANYWHERE || places.is_empty() {
+    if places.is_empty() || anywhere(source) {
         return true;
     }
     let unit = unit.strip_suffix(".service").unwrap_or(unit);

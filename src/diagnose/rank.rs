@@ -2,7 +2,10 @@
 
 use super::place::glob;
 use super::signature::{Catalogue, Signature};
-use crate::model::event::Finding;
+use crate::model::event::{Finding, Level};
+
+/// A capture of findings that were seen, but for a shorter time than is unusual.
+pub(super) const EARLY: &str = "early";
 
 /// A matching signature and how its relations to the others on the same line came out.
 ///
@@ -45,10 +48,68 @@ pub fn arrange(catalogue: &Catalogue, findings: &mut [Finding]) {
     findings.sort_by_key(order);
 }
 
-/// Causes before what they explain, worse before milder, near to the cause before far from it, earlier before later.
-pub fn order(finding: &Finding) -> (bool, std::cmp::Reverse<crate::model::event::Level>, u32, jiff::Timestamp, String) {
+/// How much speaks for each of these (in their order) being the cause, 0 to 1, and why. What comes later is not more
+/// likely than what comes before it.
+pub fn weigh(catalogue: &Catalogue, findings: &[Finding]) -> Vec<(f64, Vec<String>)> {
+    let mut most: f64 = 1.0;
+    let mut weighed = Vec::new();
+    for (place, finding) in findings.iter().enumerate() {
+        let (value, reasons) = weigh_one(catalogue, finding, findings.get(..place).unwrap_or(&[]), findings);
+        most = most.min(value);
+        weighed.push(((most * 100.0).round() / 100.0, reasons));
+    }
+    weighed
+}
+
+fn weigh_one(catalogue: &Catalogue, finding: &Finding, before: &[Finding], all: &[Finding]) -> (f64, Vec<String>) {
+    let mut reasons = Vec::new();
+    let mut value = 0.0;
+    let mut say = |weight: f64, why: String| {
+        value += weight;
+        reasons.push(format!("{weight:+.2} {why}"));
+    };
+    let carrier = catalogue.get(&finding.signature).is_some_and(|known| known.carrier) || finding.rank >= CARRIERS;
+    match carrier {
+        true => say(0.45, "it says that something is stuck, not why".to_owned()),
+        false => say(0.85, "it names a cause".to_owned()),
+    }
+    if finding.severity <= Level::Info && !finding.captures.contains_key(EARLY) {
+        say(-0.5, "it stops no installation by itself".to_owned());
+    }
+    if finding.captures.contains_key(EARLY) {
+        say(-0.4, "it was not seen for longer than is usual".to_owned());
+    }
+    if let Some(cause) = &finding.explained_by {
+        say(-0.35, format!("{cause} explains it"));
+    }
+    let symptoms = all.iter().filter(|other| other.explained_by.as_deref() == Some(finding.id.as_str())).count();
+    if symptoms > 0 {
+        let plural = if symptoms == 1 { "finding" } else { "findings" };
+        say(0.05 + 0.02 * (symptoms.min(3) as f64), format!("it explains {symptoms} other {plural}"));
+    }
+    if let Some(times) = finding.captures.get("times") {
+        say(0.03, format!("it was said {times} times"));
+    }
+    let rival = before.iter().find(|other| other.explained_by.is_none() && other.severity >= Level::Warn);
+    if let Some(rival) = rival.filter(|_| finding.explained_by.is_none()) {
+        say(-0.15, format!("{} is nearer to the beginning of things", rival.signature));
+    }
+    (value.clamp(0.05, 0.98), reasons)
+}
+
+/// From here on a rank says that the signature only carries a cause: something is stuck, or over.
+pub const CARRIERS: u32 = 90;
+
+/// Causes before what they explain, and before what only says that something is stuck; worse before milder, near to the
+/// cause before far from it, earlier before later.
+pub fn order(finding: &Finding) -> impl Ord + use<> {
+    let kind = match finding.rank {
+        _ if finding.severity <= Level::Info && !finding.captures.contains_key(EARLY) => 2,
+        CARRIERS.. => 1,
+        _ => 0,
+    };
     let explained = finding.explained_by.is_some();
-    (explained, std::cmp::Reverse(finding.severity), finding.rank, finding.at, finding.id.clone())
+    (explained, kind, std::cmp::Reverse(finding.severity), finding.rank, finding.at, finding.id.clone())
 }
 
 fn covers(globs: &[String], id: &str) -> bool {

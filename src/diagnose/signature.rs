@@ -4,6 +4,7 @@
 //! operators, and from hive's `install-log-regexes` ConfigMap.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use jiff::SignedDuration;
 use regex::Regex;
@@ -13,9 +14,6 @@ use super::place::Place;
 use super::prefilter::Prefilter;
 use crate::cloud::CloudError;
 use crate::model::event::Level;
-
-/// Signature file of AWS's error codes.
-const AWS: &str = "aws";
 
 /// Name and text of every signature file. A test holds this against the folder.
 pub const FILES: &[(&str, &str)] = &[
@@ -56,8 +54,16 @@ pub struct Signature {
     pub title: String,
     /// Signature file that it is in.
     pub area: String,
-    /// What to do first, one sentence; captures as in the title.
-    pub next: Option<String>,
+    /// Part of the installation that it is about.
+    pub phase: String,
+    /// What puts it right, one sentence. Captures as in the title.
+    pub fix: String,
+    /// Where the pipeline goes on after that: a stage, or `live` when what failed tries again by itself.
+    pub resume: String,
+    /// Public reports and sources that it was learned from.
+    pub refs: Vec<String>,
+    /// Says that the installation has failed: nothing that was seen before it is early.
+    pub verdict: bool,
     pub severity: Level,
     /// Lower is nearer to the cause.
     pub rank: u32,
@@ -111,6 +117,11 @@ struct File {
     /// Added to those of every signature of the file.
     #[serde(default)]
     fill: Vec<String>,
+    /// Of signatures that do not say otherwise.
+    #[serde(default)]
+    phase: Option<String>,
+    #[serde(default)]
+    resume: Option<String>,
     #[serde(default)]
     signature: Vec<Raw>,
     #[serde(default)]
@@ -122,11 +133,18 @@ struct File {
 struct Raw {
     id: String,
     title: String,
-    next: Option<String>,
     patterns: Vec<String>,
     #[serde(default)]
     scope: Vec<String>,
     rank: u32,
+    phase: Option<String>,
+    #[serde(default)]
+    fix: String,
+    resume: Option<String>,
+    #[serde(default)]
+    refs: Vec<String>,
+    #[serde(default)]
+    verdict: bool,
     #[serde(default = "error")]
     severity: Level,
     #[serde(default)]
@@ -181,18 +199,59 @@ impl Catalogue {
         Self::parse(FILES)
     }
 
+    /// The built-in ones and those of the user: `signatures/*.toml` in the configuration directory. A user's signature
+    /// takes the place of a built-in one of the same id.
+    pub fn with_user(directory: &Path) -> Result<Self, CatalogueError> {
+        let unread = |path: &Path, error: &std::io::Error| CatalogueError::File {
+            file: path.display().to_string(),
+            why: error.to_string(),
+        };
+        let mut texts = Vec::new();
+        match std::fs::read_dir(directory) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Self::builtin(),
+            Err(error) => return Err(unread(directory, &error)),
+            Ok(entries) => {
+                let mut paths: Vec<_> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
+                paths.retain(|path| path.extension().is_some_and(|end| end == "toml"));
+                paths.sort();
+                for path in paths {
+                    let text = std::fs::read_to_string(&path).map_err(|error| unread(&path, &error))?;
+                    texts.push((path.display().to_string(), text));
+                }
+            }
+        }
+        // The user's first: of two of the same id the first stays.
+        let mut files: Vec<(&str, &str)> = texts.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+        let own = files.len();
+        files.extend_from_slice(FILES);
+        Self::read(&files, own)
+    }
+
     /// Read signature files, `(name, text)`.
     pub fn parse(files: &[(&str, &str)]) -> Result<Self, CatalogueError> {
-        let mut signatures = Vec::new();
+        Self::read(files, 0)
+    }
+
+    /// The first `own` files take precedence over those after them.
+    fn read(files: &[(&str, &str)], own: usize) -> Result<Self, CatalogueError> {
+        let mut signatures: Vec<Signature> = Vec::new();
         let mut milestones = Vec::new();
-        for (name, text) in files {
+        let mut taken: Vec<String> = Vec::new();
+        for (place, (name, text)) in files.iter().enumerate() {
+            if place == own {
+                taken = signatures.iter().map(|known| known.id.clone()).collect();
+            }
             let file: File = toml::from_str(text)
                 .map_err(|error| CatalogueError::File { file: (*name).to_owned(), why: error.to_string() })?;
             for mut raw in file.signature {
                 let id = raw.id.clone();
                 raw.fill.extend(file.fill.iter().cloned());
+                raw.phase = raw.phase.or_else(|| file.phase.clone());
+                raw.resume = raw.resume.or_else(|| file.resume.clone());
                 let signature = raw.check(name).map_err(|why| entry(name, &id, why))?;
-                signatures.push(signature);
+                if !taken.contains(&id) {
+                    signatures.push(signature);
+                }
             }
             for raw in file.milestone {
                 let pattern = compile(&raw.pattern).map_err(|why| entry(name, "milestone", why))?;
@@ -202,7 +261,7 @@ impl Catalogue {
             }
         }
         let prefilter = Prefilter::new(&signatures, &milestones)
-            .map_err(|error| CatalogueError::File { file: "all patterns together".into(), why: error.to_string() })?;
+            .map_err(|why| CatalogueError::File { file: "all patterns together".into(), why })?;
         let catalogue = Self { signatures, milestones, prefilter };
         catalogue.check_relations()?;
         Ok(catalogue)
@@ -272,8 +331,12 @@ impl Raw {
         let signature = Signature {
             id: self.id,
             title: self.title,
-            next: self.next,
             area: area.to_owned(),
+            phase: self.phase.unwrap_or_else(|| area.to_owned()),
+            fix: self.fix,
+            resume: self.resume.unwrap_or_else(|| "live".to_owned()),
+            refs: self.refs,
+            verdict: self.verdict,
             severity: self.severity,
             rank: self.rank,
             carrier: self.carrier,
@@ -293,9 +356,13 @@ impl Raw {
             counter_examples,
         };
         let names = signature.capture_names();
-        let next = signature.next.as_deref().unwrap_or_default();
-        let texts = placeholders(&signature.title).chain(placeholders(next));
-        let words: Vec<&str> = signature.about.iter().map(String::as_str).chain(texts).collect();
+        let words: Vec<&str> = signature
+            .about
+            .iter()
+            .map(String::as_str)
+            .chain(placeholders(&signature.title))
+            .chain(placeholders(&signature.fix))
+            .collect();
         if let Some(word) = words.into_iter().find(|word| !names.contains(*word)) {
             return Err(format!("no pattern captures {word}"));
         }
@@ -335,16 +402,14 @@ impl Signature {
         filled(&self.title, captures)
     }
 
-    /// What to do first: its own sentence, else what is known of the code of AWS that the line names.
-    pub(super) fn next_with(&self, captures: &BTreeMap<String, String>, line: &str) -> Option<String> {
-        match &self.next {
-            Some(next) => Some(filled(next, captures)),
-            None if self.area == AWS => {
-                let code = captures.get("code")?;
-                Some(CloudError::new("", code, line).advice().to_owned()).filter(|advice| !advice.is_empty())
-            }
-            None => None,
+    /// What puts it right, with the captures of a finding put in: its own sentence, else what is known of the code of
+    /// AWS that the line names.
+    pub fn fix_with(&self, captures: &BTreeMap<String, String>, line: &str) -> Option<String> {
+        if !self.fix.is_empty() {
+            return Some(filled(&self.fix, captures));
         }
+        let code = captures.get("code")?;
+        Some(CloudError::new("", code, line).advice().to_owned()).filter(|advice| !advice.is_empty())
     }
 }
 

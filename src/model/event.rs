@@ -344,6 +344,13 @@ pub enum SyncEvent {
         state: ImageState,
         attempt: u32,
     },
+    /// Something went wrong with an image that the copier tries again; `side` is `source` or `mirror`.
+    Retry {
+        image: String,
+        side: String,
+        class: String,
+        why: String,
+    },
     /// Every digest of the plan answered in the mirror (or did not).
     Proven {
         images: u64,

@@ -289,6 +289,8 @@ fn reduce_sync(model: &mut RunModel, at: Timestamp, event: &SyncEvent) {
                     bytes: 0,
                     rate: Rate::default(),
                     attempt: 0,
+                    retries: 0,
+                    trouble: None,
                     changed: None,
                 })
                 .collect();
@@ -297,6 +299,7 @@ fn reduce_sync(model: &mut RunModel, at: Timestamp, event: &SyncEvent) {
             if let Some(record) = model.sync.images.iter_mut().find(|record| record.image.name == *image) {
                 record.bytes = record.bytes.max(*bytes);
                 record.rate.add(at, *bytes);
+                record.trouble = None;
                 record.changed = Some(at);
             }
         }
@@ -307,12 +310,21 @@ fn reduce_sync(model: &mut RunModel, at: Timestamp, event: &SyncEvent) {
                 record.state = state.clone();
                 record.attempt = *attempt;
                 record.changed = Some(at);
+                if *state != ImageState::Copying {
+                    record.trouble = None;
+                }
                 if let ImageState::Failed { side, why, .. } = state {
                     failure = Some(format!("image {image} failed at the {side}: {why}"));
                 }
             }
             if let Some(text) = failure {
                 model.say(at, Level::Error, text);
+            }
+        }
+        SyncEvent::Retry { image, side, class, .. } => {
+            if let Some(record) = model.sync.images.iter_mut().find(|record| record.image.name == *image) {
+                record.retries = record.retries.saturating_add(1);
+                record.trouble = Some(format!("{side} {class}"));
             }
         }
         SyncEvent::Proven { images, missing } => model.sync.proven = Some((*images, missing.clone())),

@@ -158,6 +158,10 @@ pub struct ImageRecord {
     pub bytes: u64,
     pub rate: Rate,
     pub attempt: u32,
+    /// Requests that failed and were made again.
+    pub retries: u32,
+    /// Side and class of the last of them, until bytes come again.
+    pub trouble: Option<String>,
     pub changed: Option<Timestamp>,
 }
 
@@ -399,6 +403,10 @@ impl SyncModel {
         let done =
             |image: &&ImageRecord| matches!(image.state, ImageState::Done | ImageState::Present | ImageState::Mounted);
         (self.images.iter().filter(done).count(), self.images.len())
+    }
+    /// Requests that failed and were made again.
+    pub fn retries(&self) -> u32 {
+        self.images.iter().map(|image| image.retries).sum()
     }
     pub fn failed(&self) -> usize {
         self.images.iter().filter(|image| matches!(image.state, ImageState::Failed { .. })).count()

@@ -1,32 +1,30 @@
-//! Reading a blob that may break in the middle, and writing one.
+//! Reading a blob that may break in the middle.
 //!
-//! The source may fail and is asked again from where it stopped. The mirror gets whole chunks only: registry:2 loses an
-//! upload whose PATCH broke (distribution/distribution#3755), so a source that stalls must not hold one open.
+//! The source may fail and is asked again from where it stopped. The last piece is handed out only when the whole has
+//! the right digest, so whoever passes pieces on as they come never passes on a wrong whole.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use reqwest::header::{self, HeaderValue};
-use reqwest::{Method, StatusCode, Url};
-use tokio::sync::Semaphore;
+use reqwest::{Method, StatusCode};
+use tokio::time::Instant;
 
 use super::client::{Client, Repo};
 use super::digest;
 use super::error::{Class, RegistryError};
 use super::manifest::Blob;
-use super::send::{Ask, Payload, text};
+use super::send::text;
 
-/// Smaller blobs go in one request.
-const MONOLITHIC: u64 = 64 << 20;
-/// Each PATCH costs the registry an fsync; below 16 MiB that is what one waits for.
-const CHUNK: u64 = 32 << 20;
-/// Unit of the memory budget.
-const MIB: u64 = 1 << 20;
-/// A body that gives nothing for this long is dead.
-const STALL: Duration = Duration::from_secs(60);
+/// A body that gives less than this many bytes per second is dead, though it trickles.
+const TRICKLE: u64 = 64;
+
+/// Told of every failure that is going to be retried.
+pub type OnRetry = Arc<dyn Fn(&RegistryError) + Send + Sync>;
 
 /// A blob as a sequence of pieces, checked to the last byte, resumed where it broke.
 pub struct BlobReader {
@@ -36,11 +34,16 @@ pub struct BlobReader {
     offset: u64,
     /// Bytes to throw away because the server ignored our range.
     skip: u64,
-    running: digest::Running,
+    /// `None` when the beginning was read by an earlier process: then the mirror alone compares digests.
+    running: Option<digest::Running>,
     body: Option<BoxStream<'static, reqwest::Result<Bytes>>>,
     /// In a row, without a byte in between.
     failures: usize,
-    verified: bool,
+    /// Of the window in which a body has to give something: time spent waiting for it, and what it gave.
+    window: (Duration, u64),
+    ended: bool,
+    arrived: Option<Arc<AtomicU64>>,
+    on_retry: Option<OnRetry>,
 }
 
 impl BlobReader {
@@ -51,43 +54,75 @@ impl BlobReader {
             blob: blob.clone(),
             offset: 0,
             skip: 0,
-            running: digest::Running::default(),
+            running: Some(digest::Running::default()),
             body: None,
             failures: 0,
-            verified: false,
+            window: (Duration::ZERO, 0),
+            ended: false,
+            arrived: None,
+            on_retry: None,
         }
     }
 
-    /// The next piece; `None` once everything was read and has the right digest.
+    /// Begin at this byte.
+    pub fn from(mut self, offset: u64) -> Self {
+        if offset > 0 {
+            (self.offset, self.running) = (offset, None);
+        }
+        self
+    }
+
+    /// Count what has come in `arrived`, and tell of failures.
+    pub fn watched(mut self, arrived: Arc<AtomicU64>, on_retry: OnRetry) -> Self {
+        arrived.store(self.offset, Ordering::Relaxed);
+        (self.arrived, self.on_retry) = (Some(arrived), Some(on_retry));
+        self
+    }
+
+    /// The next piece; `None` after the last. The last one comes only when the digest of all is right.
     pub async fn next(&mut self) -> Result<Option<Bytes>, RegistryError> {
         loop {
-            if self.verified {
+            if self.ended {
                 return Ok(None);
             }
             if self.offset == self.blob.size {
-                let found = std::mem::take(&mut self.running).finish();
-                if found != self.blob.digest {
-                    return Err(self.wrong(format!("the content has digest {found}")));
-                }
-                (self.verified, self.body) = (true, None);
+                self.check()?;
                 return Ok(None);
             }
             match self.piece().await {
                 Ok(piece) if piece.is_empty() => {}
                 Ok(piece) => {
                     self.failures = 0;
-                    self.running.update(&piece);
-                    self.offset += piece.len() as u64;
+                    let length = piece.len() as u64;
+                    self.offset += length;
                     if self.offset > self.blob.size {
                         return Err(self.wrong(format!("it is longer than its {} bytes", self.blob.size)));
+                    }
+                    if let Some(running) = &mut self.running {
+                        running.update(&piece);
+                    }
+                    if let Some(arrived) = &self.arrived {
+                        arrived.fetch_add(length, Ordering::Relaxed);
+                    }
+                    if let Some(pace) = self.client.pace() {
+                        pace.keep(length).await;
+                    }
+                    if self.offset == self.blob.size {
+                        self.check()?;
                     }
                     return Ok(Some(piece));
                 }
                 Err(error) => {
                     self.body = None;
+                    self.window = (Duration::ZERO, 0);
                     self.failures += 1;
                     match self.client.retry().pause(self.failures, &error) {
-                        Some(pause) => tokio::time::sleep(pause).await,
+                        Some(pause) => {
+                            if let Some(tell) = &self.on_retry {
+                                tell(&error);
+                            }
+                            tokio::time::sleep(pause).await;
+                        }
                         None => return Err(error),
                     }
                 }
@@ -95,12 +130,25 @@ impl BlobReader {
         }
     }
 
+    fn check(&mut self) -> Result<(), RegistryError> {
+        if let Some(running) = self.running.take() {
+            let found = running.finish();
+            if found != self.blob.digest {
+                return Err(self.wrong(format!("the content has digest {found}")));
+            }
+        }
+        (self.ended, self.body) = (true, None);
+        Ok(())
+    }
+
     async fn piece(&mut self) -> Result<Bytes, RegistryError> {
         let mut body = match self.body.take() {
             Some(body) => body,
             None => self.open().await?,
         };
-        let piece = match tokio::time::timeout(STALL, body.next()).await {
+        let patience = self.client.patience();
+        let begun = Instant::now();
+        let piece = match tokio::time::timeout(patience, body.next()).await {
             Ok(Some(Ok(piece))) => piece,
             Ok(Some(Err(error))) => {
                 let what = self.what();
@@ -110,11 +158,17 @@ impl BlobReader {
                 let why = format!("unexpected EOF at byte {} of {}", self.offset, self.blob.size);
                 return Err(RegistryError::new(self.client.side(), Class::Server, self.what(), why));
             }
-            Err(_) => {
-                let why = format!("nothing came for {} s at byte {}", STALL.as_secs(), self.offset);
-                return Err(RegistryError::new(self.client.side(), Class::Timeout, self.what(), why));
-            }
+            Err(_) => return Err(self.stalled(patience, 0)),
         };
+        // Time that we spent on something else is not the source's.
+        self.window.0 += begun.elapsed();
+        self.window.1 += piece.len() as u64;
+        if self.window.0 >= patience {
+            let (waited, came) = std::mem::take(&mut self.window);
+            if came < TRICKLE * waited.as_secs().max(1) && came < self.blob.size - self.offset {
+                return Err(self.stalled(waited, came));
+            }
+        }
         self.body = Some(body);
         let skipped = self.skip.min(piece.len() as u64);
         self.skip -= skipped;
@@ -134,6 +188,10 @@ impl BlobReader {
         self.skip = 0;
         if response.status() == StatusCode::OK {
             self.skip = self.offset;
+            if let Some(length) = response.content_length().filter(|length| *length != self.blob.size) {
+                let why = format!("it has {length} bytes; expected {}", self.blob.size);
+                return Err(RegistryError::new(self.client.side(), Class::Digest, ask.name(), why));
+            }
         } else {
             let range = text(response.headers(), header::CONTENT_RANGE.as_str()).unwrap_or_default();
             let expected = format!("bytes {}-{}/{}", self.offset, self.blob.size.saturating_sub(1), self.blob.size);
@@ -149,136 +207,13 @@ impl BlobReader {
         format!("GET https://{}/v2/{}/blobs/{}", self.repo.registry, self.repo.name, self.blob.digest)
     }
 
+    fn stalled(&self, waited: Duration, came: u64) -> RegistryError {
+        let why = format!("{came} bytes came in {} s at byte {}", waited.as_secs(), self.offset);
+        RegistryError::new(self.client.side(), Class::Timeout, self.what(), why)
+    }
+
     fn wrong(&self, why: String) -> RegistryError {
         let why = format!("{why}, expected {}", self.blob.digest);
         RegistryError::new(self.client.side(), Class::Digest, self.what(), why)
-    }
-}
-
-/// What became of the wish to mount.
-#[derive(Debug)]
-pub enum Mount {
-    Mounted,
-    /// Not mounted; the registry opened an upload instead.
-    Session(Url),
-}
-
-impl Client {
-    /// Take a blob over from another repository of the same registry.
-    pub async fn mount(&self, to: &Repo, from: &str, digest: &str) -> Result<Mount, RegistryError> {
-        let mut ask = self.ask(Method::POST, to, "blobs/uploads/", true)?;
-        ask.scopes.push(format!("repository:{from}:pull"));
-        ask.url.query_pairs_mut().append_pair("mount", digest).append_pair("from", from);
-        let response = self.send(&ask).await?;
-        let response = self.expect(&ask, response, &[StatusCode::CREATED, StatusCode::ACCEPTED]).await?;
-        if response.status() == StatusCode::CREATED {
-            return Ok(Mount::Mounted);
-        }
-        self.location(&ask, &response).map(Mount::Session)
-    }
-
-    async fn open_upload(&self, repo: &Repo) -> Result<Url, RegistryError> {
-        let ask = self.ask(Method::POST, repo, "blobs/uploads/", true)?;
-        let response = self.send(&ask).await?;
-        let response = self.expect(&ask, response, &[StatusCode::ACCEPTED]).await?;
-        self.location(&ask, &response)
-    }
-
-    /// Send a whole blob into `repo`. `memory` counts MiB in flight; `session` is an upload that is already open.
-    /// `moved` is told the length of every piece as it comes from the source.
-    pub async fn upload(
-        &self,
-        repo: &Repo,
-        blob: &Blob,
-        source: &mut BlobReader,
-        session: Option<Url>,
-        memory: &Semaphore,
-        moved: &(dyn Fn(u64) + Sync),
-    ) -> Result<(), RegistryError> {
-        let mut location = match session {
-            Some(session) => session,
-            None => self.open_upload(repo).await?,
-        };
-        let chunk = if blob.size < MONOLITHIC { MONOLITHIC } else { CHUNK };
-        let mut start = 0;
-        loop {
-            let expected = chunk.min(blob.size - start);
-            let weight = u32::try_from(expected.div_ceil(MIB).max(1)).unwrap_or(u32::MAX);
-            let Ok(_room) = memory.acquire_many(weight).await else {
-                return Err(RegistryError::new(self.side(), Class::Other, repo.to_string(), "the copier was stopped"));
-            };
-            let (mut pieces, mut length) = (Vec::new(), 0);
-            // The last chunk is read to the end, so that it is only sent when the digest is right.
-            while length < expected || start + length == blob.size {
-                match source.next().await? {
-                    Some(piece) => {
-                        length += piece.len() as u64;
-                        moved(piece.len() as u64);
-                        pieces.push(piece);
-                    }
-                    None => break,
-                }
-            }
-            let end = start + length == blob.size;
-            let body = Payload::Pieces(Arc::new(pieces), length);
-            if end && start == 0 {
-                return self.finish(repo, &location, blob, body).await;
-            }
-            location = self.patch(repo, &location, start, length, body).await?;
-            start += length;
-            if end {
-                return self.finish(repo, &location, blob, Payload::Empty).await;
-            }
-        }
-    }
-
-    async fn patch(
-        &self,
-        repo: &Repo,
-        location: &Url,
-        start: u64,
-        length: u64,
-        body: Payload,
-    ) -> Result<Url, RegistryError> {
-        let mut ask = self.upload_ask(Method::PATCH, repo, location, body)?;
-        let range = format!("{start}-{}", (start + length).saturating_sub(1));
-        if let Ok(range) = HeaderValue::from_str(&range) {
-            ask.headers.insert(header::CONTENT_RANGE, range);
-        }
-        let response = self.send(&ask).await?;
-        let response = self.expect(&ask, response, &[StatusCode::ACCEPTED]).await?;
-        self.location(&ask, &response)
-    }
-
-    async fn finish(&self, repo: &Repo, location: &Url, blob: &Blob, body: Payload) -> Result<(), RegistryError> {
-        let mut ask = self.upload_ask(Method::PUT, repo, location, body)?;
-        ask.url.query_pairs_mut().append_pair("digest", &blob.digest);
-        let response = self.send(&ask).await?;
-        self.expect(&ask, response, &[StatusCode::CREATED, StatusCode::NO_CONTENT]).await.map(drop)
-    }
-
-    fn upload_ask(&self, method: Method, repo: &Repo, location: &Url, body: Payload) -> Result<Ask, RegistryError> {
-        let mut ask = self.ask(method, repo, "blobs/uploads/", true)?;
-        ask.url = location.clone();
-        ask.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-        ask.body = body;
-        ask.bulk = true;
-        Ok(ask)
-    }
-
-    /// The newest place of an upload, which must be at the same registry: our authorization goes there.
-    fn location(&self, ask: &Ask, response: &reqwest::Response) -> Result<Url, RegistryError> {
-        let wrong = |why: String| RegistryError::new(self.side(), Class::Other, ask.name(), why);
-        let location = text(response.headers(), header::LOCATION.as_str());
-        let location = location.ok_or_else(|| wrong("the answer has no Location".into()))?;
-        let mut url = ask.url.join(&location).map_err(|error| wrong(format!("Location is no URL: {error}")))?;
-        if url.host_str() != ask.url.host_str() {
-            let host = url.host_str().unwrap_or_default();
-            return Err(wrong(format!("the upload was sent to another host, {host}")));
-        }
-        // A registry behind a proxy that ends TLS may not know its own scheme and port.
-        let _https = url.set_scheme("https");
-        let _same_host = url.set_port(ask.url.port());
-        Ok(url)
     }
 }

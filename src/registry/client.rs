@@ -16,16 +16,28 @@ use super::auth::{Challenge, Credentials, Token};
 use super::digest;
 use super::error::{Class, RegistryError, Side};
 use super::manifest::{ACCEPT, Manifest};
+use super::pace::Pace;
 use super::send::{Payload, host_of, text};
 
 /// How registries are reached. System roots are always trusted, and `HTTPS_PROXY`/`NO_PROXY` are honoured.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Net {
     /// PEM texts, each with one or more certificates, trusted besides the system's.
     pub roots: Vec<String>,
     /// Where a `host` or `host:port` really is, as `curl --connect-to`: names, TLS and `Host` stay as they are.
     pub resolve: Vec<(String, SocketAddr)>,
     pub retry: Retry,
+    /// An answer is awaited for this long, and each piece of a body.
+    pub patience: Duration,
+    /// Bytes of blobs per second that are read, at most.
+    pub bandwidth: Option<u64>,
+}
+
+impl Default for Net {
+    fn default() -> Self {
+        let patience = Duration::from_secs(60);
+        Self { roots: Vec::new(), resolve: Vec::new(), retry: Retry::default(), patience, bandwidth: None }
+    }
 }
 
 /// Patience with errors that may pass.
@@ -58,6 +70,16 @@ impl Retry {
         let pause = self.backoff().build().nth(n.saturating_sub(1)).filter(|_| error.is_retryable())?;
         Some(error.retry_after.map_or(pause, |asked| pause.max(asked)))
     }
+}
+
+/// The proxy of the environment, but not for names that we know the address of: a proxy would not find them. `None` leaves
+/// it to the environment alone.
+fn past_proxy(net: &Net, variable: impl Fn(&str) -> Option<String>) -> Option<reqwest::Result<reqwest::Proxy>> {
+    let first = |names: &[&str]| names.iter().find_map(|name| variable(name)).filter(|value| !value.is_empty());
+    let proxy = first(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]).filter(|_| !net.resolve.is_empty())?;
+    let not = net.resolve.iter().map(|(name, _)| host_of(name).to_owned()).chain(first(&["no_proxy", "NO_PROXY"]));
+    let not = reqwest::NoProxy::from_string(&not.collect::<Vec<_>>().join(","));
+    Some(reqwest::Proxy::https(proxy).map(|proxy| proxy.no_proxy(not)))
 }
 
 /// A repository of a registry.
@@ -95,6 +117,8 @@ pub(super) struct Inner {
     pub(super) bulk: reqwest::Client,
     pub(super) resolve: Vec<(String, SocketAddr)>,
     pub(super) retry: Retry,
+    patience: Duration,
+    pace: Option<Pace>,
     pub(super) credentials: Credentials,
     pub(super) challenges: Mutex<HashMap<String, Challenge>>,
     /// By registry and scopes. Held while a token is fetched, so that it is fetched once.
@@ -135,6 +159,9 @@ impl Client {
             for (name, address) in &net.resolve {
                 builder = builder.resolve(host_of(name), *address);
             }
+            if let Some(proxy) = past_proxy(net, |name| std::env::var(name).ok()) {
+                builder = builder.proxy(proxy.map_err(|error| wrong("reading HTTPS_PROXY", &error))?);
+            }
             builder.build().map_err(|error| wrong("setting up TLS", &error))
         };
         Ok(Self {
@@ -144,6 +171,8 @@ impl Client {
                 bulk: build(true)?,
                 resolve: net.resolve.clone(),
                 retry: net.retry,
+                patience: net.patience,
+                pace: net.bandwidth.map(Pace::new),
                 credentials,
                 challenges: Mutex::default(),
                 tokens: tokio::sync::Mutex::default(),
@@ -157,6 +186,14 @@ impl Client {
 
     pub(super) fn retry(&self) -> Retry {
         self.inner.retry
+    }
+
+    pub(super) fn patience(&self) -> Duration {
+        self.inner.patience
+    }
+
+    pub(super) fn pace(&self) -> Option<&Pace> {
+        self.inner.pace.as_ref()
     }
 
     /// The registry answers and accepts our credentials.

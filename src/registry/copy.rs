@@ -2,30 +2,31 @@
 //!
 //! Each digest is moved once and mounted wherever else it is needed; the largest go first, with a lane of their own for
 //! the small ones; manifests follow their blobs, children before lists, and the release's tag comes last, so that a
-//! mirror that has the tag is complete. Nothing is kept: a second run finds by HEAD what the first one did.
+//! mirror that has the tag is complete. Nothing has to be kept: a second run finds by HEAD what the first one did, and a
+//! journal only spares it what is there of large blobs.
+
+mod tell;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
-use super::blob::{BlobReader, Mount};
+use super::blob::{BlobReader, OnRetry};
 use super::client::{Client, Repo};
 use super::error::{Class, RegistryError, Side};
+use super::journal::Journal;
 use super::plan::{Plan, PlannedBlob, RELEASE};
+use super::upload::{CHUNKS, Mount};
 use crate::model::event::{ImageState, SyncEvent};
 
-/// MiB of blobs in memory at once.
-const MEMORY: usize = 256;
 /// Blobs below this many bytes have a lane of their own.
 const SMALL: u64 = 1 << 20;
 const SMALL_LANES: usize = 2;
-/// Between two reports on one image.
-const TICK: Duration = Duration::from_millis(250);
 
 /// How it went.
 #[derive(Debug, Default)]
@@ -53,26 +54,27 @@ pub async fn copy(
     mirror: &Client,
     plan: Arc<Plan>,
     jobs: usize,
+    journal: Journal,
     events: mpsc::Sender<SyncEvent>,
     cancel: &CancellationToken,
 ) -> Copied {
-    let work = Arc::new(Work::new(source.clone(), mirror.clone(), plan, events, cancel.child_token()));
+    let work = Arc::new(Work::new((source.clone(), mirror.clone()), plan, journal, events, cancel.child_token()));
     work.announce().await;
     let mut workers = JoinSet::new();
     for lane in std::iter::repeat_n(Lane::Any, jobs.max(1)).chain(std::iter::repeat_n(Lane::Small, SMALL_LANES)) {
         let work = Arc::clone(&work);
         workers.spawn(async move { work.run(lane).await });
     }
-    let reporter = tokio::spawn({
+    let reporter = AbortOnDropHandle::new(tokio::spawn({
         let work = Arc::clone(&work);
         async move { work.report().await }
-    });
-    // Dropping this future ends the workers: they belong to the set.
+    }));
+    // Dropping this future ends them all: nobody may hold the journal after us.
     while workers.join_next().await.is_some() {}
     if !work.stop.is_cancelled() {
         work.write_release().await;
     }
-    reporter.abort();
+    drop(reporter);
     work.settle().await;
     let mut state = work.lock();
     let failed = std::mem::take(&mut state.images)
@@ -105,9 +107,10 @@ struct Work {
     plan: Arc<Plan>,
     events: mpsc::Sender<SyncEvent>,
     stop: CancellationToken,
-    memory: Semaphore,
+    chunks: Semaphore,
+    journal: Journal,
     /// Bytes of each blob that came from the source.
-    arrived: Vec<AtomicU64>,
+    arrived: Vec<Arc<AtomicU64>>,
     state: Mutex<State>,
 }
 
@@ -137,9 +140,9 @@ struct Progress {
 
 impl Work {
     fn new(
-        source: Client,
-        mirror: Client,
+        (source, mirror): (Client, Client),
         plan: Arc<Plan>,
+        journal: Journal,
         events: mpsc::Sender<SyncEvent>,
         stop: CancellationToken,
     ) -> Self {
@@ -159,14 +162,24 @@ impl Work {
         }
         let mut blobs = open;
         blobs.sort_by_key(|at| std::cmp::Reverse(plan.blobs.get(*at).map(|blob| blob.blob.size)));
-        let arrived = plan.blobs.iter().map(|blob| AtomicU64::new(if blob.is_stored() { blob.blob.size } else { 0 }));
-        let arrived = arrived.collect();
+        let arrived = plan.blobs.iter().map(|blob| if blob.is_stored() { blob.blob.size } else { 0 });
+        let arrived = arrived.map(|bytes| Arc::new(AtomicU64::new(bytes))).collect();
         let ready = (0..plan.images.len())
             .filter(|at| images.get(*at).is_some_and(|image| image.open == 0 && !image.done && image.error.is_none()))
             .filter(|at| !is_release(&plan, *at))
             .collect();
         let state = State { blobs: blobs.into(), ready, images, moved: 0, mounted: 0, fault: None };
-        Self { source, mirror, plan, events, stop, memory: Semaphore::new(MEMORY), arrived, state: Mutex::new(state) }
+        Self {
+            source,
+            mirror,
+            plan,
+            events,
+            stop,
+            chunks: Semaphore::new(CHUNKS),
+            journal,
+            arrived,
+            state: Mutex::new(state),
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -175,21 +188,6 @@ impl Work {
 
     fn name(&self, image: usize) -> String {
         self.plan.images.get(image).map(|image| image.wanted.name.clone()).unwrap_or_default()
-    }
-
-    async fn tell(&self, image: usize, state: ImageState, attempt: u32) {
-        let _nobody_listens = self.events.send(SyncEvent::ImageState { image: self.name(image), state, attempt }).await;
-    }
-
-    /// What is known before the first byte: images that are there, and images that cannot be had.
-    async fn announce(&self) {
-        for (at, image) in self.plan.images.iter().enumerate() {
-            if let Some(error) = &image.broken {
-                self.tell(at, failed(error), 1).await;
-            } else if image.is_present() {
-                self.tell(at, ImageState::Present, 1).await;
-            }
-        }
     }
 
     async fn run(&self, lane: Lane) {
@@ -243,13 +241,17 @@ impl Work {
             self.tell(owner, ImageState::Copying, 1).await;
         }
         let mut attempt = 1;
+        let on_retry = self.on_retry(owner);
         let result = loop {
-            match self.place(at, planned, attempt > 1).await {
+            match self.place(at, planned, &on_retry, attempt > 1).await {
                 Ok(moved) => break Ok(moved),
                 // The reader was patient with the source already; only wrong content is worth reading again.
                 Err(error) if error.side == Side::Source && error.kind() != Class::Digest => break Err(error),
                 Err(error) => match self.mirror.retry().pause(attempt, &error) {
-                    Some(pause) => tokio::time::sleep(pause).await,
+                    Some(pause) => {
+                        on_retry(&error);
+                        tokio::time::sleep(pause).await;
+                    }
                     None => break Err(error),
                 },
             }
@@ -269,7 +271,13 @@ impl Work {
     }
 
     /// Bring a blob to every repository that needs it; `true` when its bytes had to be moved.
-    async fn place(&self, at: usize, planned: &PlannedBlob, again: bool) -> Result<bool, RegistryError> {
+    async fn place(
+        &self,
+        at: usize,
+        planned: &PlannedBlob,
+        on_retry: &OnRetry,
+        again: bool,
+    ) -> Result<bool, RegistryError> {
         let digest = &planned.blob.digest;
         let mut have: Option<&Repo> = planned.places.iter().find(|(_, present)| **present).map(|(repo, _)| repo);
         let mut moved = false;
@@ -279,8 +287,8 @@ impl Work {
                 have = Some(repo);
                 continue;
             }
-            let mut session = None;
-            if let Some(from) = have {
+            let mut session = self.mirror.resume_upload(repo, &planned.blob, &self.journal).await?;
+            if let (None, Some(from)) = (&session, have) {
                 match self.mirror.mount(repo, &from.name, digest).await? {
                     Mount::Mounted => {
                         self.lock().mounted += 1;
@@ -289,18 +297,12 @@ impl Work {
                     Mount::Session(open) => session = Some(open),
                 }
             }
-            let arrived = self.arrived.get(at);
-            if let Some(arrived) = arrived {
-                arrived.store(0, Ordering::Relaxed);
-            }
-            let count = |bytes| {
-                if let Some(arrived) = arrived {
-                    arrived.fetch_add(bytes, Ordering::Relaxed);
-                }
-            };
-            let mut reader = BlobReader::new(&self.source, &planned.source, &planned.blob);
-            self.mirror.upload(repo, &planned.blob, &mut reader, session, &self.memory, &count).await?;
-            self.lock().moved += planned.blob.size;
+            let begin = session.as_ref().map_or(0, |session| session.offset);
+            let reader = BlobReader::new(&self.source, &planned.source, &planned.blob).from(begin);
+            let arrived = self.arrived.get(at).map(Arc::clone).unwrap_or_default();
+            let reader = reader.watched(arrived, Arc::clone(on_retry));
+            self.mirror.upload(repo, &planned.blob, reader, session, &self.chunks, &self.journal).await?;
+            self.lock().moved += planned.blob.size - begin;
             (have, moved) = (Some(repo), true);
         }
         Ok(moved)
@@ -360,18 +362,6 @@ impl Work {
         }
     }
 
-    /// What was begun and will not be ended now waits again.
-    async fn settle(&self) {
-        let begun: Vec<usize> = {
-            let state = self.lock();
-            let begun = |progress: &Progress| progress.started && !progress.done && progress.error.is_none();
-            state.images.iter().enumerate().filter(|(_, progress)| begun(progress)).map(|(at, _)| at).collect()
-        };
-        for image in begun {
-            self.tell(image, ImageState::Waiting, 1).await;
-        }
-    }
-
     async fn fail(&self, image: usize, error: &RegistryError) {
         let news = {
             let mut state = self.lock();
@@ -392,55 +382,6 @@ impl Work {
         }
         if error.side == Side::Mirror && error.is_fatal_for_registry() {
             self.stop.cancel();
-        }
-    }
-
-    /// Tell of every image that grew, four times a second.
-    async fn report(&self) {
-        let mut owners: Vec<Vec<usize>> = self.plan.images.iter().map(|_| Vec::new()).collect();
-        for (at, blob) in self.plan.blobs.iter().enumerate() {
-            for image in &blob.images {
-                if let Some(blobs) = owners.get_mut(*image) {
-                    blobs.push(at);
-                }
-            }
-        }
-        let mut ticks = tokio::time::interval(TICK);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut before = Instant::now();
-        let mut told: u64 = 0;
-        loop {
-            ticks.tick().await;
-            let elapsed = before.elapsed().as_secs_f64();
-            before = Instant::now();
-            let mut grown = Vec::new();
-            {
-                let mut state = self.lock();
-                for (at, progress) in state.images.iter_mut().enumerate() {
-                    if progress.done || progress.error.is_some() || !progress.started {
-                        continue;
-                    }
-                    let blobs = owners.get(at).map(Vec::as_slice).unwrap_or_default();
-                    let bytes = blobs.iter().filter_map(|blob| self.arrived.get(*blob));
-                    let bytes: u64 = bytes.map(|arrived| arrived.load(Ordering::Relaxed)).sum();
-                    if bytes > progress.reported {
-                        let rate = (bytes - progress.reported) as f64 / elapsed.max(0.05);
-                        grown.push((at, bytes, rate as u64));
-                        progress.reported = bytes;
-                    }
-                }
-            }
-            let blobs = self.plan.blobs.iter().zip(&self.arrived).filter(|(blob, _)| !blob.is_stored());
-            let moved = blobs.map(|(_, arrived)| arrived.load(Ordering::Relaxed)).sum();
-            if moved > told {
-                told = moved;
-                let _behind = self.events.try_send(SyncEvent::Moved { bytes: moved });
-            }
-            for (at, bytes, rate) in grown {
-                // Dropped when the reader is behind; the next report holds more.
-                let _behind =
-                    self.events.try_send(SyncEvent::Progress { image: self.name(at), bytes, rate: Some(rate) });
-            }
         }
     }
 }

@@ -45,6 +45,8 @@ pub enum Class {
     /// The registry has no such manifest, repository or blob.
     ManifestUnknown,
     RateLimit,
+    /// The proxy between us and the registry refused, or is not there.
+    Proxy,
     /// 5xx, or a connection that ended early.
     Server,
     /// Content is not what its digest says.
@@ -64,6 +66,7 @@ impl Class {
             Class::Disk => "disk",
             Class::ManifestUnknown => "manifest-unknown",
             Class::RateLimit => "rate-limit",
+            Class::Proxy => "proxy",
             Class::Server => "server",
             Class::Digest => "digest",
             Class::Other => "other",
@@ -126,7 +129,7 @@ impl RegistryError {
         self.kind
     }
 
-    /// One of `auth ca name dns refused timeout disk manifest-unknown rate-limit server digest other`.
+    /// One of `auth ca name dns refused timeout disk manifest-unknown rate-limit proxy server digest other`.
     pub fn class(&self) -> &'static str {
         self.kind.as_str()
     }
@@ -137,7 +140,10 @@ impl RegistryError {
 
     /// The same error will meet every other request to this registry.
     pub fn is_fatal_for_registry(&self) -> bool {
-        matches!(self.kind, Class::Disk | Class::Auth | Class::Ca | Class::Name | Class::Dns | Class::Refused)
+        matches!(
+            self.kind,
+            Class::Disk | Class::Auth | Class::Ca | Class::Name | Class::Dns | Class::Refused | Class::Proxy
+        )
     }
 
     /// From a request that got no answer.
@@ -156,6 +162,9 @@ impl RegistryError {
         let class = match status {
             _ if said.no_space || status == 507 => Class::Disk,
             401 | 403 => Class::Auth,
+            407 => Class::Proxy,
+            // The upload is not where we believe it to be.
+            416 => Class::Server,
             404 if said.upload_lost => Class::Server,
             404 => Class::ManifestUnknown,
             429 => Class::RateLimit,
@@ -302,6 +311,10 @@ fn classify(error: &reqwest::Error) -> (Class, Option<&'static str>) {
         let text = inner.to_string();
         if text.contains("dns error") || text.contains("failed to lookup address") {
             return (Class::Dns, Some("no such host"));
+        }
+        // hyper-util, `connect/proxy/tunnel.rs`: the proxy answered, and not with a tunnel.
+        if text.contains("tunnel error") {
+            return (Class::Proxy, Some("the proxy refused; see HTTPS_PROXY and NO_PROXY"));
         }
         next = match inner.downcast_ref::<std::io::Error>() {
             None => inner.source(),

@@ -8,7 +8,10 @@
 //! | [`client`] | one HTTP client for the distribution API: what can be asked |
 //! | `send` | how it is asked: tokens, redirects, time limits |
 //! | [`auth`] | `auth.json` by the rules of containers, and what registries answer to it |
-//! | [`blob`] | reading a blob that may break in the middle, and uploading one |
+//! | [`blob`] | reading a blob that may break in the middle |
+//! | [`upload`] | writing one, streamed or in chunks |
+//! | [`journal`] | uploads that are open, for the next process |
+//! | `pace` | a cap on bytes per second |
 //! | [`manifest`] | reading manifests and lists |
 //! | [`release`] | a pull spec, the payload behind it, and its components |
 //! | [`mapping`] | mapping files: pairs of source and destination |
@@ -25,13 +28,16 @@ pub mod client;
 pub mod copy;
 pub mod digest;
 pub mod error;
+pub mod journal;
 pub mod manifest;
 pub mod mapping;
 pub mod outputs;
+mod pace;
 pub mod plan;
 pub mod prove;
 pub mod release;
 mod send;
+pub mod upload;
 
 pub use client::{Client, Net};
 pub use error::{Class, RegistryError, Side};

@@ -141,6 +141,8 @@ pub struct Image {
     pub bytes: u64,
     /// What is still to be written, in this order: children, the image, signatures.
     pub writes: Vec<Write>,
+    /// Tag and digest of every signature that the source has for it and its children.
+    pub signatures: Vec<(String, String)>,
     /// Why it cannot be copied.
     pub broken: Option<RegistryError>,
 }
@@ -286,7 +288,15 @@ async fn describe(source: &Client, mirror: &Client, wanted: Wanted) -> Result<De
                 return Ok(described);
             }
             let digest = wanted.source.digest.clone().unwrap_or_default();
-            let image = Image { wanted, digest, layers: 0, bytes: 0, writes: Vec::new(), broken: Some(error) };
+            let image = Image {
+                wanted,
+                digest,
+                layers: 0,
+                bytes: 0,
+                writes: Vec::new(),
+                signatures: Vec::new(),
+                broken: Some(error),
+            };
             Ok(Described { image, blobs: Vec::new(), stored: false })
         }
     }
@@ -327,10 +337,11 @@ async fn look(source: &Client, mirror: &Client, wanted: &Wanted) -> Result<Descr
         writes.push(Write { manifest: top.clone(), reference: wanted.tag.clone() });
     }
     manifests.push(top.clone());
-    let mut signed = Vec::new();
+    let (mut signed, mut signatures) = (Vec::new(), Vec::new());
     for manifest in &manifests {
         let Some(tag) = signature_tag(&manifest.digest) else { continue };
         let Some(signature) = source.head_manifest(repo, &tag).await? else { continue };
+        signatures.push((tag.clone(), signature.clone()));
         if mirror.head_manifest(&wanted.target, &tag).await?.as_ref() == Some(&signature) {
             continue;
         }
@@ -347,7 +358,7 @@ async fn look(source: &Client, mirror: &Client, wanted: &Wanted) -> Result<Descr
     let mut seen = BTreeSet::new();
     blobs.retain(|blob| seen.insert(blob.digest.clone()));
     let bytes = blobs.iter().map(|blob| blob.size).sum();
-    let image = Image { wanted: wanted.clone(), digest: top.digest, layers, bytes, writes, broken: None };
+    let image = Image { wanted: wanted.clone(), digest: top.digest, layers, bytes, writes, signatures, broken: None };
     Ok(Described { image, blobs, stored })
 }
 

@@ -5,7 +5,7 @@ use futures::{FutureExt as _, StreamExt as _};
 use super::client::{Client, Repo};
 use super::error::RegistryError;
 use super::manifest::signature_tag;
-use super::plan::{PARALLEL, Wanted};
+use super::plan::{PARALLEL, Plan, Wanted};
 use crate::model::event::SyncEvent;
 
 /// One question to the mirror.
@@ -43,6 +43,19 @@ pub fn claims(images: &[Wanted]) -> Vec<Claim> {
         digest: image.source.digest.clone(),
     };
     images.iter().map(claim).collect()
+}
+
+/// That the mirror has the signatures that were found while planning.
+pub fn planned_signatures(plan: &Plan) -> Vec<Claim> {
+    let claims = plan.images.iter().flat_map(|image| {
+        image.signatures.iter().map(|(tag, digest)| Claim {
+            name: format!("{} signature", image.wanted.name),
+            repo: image.wanted.target.clone(),
+            reference: tag.clone(),
+            digest: Some(digest.clone()),
+        })
+    });
+    claims.collect()
 }
 
 /// That the mirror has the signatures that the source has beside these images (OpenShift 4.21 and later refuse to start

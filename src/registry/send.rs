@@ -2,6 +2,7 @@
 //!
 //! The rest of [`Client`]: what it asks is in [`super::client`], how it is asked is here.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -16,17 +17,17 @@ use reqwest::{Method, Response, StatusCode, Url};
 use super::auth::{Challenge, Login, Token};
 use super::client::{Client, Repo};
 use super::error::{Class, RegistryError};
+use super::upload::Passing;
 use crate::spec::Secret;
 
-/// An answer is awaited for this long, and each piece of a body.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Registries read a large blob again, or assemble it from its chunks, before they say that they have it.
-const WRITE_PATIENCE: Duration = Duration::from_secs(300);
-/// Below this speed an upload counts as dead.
-const SLOWEST_UPLOAD: u64 = 64 * 1024;
+/// Registries read a large blob again, or assemble it from its chunks, before they say that they have it: an answer to a
+/// write is awaited for this many times as long as another.
+const WRITE_PATIENCE: u32 = 5;
 /// Nothing that we keep in memory as a document is larger.
 const DOCUMENT_LIMIT: usize = 16 << 20;
 const REDIRECTS: usize = 5;
+/// A token may end between its coming and its use, more than once when many share it.
+const REFUSALS: u32 = 3;
 
 /// A request that can be sent again.
 pub(super) struct Ask {
@@ -41,12 +42,13 @@ pub(super) struct Ask {
     pub bulk: bool,
 }
 
-#[derive(Clone)]
 pub(super) enum Payload {
     Empty,
     Whole(Bytes),
     /// Pieces and their total length.
     Pieces(Arc<Vec<Bytes>>, u64),
+    /// Read while it is sent.
+    Passing(Arc<Passing>),
 }
 
 impl Client {
@@ -77,13 +79,14 @@ impl Client {
             .await
     }
 
-    /// Send with authorization; a 401 is answered once with a fresh token; redirects of reads are followed.
+    /// Send with authorization; a 401 is answered with a fresh token; redirects of reads are followed.
     pub(super) async fn send(&self, ask: &Ask) -> Result<Response, RegistryError> {
-        let mut stale = None;
+        let (mut stale, mut refused) = (None, 0);
         loop {
             let authorization = self.authorization(ask, stale.as_ref()).await?;
             let response = self.once(ask, &ask.url, authorization.as_ref(), ask.bulk).await?;
-            if response.status() == StatusCode::UNAUTHORIZED && stale.is_none() {
+            if response.status() == StatusCode::UNAUTHORIZED && refused < REFUSALS {
+                refused += 1;
                 let headers = response.headers().get_all(header::WWW_AUTHENTICATE);
                 if let Some(challenge) = Challenge::parse(headers.iter().filter_map(|value| value.to_str().ok())) {
                     let mut known = self.inner.challenges.lock().unwrap_or_else(PoisonError::into_inner);
@@ -161,25 +164,44 @@ impl Client {
         let http = if bulk { &self.inner.bulk } else { &self.inner.api };
         let mut request = http.request(ask.method.clone(), url).headers(headers);
         let reads = ask.method == Method::GET || ask.method == Method::HEAD;
-        let mut patience = if reads { PATIENCE } else { WRITE_PATIENCE };
+        let patience = self.patience() * if reads { 1 } else { WRITE_PATIENCE };
+        // Grows while a body is taken by the registry.
+        let pulse = Arc::new(AtomicU64::new(0));
         match &ask.body {
             Payload::Empty if reads => {}
             Payload::Empty => request = request.header(header::CONTENT_LENGTH, 0),
             Payload::Whole(bytes) => request = request.body(bytes.clone()),
             Payload::Pieces(pieces, length) => {
-                patience += Duration::from_secs(length / SLOWEST_UPLOAD);
-                let pieces = Arc::clone(pieces);
-                let stream = futures::stream::iter(0..pieces.len())
-                    .map(move |at| Ok::<_, std::io::Error>(pieces.get(at).cloned().unwrap_or_default()));
+                let (pieces, pulse) = (Arc::clone(pieces), Arc::clone(&pulse));
+                let stream = futures::stream::iter(0..pieces.len()).map(move |at| {
+                    pulse.fetch_add(1, Ordering::Relaxed);
+                    Ok::<_, std::io::Error>(pieces.get(at).cloned().unwrap_or_default())
+                });
                 request = request.header(header::CONTENT_LENGTH, *length).body(reqwest::Body::wrap_stream(stream));
             }
+            Payload::Passing(passing) => {
+                let body = passing.body(&pulse).ok_or_else(|| {
+                    let why = "the login was refused after the body had begun, which cannot be sent a second time";
+                    RegistryError::new(self.side(), Class::Server, ask.name(), why)
+                })?;
+                request = request.header(header::CONTENT_LENGTH, passing.length).body(body);
+            }
         }
-        match tokio::time::timeout(patience, request.send()).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(RegistryError::transport(self.side(), &ask.name(), &error.without_url())),
-            Err(_) => {
-                let why = format!("no answer in {} s", patience.as_secs());
-                Err(RegistryError::new(self.side(), Class::Timeout, ask.name(), why))
+        let mut answer = std::pin::pin!(request.send());
+        let mut beat = 0;
+        loop {
+            match tokio::time::timeout(patience, &mut answer).await {
+                Ok(Ok(response)) => return Ok(response),
+                Ok(Err(error)) => {
+                    return Err(RegistryError::transport(self.side(), &ask.name(), &error.without_url()));
+                }
+                Err(_) => {
+                    let before = std::mem::replace(&mut beat, pulse.load(Ordering::Relaxed));
+                    if before == beat {
+                        let why = format!("no answer in {} s", patience.as_secs());
+                        return Err(RegistryError::new(self.side(), Class::Timeout, ask.name(), why));
+                    }
+                }
             }
         }
     }
@@ -302,7 +324,7 @@ impl Client {
         let mut stream = response.bytes_stream();
         let mut body = Vec::new();
         loop {
-            match tokio::time::timeout(PATIENCE, stream.next()).await {
+            match tokio::time::timeout(self.patience(), stream.next()).await {
                 Ok(Some(Ok(piece))) if body.len() + piece.len() <= DOCUMENT_LIMIT => body.extend_from_slice(&piece),
                 Ok(Some(Ok(_))) => {
                     let why = format!("the answer is larger than {DOCUMENT_LIMIT} bytes");
@@ -313,7 +335,7 @@ impl Client {
                 }
                 Ok(None) => return Ok(body.into()),
                 Err(_) => {
-                    let why = format!("the answer stopped for {} s", PATIENCE.as_secs());
+                    let why = format!("the answer stopped for {} s", self.patience().as_secs());
                     return Err(RegistryError::new(self.side(), Class::Timeout, ask.name(), why));
                 }
             }

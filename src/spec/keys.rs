@@ -17,7 +17,6 @@ pub enum Shape {
     Texts,
     TextMap,
     Choice(&'static [&'static str]),
-    Choices(&'static [&'static str]),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -37,7 +36,7 @@ const fn required(path: &'static str, example: &'static str) -> Key {
     Key { path, shape: Shape::Text, required: true, example }
 }
 
-use Shape::{Choice, Choices, Text, TextMap, Texts, Truth, Whole};
+use Shape::{Choice, Text, TextMap, Texts, Truth, Whole};
 
 pub const KEYS: &[Key] = &[
     required("cluster.name", "\"edge-lab\""),
@@ -77,7 +76,7 @@ pub const KEYS: &[Key] = &[
     key("bastion.disk_gib", Whole(20, 16384), "120"),
     key("bastion.operator_cidr", Text, "\"198.51.100.7/32\""),
     key("bastion.elastic_ip", Truth, "false"),
-    key("bastion.services", Choices(&["pull-through", "proxy"]), "[\"pull-through\"]"),
+    key("bastion.proxy", Truth, "false"),
     key("bastion.workdir", Text, "\"bartizan\""),
     required("credentials.pull_secret", "\"pull-secret.json\""),
     required("credentials.ssh_public_key", "\"~/.ssh/id_ed25519.pub\""),
@@ -210,11 +209,6 @@ impl Walk<'_> {
                         let all = choices.iter().map(|choice| format!("\"{choice}\"")).collect::<Vec<_>>().join(" or ");
                         format!("give {all}")
                     }
-                    Choices(choices) => {
-                        let all =
-                            choices.iter().map(|choice| format!("\"{choice}\"")).collect::<Vec<_>>().join(" and ");
-                        format!("give a list of {all}")
-                    }
                     Whole(least, most) => {
                         format!("give a whole number from {least} to {most}, for example {}", key.example)
                     }
@@ -243,7 +237,7 @@ impl Walk<'_> {
             }
             let text = key.example.trim_matches(['[', ']', '"']).to_owned();
             let value = match key.shape {
-                Texts | Choices(_) => Value::Array(vec![Value::String(text)]),
+                Texts => Value::Array(vec![Value::String(text)]),
                 _ => Value::String(text),
             };
             put(&mut self.found.table, key.path, value);
@@ -274,11 +268,6 @@ fn read(shape: Shape, value: &DeValue<'_>) -> Result<Value, String> {
         (Texts, DeValue::Array(have)) => {
             have.iter().map(|one| text(one.get_ref())).collect::<Option<Vec<_>>>().map(Value::Array)
         }
-        (Choices(choices), DeValue::Array(have)) => have
-            .iter()
-            .map(|one| text(one.get_ref()).filter(|one| one.as_str().is_some_and(|one| choices.contains(&one))))
-            .collect::<Option<Vec<_>>>()
-            .map(Value::Array),
         (TextMap, DeValue::Table(have)) => have
             .iter()
             .map(|(name, one)| Some((name.get_ref().to_string(), text(one.get_ref())?)))
@@ -296,10 +285,7 @@ fn described(value: &DeValue<'_>) -> String {
         DeValue::Float(number) => number.to_string().chars().take(24).collect(),
         DeValue::Boolean(truth) => truth.to_string(),
         DeValue::Datetime(_) => "a date".into(),
-        DeValue::Array(list) if list.iter().all(|one| one.get_ref().is_str()) => {
-            let all: Vec<String> = list.iter().filter_map(|one| one.get_ref().as_str()).map(shown).collect();
-            format!("[{}]", all.join(", ")).chars().take(80).collect()
-        }
+        DeValue::Array(list) if list.iter().all(|one| one.get_ref().is_str()) => "a list of texts".into(),
         DeValue::Array(_) => "a list that holds other things than texts".into(),
         DeValue::Table(_) => "a table".into(),
     }

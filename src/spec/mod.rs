@@ -154,8 +154,8 @@ pub struct BastionSpec {
     pub operator_cidr: Option<String>,
     /// A public address that outlives a stop of the machine.
     pub elastic_ip: bool,
-    /// What else it serves to the VPC, besides a managed mirror and the proxy of the `proxy` variant.
-    pub services: Vec<BastionService>,
+    /// Run squid for the VPC, with an account. The `proxy` variant has it always.
+    pub proxy: bool,
     /// Working directory on the bastion, relative to the home directory.
     pub workdir: String,
 }
@@ -228,15 +228,6 @@ impl BastionOs {
             BastionOs::Rhcos => "rhcos",
         }
     }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum BastionService {
-    /// Registries that fetch from quay.io (6001) and registry.redhat.io (6002) what they are asked for.
-    PullThrough,
-    /// squid with an account (3128).
-    Proxy,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -438,7 +429,7 @@ impl Default for BastionSpec {
             disk_gib: None,
             operator_cidr: None,
             elastic_ip: false,
-            services: Vec::new(),
+            proxy: false,
             workdir: "bartizan".into(),
         }
     }
@@ -505,10 +496,9 @@ impl Spec {
     pub fn bastion_user(&self) -> &str {
         self.bastion.user.as_deref().unwrap_or(self.bastion.os.user())
     }
-    /// Does the bastion run this service?
-    pub fn serves(&self, service: BastionService) -> bool {
-        let needed = service == BastionService::Proxy && self.network.variant == NetworkVariant::Proxy;
-        needed || self.bastion.services.contains(&service)
+    /// Does a bastion that we make run a proxy?
+    pub fn runs_proxy(&self) -> bool {
+        self.bastion.proxy || self.network.variant == NetworkVariant::Proxy
     }
     /// Where the release comes from.
     pub fn pull_spec(&self) -> String {

@@ -1,6 +1,6 @@
 //! How large the bastion's disk has to be for what will be mirrored. Estimates, in GiB, on the safe side.
 
-use super::{BastionService, MirrorEngine, MirrorKind, Spec, Subset};
+use super::{MirrorEngine, MirrorKind, Spec, Subset};
 
 /// One part of the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,8 +15,6 @@ const SYSTEM: u32 = 30;
 const RELEASE: u32 = 40;
 const CORE: u32 = 10;
 const IMAGE: u32 = 2;
-/// What pull-through registries keep of a cluster's images.
-const PULL_THROUGH: u32 = 60;
 /// Less than this leaves no room for a second release.
 const LEAST: u32 = 120;
 
@@ -31,9 +29,6 @@ pub fn shares(spec: &Spec) -> Vec<Share> {
     }
     if spec.mirror.engine == MirrorEngine::OcMirror {
         shares.push(Share { what: "the cache of oc-mirror", gib: content });
-    }
-    if spec.serves(BastionService::PullThrough) {
-        shares.push(Share { what: "pull-through registries", gib: PULL_THROUGH });
     }
     shares
 }

@@ -11,10 +11,10 @@ pub mod repair;
 mod s01_infrastructure;
 mod s02_bastion;
 mod s02_host_key;
+mod s02_proxy;
 mod s03_credentials;
 mod s04_tools;
 mod s05_mirror_registry;
-mod s05_services;
 mod s06_image_sync;
 mod s07_identities;
 mod s07_install_config;
@@ -48,13 +48,13 @@ pub fn steps() -> Steps<World> {
         ("02-bastion/rotation", Arc::new(s02_host_key::Rotation)),
         ("02-bastion/packages", Arc::new(s02_bastion::Packages)),
         ("02-bastion/room", Arc::new(s02_bastion::Room)),
+        ("02-bastion/proxy", Arc::new(s02_proxy::Proxy)),
         ("03-credentials/pull-secret", Arc::new(s03_credentials::PullSecret)),
         ("03-credentials/cloud-profile", Arc::new(s03_credentials::CloudProfile)),
         ("04-tools/bartizan", Arc::new(s04_tools::Bartizan)),
         ("04-tools/clients", Arc::new(s04_tools::Clients)),
         ("05-mirror-registry/identity", Arc::new(s05_mirror_registry::Identity)),
         ("05-mirror-registry/service", Arc::new(s05_mirror_registry::Service)),
-        ("05-mirror-registry/services", Arc::new(s05_services::Services)),
         ("06-image-sync/copy", Arc::new(s06_image_sync::Copy)),
         ("06-image-sync/proof", Arc::new(s06_image_sync::Proof)),
         ("07-install-config/install-config", Arc::new(s07_install_config::InstallConfig)),

@@ -14,7 +14,7 @@ use crate::engine::{Probe, Ran, Step, StepError};
 use crate::host::Cmd;
 use crate::host::ssh::public_half;
 use crate::model::event::{Action, Evidence};
-use crate::spec::{BastionOs, BastionService, MirrorKind, MirrorRuntime, Spec};
+use crate::spec::{BastionOs, MirrorKind, MirrorRuntime, Spec};
 
 use super::s01_infrastructure::{ledger, ledger_error};
 use super::world::{Cx, World, action, cloud_error, exec, fact, must};
@@ -204,45 +204,55 @@ impl Step<World> for Connection {
     }
 }
 
-/// Programs that will be needed, with what a distribution that has them calls their packages.
-fn wanted(spec: &Spec) -> Vec<&'static str> {
+/// Where the packages of RHEL and Amazon Linux put it; users have no such folder on their PATH.
+pub(super) const SQUID: &str = "/usr/sbin/squid";
+
+/// Programs that will be needed, with their packages.
+fn wanted(spec: &Spec) -> Vec<(&'static str, &'static str)> {
     let mut programs = Vec::new();
     // CoreOS has podman in its image, and runs everything in it.
     if spec.bastion.host.is_some() || spec.bastion.os.is_coreos() {
         return programs;
     }
-    let registries = spec.mirror.kind == MirrorKind::Managed || spec.serves(BastionService::PullThrough);
-    if registries && spec.mirror.runtime != MirrorRuntime::Binary && spec.bastion.os != BastionOs::Al2023 {
-        programs.push("podman");
+    let registry = spec.mirror.kind == MirrorKind::Managed && spec.mirror.runtime != MirrorRuntime::Binary;
+    if registry && spec.bastion.os != BastionOs::Al2023 {
+        programs.push(("podman", "podman"));
     }
-    if spec.serves(BastionService::Proxy) {
-        programs.push("squid");
+    if spec.runs_proxy() {
+        programs.push((SQUID, "squid"));
     }
     programs
 }
 
-/// Status 0 when all are there; the missing ones by name otherwise. squid's folder is not on everybody's PATH.
-fn look_for(programs: &[&str]) -> Cmd {
-    Cmd::sh(
-        "PATH=$PATH:/usr/sbin:/usr/local/sbin; for one; do command -v \"$one\" || { echo \"$one is not there\" >&2; \
-         lack=1; }; done; exit ${lack:-0}",
-    )
-    .args(programs.iter().copied())
+pub(super) fn look_for(program: &str) -> Cmd {
+    Cmd::sh("command -v \"$1\"").arg(program)
 }
 
-fn install(programs: &[&str]) -> Cmd {
+fn install(packages: &[&str]) -> Cmd {
     Cmd::new("dnf")
         .args(["-y", "-q", "--setopt=install_weak_deps=False", "install"])
-        .args(programs.iter().copied())
+        .args(packages.iter().copied())
         .sudo()
         .timeout(Some(Duration::from_secs(1200)))
+}
+
+/// The packages whose programs are not there.
+async fn lacking(cx: &Cx) -> Result<Vec<&'static str>, StepError> {
+    let bastion = cx.world.bastion(cx)?;
+    let mut lacking = Vec::new();
+    for (program, package) in wanted(&cx.world.spec) {
+        if !exec(cx, &bastion, look_for(program)).await?.ok() {
+            lacking.push(package);
+        }
+    }
+    Ok(lacking)
 }
 
 #[async_trait]
 impl Step<World> for Packages {
     fn preview(&self, world: &World) -> Vec<Action> {
-        let programs = wanted(&world.spec);
-        if programs.is_empty() { Vec::new() } else { vec![action("bastion", &install(&programs))] }
+        let packages: Vec<&str> = wanted(&world.spec).into_iter().map(|(_, package)| package).collect();
+        if packages.is_empty() { Vec::new() } else { vec![action("bastion", &install(&packages))] }
     }
 
     async fn probe(&self, cx: &Cx) -> Result<Probe, StepError> {
@@ -250,18 +260,17 @@ impl Step<World> for Packages {
         if programs.is_empty() {
             return Ok(Probe::NotApplicable("nothing has to be installed".into()));
         }
-        let cmd = look_for(&programs);
-        let output = exec(cx, &cx.world.bastion(cx)?, cmd.clone()).await?;
-        Ok(if output.ok() {
-            Probe::True(vec![Evidence::new(cmd.line(), output.text().replace('\n', " "))])
+        let lacking = lacking(cx).await?;
+        Ok(if lacking.is_empty() {
+            Probe::True(programs.into_iter().map(|(program, _)| Evidence::new(look_for(program).line(), "0")).collect())
         } else {
-            Probe::Missing(output.error_text().replace('\n', ", "))
+            Probe::Missing(format!("{} not installed", lacking.join(" and ")))
         })
     }
 
     async fn run(&self, cx: &Cx) -> Result<Ran, StepError> {
-        let programs = wanted(&cx.world.spec);
-        must(cx, &cx.world.bastion(cx)?, install(&programs)).await.map_err(|error| {
+        let lacking = lacking(cx).await?;
+        must(cx, &cx.world.bastion(cx)?, install(&lacking)).await.map_err(|error| {
             error.hint("the image needs repositories (RHEL: the RHUI of an hourly image, or a registered system)")
         })?;
         Ok(Ran::Ok)

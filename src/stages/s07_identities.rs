@@ -157,6 +157,12 @@ async fn make_users(cx: &Cx) -> Result<(), StepError> {
         }
         known.extend(made.map(|key| key.id).or(held).map(|id| format!("{}={id}", identity.user)));
     }
+    // What the release does not ask for would end up in the cluster too.
+    let asked = |path: &String| identities.iter().any(|one| *path == format!("{folder}/{}", manifest_name(one)));
+    let others: Vec<String> = files(cx, &bastion).await?.into_iter().filter(|path| !asked(path)).collect();
+    if !others.is_empty() {
+        must(cx, &bastion, Cmd::new("rm").arg("-f").args(others)).await?;
+    }
     cx.set_fact(fact::IDENTITY_KEYS, known.join("\n")).await;
     Ok(())
 }

@@ -72,7 +72,7 @@ fn rendered(cx: &Cx) -> Result<Secret, StepError> {
             .collect(),
         hosted_zone: None,
         ami: None,
-        proxy: super::s05_services::proxy_inputs(cx)?,
+        proxy: super::s02_proxy::proxy_inputs(cx)?,
     };
     render(spec, &inputs).map_err(|error| StepError::fatal(error.to_string()))
 }

@@ -163,11 +163,10 @@ pub fn host_error(error: HostError) -> StepError {
     }
 }
 
-/// What a cloud error means for a step: what AWS said, by which request, and what to do.
+/// What a cloud error means for a step: what AWS said, and what to do.
 pub fn cloud_error(error: CloudError) -> StepError {
     let text = error.to_string();
     let mut wrong = if error.is_transient() { StepError::transient(text) } else { StepError::fatal(text) };
-    wrong.causes.extend(error.request_id.as_ref().map(|id| format!("request id {id}")));
     wrong.causes.extend(error.quota().map(|quota| format!("quota {quota}")));
     wrong.hint(error.advice())
 }

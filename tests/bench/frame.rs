@@ -19,6 +19,7 @@ const FRAMES: usize = 200;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     for (name, make) in [
         ("sync", fixture::sync_running as fn() -> fixture::Builder),
+        ("sync-200", fixture::sync_large),
         ("install", fixture::install_running),
         ("failed", fixture::install_failed),
     ] {
@@ -55,7 +56,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 .collect();
             times.sort();
             let (median, worst) = (times[FRAMES / 2], times[FRAMES * 99 / 100]);
-            println!("{name:8} {width:3}x{height:<3} median {median:>10.2?}  p99 {worst:>10.2?}");
+            let begun = Instant::now();
+            fixture::sync_second(run.wait(1), 11);
+            let folded =
+                if name == "sync-200" { format!("  50 updates {:>10.2?}", begun.elapsed()) } else { String::new() };
+            println!("{name:8} {width:3}x{height:<3} median {median:>10.2?}  p99 {worst:>10.2?}{folded}");
         }
     }
     Ok(())

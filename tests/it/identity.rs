@@ -81,6 +81,57 @@ fn whatever_is_made_may_be_made() {
     assert_eq!(table, [(false, true), (true, false), (false, false), (true, true)]);
 }
 
+/// Names of calls that are not the names of the rights for them (service authorization reference).
+const RIGHTS: [(&str, &str); 7] = [
+    ("s3:HeadBucket", "s3:ListBucket"),
+    ("s3:ListBuckets", "s3:ListAllMyBuckets"),
+    ("s3:DeleteObjects", "s3:DeleteObject"),
+    ("s3:ListObjectVersions", "s3:ListBucketVersions"),
+    ("s3:PutPublicAccessBlock", "s3:PutBucketPublicAccessBlock"),
+    ("servicequotas:GetAwsDefaultServiceQuota", "servicequotas:GetAWSDefaultServiceQuota"),
+    ("route53:ListHostedZonesByVpc", "route53:ListHostedZonesByVPC"),
+];
+
+/// Every call that stands in the code for AWS: `aws.ec2.create_vpc()` is `ec2:CreateVpc`.
+#[test]
+fn whatever_is_called_is_granted() {
+    let clients = [
+        ("ec2", "ec2"),
+        ("elb", "elasticloadbalancing"),
+        ("elb2", "elasticloadbalancing"),
+        ("iam", "iam"),
+        ("quotas", "servicequotas"),
+        ("route53", "route53"),
+        ("s3", "s3"),
+        ("sts", "sts"),
+    ];
+    let call = regex::Regex::new(r"\b(?:aws|self)\s*\.(\w+)\s*\.(\w+)\(\)").unwrap();
+    let mut folders = vec![std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src/cloud/aws"))];
+    let mut called = BTreeSet::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            for found in call.captures_iter(&std::fs::read_to_string(&path).unwrap()) {
+                let Some((_, service)) = clients.iter().find(|(client, _)| *client == &found[1]) else { continue };
+                let capital = |word: &str| word[..1].to_uppercase() + &word[1..];
+                called.insert(format!("{service}:{}", found[2].split('_').map(capital).collect::<String>()));
+            }
+        }
+    }
+    assert!(called.len() > 80, "{} calls were found", called.len());
+    let granted: BTreeSet<String> = variants().iter().flat_map(needed_actions).map(str::to_owned).collect();
+    let right =
+        |call: &String| RIGHTS.iter().find(|(name, _)| name == call).map_or(call.clone(), |(_, to)| (*to).into());
+    let missing: Vec<String> = called.iter().map(right).filter(|right| !granted.contains(right)).collect();
+    assert!(missing.is_empty(), "nobody grants {missing:?}");
+    let unused: Vec<_> = RIGHTS.iter().filter(|(name, _)| !called.contains(*name)).collect();
+    assert!(unused.len() <= 1, "{unused:?}");
+}
+
 #[test]
 fn the_policies_can_be_pasted() {
     for spec in variants() {

@@ -16,12 +16,14 @@ mod lab;
 mod network;
 #[cfg(feature = "lab")]
 mod ocp;
+mod preflight;
 mod real;
 mod record;
 mod registry;
 #[cfg(feature = "lab")]
 mod resume;
 mod spec;
+mod trouble;
 mod ui;
 mod userdata;
 mod watch;

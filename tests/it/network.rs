@@ -110,8 +110,7 @@ fn only_the_operator_and_the_vpc_reach_the_bastion() {
     };
     assert_eq!(rules("", ""), own(&[]));
     assert_eq!(rules("variant = \"proxy\"", ""), own(&["Ingress tcp/3128 10.0.0.0/16"]));
-    let all = ["Ingress tcp/3128 10.0.0.0/16", "Ingress tcp/6001 10.0.0.0/16", "Ingress tcp/6002 10.0.0.0/16"];
-    assert_eq!(rules("", "services = [\"proxy\", \"pull-through\"]"), own(&all));
+    assert_eq!(rules("", "proxy = true"), own(&["Ingress tcp/3128 10.0.0.0/16"]));
 }
 
 #[test]
@@ -169,7 +168,7 @@ fn the_disk_fits_what_is_mirrored() {
     let images: Vec<String> = (0..80).map(|number| format!("\"quay.io/a/b:{number}\"")).collect();
     let many = format!("additional_images = [{}]", images.join(", "));
     assert_eq!(size("", ""), 120);
-    assert_eq!(size("services = [\"pull-through\"]", &many), 290);
+    assert_eq!(size("", &many), 230);
     assert!(size("", &many) > size("", ""));
     assert_eq!(size("disk_gib = 64", &many), 64, "the operator knows better");
 }
@@ -187,12 +186,7 @@ fn what_does_not_fit_is_refused_with_the_numbers() {
         ("nat = \"one\"", "", "network.nat is \"one\": NAT gateways are made for variant = \"private\""),
         ("", "os = \"al2023\"", "bastion.os is \"al2023\": Amazon Linux 2023 has neither podman nor a registry"),
         ("", "os = \"rhcos\"", "bastion.ami is missing: RHCOS images have no list that is public"),
-        (
-            "",
-            "services = [\"rsync\"]",
-            "bastion.services is [\"rsync\"]: give a list of \"pull-through\" and \"proxy\"",
-        ),
-        ("", "host = \"a@b.c\"\nservices = [\"proxy\"]", "bastion.services is set: services are run on a bastion that"),
+        ("", "host = \"a@b.c\"\nproxy = true", "bastion.proxy is true: a proxy is run on a bastion that"),
         (
             "",
             "host = \"a@b.c\"\nhost_key = \"delivered\"",

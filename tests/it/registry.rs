@@ -5,6 +5,9 @@
 #[cfg(feature = "lab")]
 mod faults;
 mod parts;
+mod proxy;
+#[cfg(feature = "lab")]
+mod trouble;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

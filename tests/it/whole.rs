@@ -164,6 +164,11 @@ fn no_secret_is_told(demo: &Demo, argvs: BTreeSet<String>) {
     let mut canaries = Canaries::default();
     let kubeadmin = std::fs::read_to_string(home.join("install-1/auth/kubeadmin-password")).unwrap();
     canaries.add("kubeadmin", kubeadmin.trim());
+    // The key of a user that was made for one of the cluster's operators.
+    let key = home.join("identities/openshift-machine-api-aws-cloud-credentials-credentials.yaml");
+    let key = std::fs::read_to_string(key).unwrap();
+    let key = key.lines().find_map(|line| line.split("aws_secret_access_key: ").nth(1)).unwrap();
+    canaries.add("user", key.trim_matches('"'));
     for (file, host) in [(home.join("auth.json"), "registry."), (demo.lab.join("pull-secret.json"), "quay.io")] {
         let auths: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
         let auth = auths["auths"].as_object().unwrap().iter().find(|(name, _)| name.starts_with(host)).unwrap().1;

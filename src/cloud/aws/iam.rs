@@ -64,15 +64,20 @@ async fn attached(aws: &Aws, name: &str) -> Result<Vec<String>, CloudError> {
     Ok(policies.iter().filter_map(|policy| policy.policy_arn()).map(str::to_owned).collect())
 }
 
-/// IAM finds nobody by tags: everybody who is at the right place is asked.
+/// IAM finds nobody by tags: the one of that name is asked, else everybody who is at the right place.
 pub(super) async fn find(aws: &Aws, tags: &Tags) -> Result<Vec<Resource>, CloudError> {
+    if let Some(name) = tags.get("Name") {
+        return match get(aws, name).await {
+            Ok(user) => Ok(Some(user).filter(|user| Which::Tags(tags).matches(user)).into_iter().collect()),
+            Err(error) if error.is_not_found() => Ok(Vec::new()),
+            Err(error) => Err(error),
+        };
+    }
     let pages = aws.iam.list_users().set_path_prefix(path(tags)).into_paginator().items().send();
     let users = pages.try_collect().await.map_err(failed("iam:ListUsers"))?;
     let which = Which::Tags(tags);
-    // The name is a tag too.
-    let named = |user: &&User| path(tags).is_none() || tags.get("Name").is_none_or(|name| name == user.user_name());
     let mut found = Vec::new();
-    for user in users.iter().filter(named) {
+    for user in &users {
         let pages = aws.iam.list_user_tags().user_name(user.user_name()).into_paginator().items().send();
         let resource = match pages.try_collect().await.map_err(failed("iam:ListUserTags")) {
             Ok(tags) => seen(user, of(&tags)).done(),

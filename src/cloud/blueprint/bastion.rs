@@ -4,7 +4,7 @@ use super::{Item, assumed_zones, bastion_address_name, bastion_name, public_subn
 use crate::cloud::{Image, ImageQuery, Kind, ingress, record};
 use crate::spec::sizing::bastion_disk_gib;
 use crate::spec::validate::is_graviton;
-use crate::spec::{BastionOs, BastionService, ExistingNetwork, MirrorKind, Secret, Spec};
+use crate::spec::{BastionOs, ExistingNetwork, MirrorKind, Secret, Spec};
 
 /// What a bastion needs to know of the operator and of the network.
 #[derive(Debug, Clone)]
@@ -76,17 +76,12 @@ pub fn bastion_ports(spec: &Spec) -> Vec<(u16, &'static str)> {
     if spec.mirror.kind == MirrorKind::Managed {
         ports.push((spec.mirror.port, "mirror registry from the VPC"));
     }
-    if spec.serves(BastionService::PullThrough) {
-        ports.extend(PULL_THROUGH.map(|(port, _)| (port, "pull-through registry from the VPC")));
-    }
-    if spec.serves(BastionService::Proxy) {
+    if spec.runs_proxy() {
         ports.push((PROXY_PORT, "proxy from the VPC"));
     }
     ports
 }
 
-/// Registries that fetch what they are asked for, with where from.
-pub const PULL_THROUGH: [(u16, &str); 2] = [(6001, "quay.io"), (6002, "registry.redhat.io")];
 /// squid's own.
 pub const PROXY_PORT: u16 = 3128;
 

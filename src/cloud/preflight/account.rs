@@ -1,6 +1,7 @@
 //! Who we are, what we may do, and which machines the region has.
 
 use super::{Asker, Check, State, again};
+use crate::cloud::blueprint::image_query;
 use crate::cloud::{Class, Kind, permissions};
 use crate::spec::{CredentialsMode, Spec};
 
@@ -208,11 +209,13 @@ pub(super) async fn machines(ask: &mut Asker<'_>) -> Vec<Check> {
     checks
 }
 
-/// An image that the operator names: whether it is there, and of which architecture.
+/// The bastion's image: whether it is there, and of which architecture.
 async fn image(ask: &mut Asker<'_>) -> Option<Check> {
-    let id = ask.spec.bastion.ami.clone().filter(|_| ask.spec.bastion.host.is_none())?;
-    let query = crate::cloud::ImageQuery::Id(id.clone());
-    let (what, needed) = (format!("image {id} (bastion.ami)"), "an image of this region for the bastion's type");
+    if ask.spec.bastion.host.is_some() {
+        return None;
+    }
+    let query = image_query(ask.spec);
+    let (what, needed) = ("bastion's image", "an image of this region for the bastion's type");
     let image = match again(|| ask.cloud.image(&query)).await {
         Ok(image) => image,
         Err(error) if matches!(error.class, Class::NotFound | Class::Input) => {
@@ -220,11 +223,11 @@ async fn image(ask: &mut Asker<'_>) -> Option<Check> {
         }
         Err(error) => return Some(Check::unknown(what, &error, needed)),
     };
-    let found = format!("{} of {}, {}", image.name, image.owner, image.architecture);
+    let found = format!("{} {} of {}, {}", image.id, image.name, image.owner, image.architecture);
     let offering = ask.offering(&ask.spec.bastion.instance_type.clone()).await;
     Some(match offering {
         Ok(offering) if !offering.architectures.contains(&image.architecture) => {
-            let asked = "take an image or an instance type of the other architecture";
+            let asked = "take an image (bastion.ami) or a bastion.instance_type of the other architecture";
             Check::new(State::Fail, what, found, needed, asked)
         }
         _ => Check::ok(what, found, needed),

@@ -2,9 +2,10 @@
 
 use super::{Asker, Check, State, again, makes_network};
 use crate::cloud::blueprint::{interface_endpoints, service_name, vpc_name};
-use crate::cloud::{Kind, Resource};
+use crate::cloud::existing::Seen;
+use crate::cloud::{CloudError, Kind, Resource};
 use crate::spec::cidr::Cidr;
-use crate::spec::{ExistingNetwork, MirrorKind, NetworkVariant, Publish};
+use crate::spec::{ExistingNetwork, MirrorKind, Publish};
 
 /// Not every service has an endpoint in every region.
 pub(super) async fn services(ask: &Asker<'_>) -> Option<Check> {
@@ -72,137 +73,39 @@ pub(super) async fn blocks(ask: &Asker<'_>) -> Vec<Check> {
     checks
 }
 
-/// A network that the operator brings: what the installer and the nodes will trip over.
+/// A network that the operator brings: all that stands in the way of an installation.
 pub(super) async fn existing(ask: &Asker<'_>) -> Vec<Check> {
     let Some(network) = &ask.spec.network.existing else { return Vec::new() };
-    let what = format!("network {}", network.vpc_id);
-    let vpc = match again(|| ask.cloud.get(Kind::Vpc, &network.vpc_id)).await {
-        Ok(vpc) => vpc,
+    let (what, needed) = (format!("network {}", network.vpc_id), "fit for a cluster and its bastion");
+    let seen = match look(ask, network).await {
+        Ok(seen) => seen,
         Err(error) if error.is_not_found() => {
             let asked = "correct network.existing.vpc_id, or aws.region";
-            return vec![Check::new(State::Fail, what, error.to_string(), "a VPC of this region", asked)];
+            return vec![Check::new(State::Fail, what, error.to_string(), needed, asked)];
         }
-        Err(error) => return vec![Check::unknown(what, &error, "a VPC of this region")],
+        Err(error) => return vec![Check::unknown(what, &error, needed)],
     };
-    let subnets = match ask.find(Kind::Subnet).await {
-        Ok(subnets) => subnets,
-        Err(error) => return vec![Check::unknown(what, &error, "its subnets")],
-    };
-    let subnets: Vec<Resource> =
-        subnets.into_iter().filter(|subnet| subnet.property("VpcId") == Some(&vpc.id)).collect();
-    let mut checks = vec![of_vpc(&what, &vpc)];
-    checks.extend(of_subnets(ask, network, &vpc, &subnets));
-    checks.push(s3(ask, &vpc).await);
-    checks
+    let complaints = seen.complaints(ask.spec, network);
+    if complaints.is_empty() {
+        let block = seen.vpc.property("CidrBlock").unwrap_or_default();
+        return vec![Check::ok(what, format!("{block}, {} subnets", seen.subnets.len()), needed)];
+    }
+    let asked = "correct [network.existing], or ask the network's owner to change it";
+    complaints.into_iter().map(|complaint| Check::new(State::Fail, what.clone(), complaint, needed, asked)).collect()
 }
 
-fn of_vpc(what: &str, vpc: &Resource) -> Check {
-    let needed = "DNS support and DNS hostnames on, owned by no cluster";
-    for attribute in ["EnableDnsSupport", "EnableDnsHostnames"] {
-        if vpc.property(attribute) == Some("false") {
-            let asked = format!("ask the network's owner to set {attribute} of {}", vpc.id);
-            let found = format!("{attribute}=false: names of endpoints and of the cluster would not resolve");
-            return Check::new(State::Fail, what, found, needed, asked);
-        }
-    }
-    let owner = vpc.tags.iter().find(|(name, value)| name.starts_with("kubernetes.io/cluster/") && *value == "owned");
-    if let Some((name, _)) = owner {
-        let found = format!("{name}=owned: destroying that cluster would delete what is in it");
-        return Check::new(
-            State::Fail,
-            what,
-            found,
-            needed,
-            "take another VPC, or ask its owner to change the tag to shared",
-        );
-    }
-    Check::ok(what, vpc.property("CidrBlock").unwrap_or_default(), needed)
-}
-
-/// openshift/installer, `pkg/asset/installconfig/aws/validation.go` and `subnet.go`.
-fn of_subnets(ask: &Asker<'_>, network: &ExistingNetwork, vpc: &Resource, subnets: &[Resource]) -> Vec<Check> {
-    let mut checks = Vec::new();
-    let named = || network.private_subnets.iter().chain(&network.public_subnets);
-    let find = |id: &String| subnets.iter().find(|subnet| subnet.id == *id);
-    let strange: Vec<&str> = named().filter(|id| find(id).is_none()).map(String::as_str).collect();
-    if !strange.is_empty() {
-        let found = format!("not in {}: {}", vpc.id, strange.join(" "));
-        let asked = "correct network.existing.private_subnets and public_subnets";
-        checks.push(Check::new(State::Fail, "subnets", found, "all in the VPC", asked));
-    }
-    let zone = |subnet: &Resource| subnet.property("AvailabilityZone").unwrap_or_default().to_owned();
-    let mut zones: Vec<String> = network.private_subnets.iter().filter_map(find).map(zone).collect();
-    let all = zones.len();
-    zones.sort();
-    zones.dedup();
-    let needed = "one private subnet in a zone";
-    checks.push(if zones.len() == all {
-        Check::ok("private subnets", format!("in {}", zones.join(" ")), needed)
-    } else {
-        let asked = "name only one of them in network.existing.private_subnets: the installer refuses two in a zone";
-        Check::new(State::Fail, "private subnets", format!("{all} in {} zones", zones.len()), needed, asked)
-    });
-    let machines = block(vpc);
-    let outside: Vec<&str> = named()
-        .filter_map(find)
-        .filter(|subnet| {
-            let start = block(subnet).map(|block| block.first());
-            machines.zip(start).is_some_and(|(machines, start)| !machines.contains(start))
-        })
-        .map(|subnet| subnet.id.as_str())
-        .collect();
-    let needed = "the start of every subnet, the bastion's too, inside machineNetwork[0]";
-    let shown = machines.map_or_else(|| "its block is not told".to_owned(), |block| block.to_string());
-    checks.push(if outside.is_empty() {
-        Check::ok("machine network", shown, needed)
-    } else {
-        let found = format!("{shown} does not hold {}", outside.join(" "));
-        let asked = "take subnets of the VPC's first block: nodes and installer refuse addresses from elsewhere";
-        Check::new(State::Fail, "machine network", found, needed, asked)
-    });
-    let untagged: Vec<&str> = subnets
-        .iter()
-        .filter(|subnet| !network.private_subnets.contains(&subnet.id))
-        .filter(|subnet| !subnet.tags.keys().any(|name| name.starts_with("kubernetes.io/cluster/")))
-        .map(|subnet| subnet.id.as_str())
-        .collect();
-    if !untagged.is_empty() {
-        // From 4.19 on the installer refuses them; before, load balancers may land there.
-        let state = if ask.spec.minor() >= 19 { State::Fail } else { State::Warn };
-        let asked = format!(
-            "ask the network's owner for: aws ec2 create-tags --resources {} --tags \
-             Key=kubernetes.io/cluster/unmanaged,Value=true",
-            untagged.join(" ")
-        );
-        let needed = "a tag kubernetes.io/cluster/unmanaged=true on subnets that the cluster is not to use";
-        checks.push(Check::new(state, "other subnets", format!("without: {}", untagged.join(" ")), needed, asked));
-    }
-    checks
-}
-
-/// Nodes fetch their first configuration from S3; an interface endpoint alone does not answer to its names.
-async fn s3(ask: &Asker<'_>, vpc: &Resource) -> Check {
-    let service = service_name(ask.spec, "s3");
-    let (what, needed) = ("S3 endpoint", "a gateway endpoint in the private route tables");
-    let endpoints = match ask.find(Kind::VpcEndpoint).await {
-        Ok(endpoints) => endpoints,
-        Err(error) => return Check::unknown(what, &error, needed),
+async fn look(ask: &Asker<'_>, network: &ExistingNetwork) -> Result<Seen, CloudError> {
+    let vpc = again(|| ask.cloud.get(Kind::Vpc, &network.vpc_id)).await?;
+    let inside = |found: Vec<Resource>| {
+        found.into_iter().filter(|one| one.property("VpcId") == Some(&network.vpc_id) && !one.is_over())
     };
-    let gateway = endpoints.iter().find(|endpoint| {
-        endpoint.property("VpcId") == Some(&vpc.id)
-            && endpoint.property("ServiceName") == Some(&service)
-            && endpoint.property("VpcEndpointType") == Some("Gateway")
-    });
-    match gateway {
-        Some(endpoint) => Check::ok(what, endpoint.id.clone(), needed),
-        None => {
-            // With NAT the way to S3 is the internet.
-            let private = ask.spec.network.variant == NetworkVariant::Private;
-            let state = if private { State::Warn } else { State::Fail };
-            let asked = format!("ask the network's owner for a gateway endpoint of {service} in {}", vpc.id);
-            Check::new(state, what, "there is none", needed, asked)
-        }
-    }
+    Ok(Seen {
+        subnets: inside(ask.find(Kind::Subnet).await?).map(|subnet| (subnet.id.clone(), subnet)).collect(),
+        tables: inside(ask.find(Kind::RouteTable).await?).collect(),
+        endpoints: inside(ask.find(Kind::VpcEndpoint).await?).collect(),
+        associations: ask.find(Kind::RouteTableAssociation).await?,
+        vpc,
+    })
 }
 
 /// Zones of Route 53 that are in the way, or that have to be there.

@@ -6,12 +6,12 @@ use std::sync::LazyLock;
 use serde::Deserialize;
 
 use super::account::wanted;
-use super::{Asker, Check, State, again, makes_network};
-use crate::cloud::blueprint::interface_endpoints;
+use super::{Asker, Check, State, again};
+use crate::cloud::blueprint::{Item, planned};
 use crate::cloud::{CloudError, Kind, Resource, permissions};
-use crate::spec::{NetworkVariant, Spec};
+use crate::spec::Spec;
 
-/// Root disks of nodes (openshift/installer, `pkg/types/aws/defaults`) and the bastion's when the spec gives none.
+/// Root disk of a node (openshift/installer, `pkg/types/aws/defaults`).
 const NODE_GIB: u64 = 120;
 
 #[derive(Debug, Deserialize)]
@@ -95,9 +95,11 @@ pub(super) async fn checks(ask: &Asker<'_>) -> Vec<Check> {
 /// How many more there would be.
 fn needed(ask: &Asker<'_>, quota: &Quota) -> Result<u64, CloudError> {
     let spec = ask.spec;
-    let zones = u64::from(spec.network.zones);
-    let network = u64::from(makes_network(spec));
-    let nat = if spec.network.variant == NetworkVariant::Private { network } else { 0 };
+    let made = planned(spec);
+    let count = |kind: Kind, which: fn(&Item) -> bool| {
+        u64::try_from(made.iter().filter(|item| item.kind == kind && which(item)).count()).unwrap_or(u64::MAX)
+    };
+    let gateway = |item: &Item| item.properties.get("VpcEndpointType").is_some_and(|kind| kind == "Gateway");
     Ok(match quota.of {
         Of::Vcpus => {
             let mut vcpus = 0;
@@ -110,21 +112,26 @@ fn needed(ask: &Asker<'_>, quota: &Quota) -> Result<u64, CloudError> {
             }
             vcpus
         }
-        Of::ElasticIps => nat * zones,
-        Of::NatGateways => nat,
-        Of::Vpcs | Of::InternetGateways | Of::GatewayEndpoints => network,
-        Of::InterfaceEndpoints => network * u64::try_from(interface_endpoints(spec).len()).unwrap_or(u64::MAX),
+        Of::ElasticIps => count(Kind::ElasticIp, |_| true),
+        // Each stands in a zone of its own.
+        Of::NatGateways => count(Kind::NatGateway, |_| true).min(1),
+        Of::Vpcs => count(Kind::Vpc, |_| true),
+        Of::InternetGateways => count(Kind::InternetGateway, |_| true),
+        Of::GatewayEndpoints => count(Kind::VpcEndpoint, gateway),
+        Of::InterfaceEndpoints => count(Kind::VpcEndpoint, |item| {
+            item.properties.get("VpcEndpointType").is_some_and(|kind| kind == "Interface")
+        }),
         // Of the API, and of the ingress.
         Of::NetworkLoadBalancers | Of::ClassicLoadBalancers => 1,
-        Of::Gp3Tib => disks(spec).div_ceil(1024),
+        Of::Gp3Tib => disks(spec, &made).div_ceil(1024),
     })
 }
 
 /// GiB of all disks, the bootstrap machine's included.
-fn disks(spec: &Spec) -> u64 {
+fn disks(spec: &Spec, made: &[Item]) -> u64 {
     let nodes = u64::from(spec.install.control_plane_replicas) + 1 + u64::from(spec.install.compute_replicas);
-    let bastion = spec.bastion.disk_gib.map_or(NODE_GIB, u64::from);
-    nodes * NODE_GIB + if spec.bastion.host.is_none() { bastion } else { 0 }
+    let size = |item: &Item| item.properties.get("RootVolumeSize").and_then(|size| size.parse::<u64>().ok());
+    nodes * NODE_GIB + made.iter().filter_map(size).sum::<u64>()
 }
 
 /// How many there are of what the quota counts.

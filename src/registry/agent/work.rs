@@ -11,10 +11,11 @@ use crate::registry::auth::Credentials;
 use crate::registry::client::{Client, Net, Repo};
 use crate::registry::copy::copy;
 use crate::registry::error::{Class, Malformed, RegistryError, Side};
+use crate::registry::journal::Journal;
 use crate::registry::mapping;
 use crate::registry::outputs::{self, DigestSource, digest_sources, idms, image_digest_sources};
 use crate::registry::plan::{Target, Wanted, plan, wanted};
-use crate::registry::prove::{claims, prove, signature_claims};
+use crate::registry::prove::{Claim, claims, planned_signatures, prove, signature_claims};
 use crate::registry::release::{PullSpec, Release, is_repository, resolve};
 
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +72,8 @@ pub(super) async fn work(
         return Err(Malformed::new("only", "is empty; the action one-image expects names or digests of images").into());
     }
     let credentials = read_credentials(&request.authfile).await?;
-    let source = Client::new(&with_roots(&net, &request.source_ca).await?, credentials.clone(), Side::Source)?;
+    let source_net = Net { bandwidth: request.bandwidth, ..with_roots(&net, &request.source_ca).await? };
+    let source = Client::new(&source_net, credentials.clone(), Side::Source)?;
     let mirror = Client::new(&with_roots(&net, &request.mirror_ca).await?, credentials, Side::Mirror)?;
 
     mirror.ping(&request.mirror).await?;
@@ -107,6 +109,7 @@ pub(super) async fn work(
         say_to(say, Message::Warning { text }).await;
     }
 
+    let (mut signatures, mut unproven) = (None, None);
     if request.action != Action::Prove {
         let plan = Arc::new(plan(&source, &mirror, images.clone(), cancel).await?);
         // The list of one image would take the place of the list of all.
@@ -123,7 +126,10 @@ pub(super) async fn work(
             return Ok(());
         }
         let (events, mut heard) = mpsc::channel(1024);
-        let copying = copy(&source, &mirror, Arc::clone(&plan), usize::from(request.jobs), events, cancel);
+        let journal = request.outputs.as_ref().map(|directory| Journal::open(&directory.join("uploads.json")));
+        let journal = journal.unwrap_or_default();
+        let jobs = usize::from(request.jobs);
+        let copying = copy(&source, &mirror, Arc::clone(&plan), jobs, journal, events, cancel);
         let forwarding = async {
             while let Some(event) = heard.recv().await {
                 say_to(say, Message::Sync(event)).await;
@@ -138,19 +144,31 @@ pub(super) async fn work(
         tally.failed = copied.failed.iter().map(|(name, _)| name.clone()).collect();
         // What had only a tag is known by digest now.
         images = plan.images.iter().map(|image| image.pinned()).collect();
+        signatures = Some(planned_signatures(&plan));
         if copied.stopped.is_some() || copied.cancelled {
             return Ok(());
         }
     }
-    finish(request, (&source, &mirror), &all, &images, say, tally).await
+    let signatures = match signatures {
+        Some(planned) => planned,
+        None => signature_claims(&source, &images).await.unwrap_or_else(|error| {
+            // The digests can be proven without the source; whether there are signatures cannot.
+            unproven = Some(format!("signatures could not be compared with the source: {error}"));
+            Vec::new()
+        }),
+    };
+    if let Some(text) = unproven {
+        say_to(say, Message::Warning { text }).await;
+    }
+    finish(request, &mirror, &all, [claims(&images), signatures].concat(), say, tally).await
 }
 
 /// Ask the mirror for what it should have now.
 async fn finish(
     request: &Request,
-    (source, mirror): (&Client, &Client),
+    mirror: &Client,
     all: &[Wanted],
-    images: &[Wanted],
+    asked: Vec<Claim>,
     say: &mpsc::Sender<Message>,
     tally: &mut Tally,
 ) -> Result<(), AgentError> {
@@ -165,15 +183,6 @@ async fn finish(
             mirror.put_manifest(&release.target, &release.tag, &manifest).await?;
         }
         say_to(say, Message::Sync(whole.event())).await;
-    }
-    let mut asked = claims(images);
-    match signature_claims(source, images).await {
-        Ok(signatures) => asked.extend(signatures),
-        // The digests can be proven without the source; whether there are signatures cannot.
-        Err(error) => {
-            let text = format!("signatures could not be compared with the source: {error}");
-            say_to(say, Message::Warning { text }).await;
-        }
     }
     let proof = prove(mirror, &asked).await?;
     if !mended {

@@ -1,7 +1,7 @@
 //! Rules for `[bastion]`.
 
 use super::super::cidr::{Cidr, CidrError};
-use super::super::{BastionOs, BastionService, HostKey, MirrorKind, Spec};
+use super::super::{BastionOs, HostKey, MirrorKind, Spec};
 use super::{Check, is_aws_id, is_domain, is_remote_path, is_user};
 
 pub(super) fn bastion(spec: &Spec, check: &mut Check<'_>) {
@@ -65,9 +65,9 @@ pub(super) fn bastion(spec: &Spec, check: &mut Check<'_>) {
 fn made_bastion(spec: &Spec, check: &mut Check<'_>) {
     let bastion = &spec.bastion;
     if bastion.host.is_some() {
-        if !bastion.services.is_empty() {
-            let want = "services are run on a bastion that bartizan makes, and go with it; leave this out";
-            check.fail("bastion.services", "is set", want);
+        if bastion.proxy {
+            let want = "a proxy is run on a bastion that bartizan makes, and goes with it; leave this out";
+            check.fail("bastion.proxy", "is true", want);
         }
         return;
     }
@@ -80,11 +80,6 @@ fn made_bastion(spec: &Spec, check: &mut Check<'_>) {
         let want = "Amazon Linux 2023 has neither podman nor a registry in its repositories, and mirror.kind is \
                     \"managed\"; give rhel9 or fcos, or an ami that has one of them";
         check.bad("bastion.os", bastion.os.as_str(), want);
-    }
-    if bastion.services.contains(&BastionService::PullThrough) && spec.mirror.kind == MirrorKind::Existing {
-        let want = "pull-through registries have the certificate and the account of a managed mirror, and mirror.kind is \
-                    \"existing\"; leave it out";
-        check.fail("bastion.services", "has \"pull-through\"", want);
     }
     if bastion.host_key == HostKey::Delivered && spec.install.fips {
         let want = "FIPS mode refuses the Ed25519 key that would be delivered; give \"console\"";

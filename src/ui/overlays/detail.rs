@@ -216,6 +216,10 @@ fn image(model: &RunModel, name: &str) -> Vec<String> {
         format!("bytes       {} ({} moved)", words::exact(image.bytes), words::exact(record.bytes)),
         format!("state       {}, attempt {}", sync::state_word(&record.state), record.attempt),
     ];
+    if record.retries > 0 {
+        let last = record.trouble.as_ref().map_or_else(String::new, |trouble| format!(", waiting after {trouble}"));
+        out.push(format!("retries     {}{last}", record.retries));
+    }
     if let ImageState::Failed { side, class, why } = &record.state {
         out.push(format!("Failed at the {side} ({class}):"));
         out.push(format!("  {why}"));

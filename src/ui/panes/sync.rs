@@ -168,6 +168,8 @@ impl Total {
             row = row.text(&format!("  {}/s", text::bytes(speed as u64)), plain);
         }
         match self.eta {
+            // Rather none than one that lies.
+            Eta::None if self.moved < self.bytes => row = row.text("  no estimate", cx.style(Token::Muted)),
             Eta::None => {}
             Eta::Seconds(left) if left > 86_400 => row = row.text("  ETA >24h", plain),
             Eta::Seconds(left) => row = row.text(&format!("  ETA {}", text::clock(left)), plain),
@@ -177,6 +179,11 @@ impl Total {
         let mut more = format!("  {} blobs", sync.blobs);
         if sync.present_bytes > 0 {
             more.push_str(&format!(", {} were there", text::bytes(sync.present_bytes)));
+        }
+        match sync.retries() {
+            0 => {}
+            1 => more.push_str(", 1 retry"),
+            count => more.push_str(&format!(", {count} retries")),
         }
         row.text(&more, cx.style(Token::Muted)).line()
     }
@@ -212,7 +219,10 @@ pub fn line(cx: &Cx, target: &Target, width: usize) -> Line<'static> {
     let there = !matches!(record.state, ImageState::Waiting | ImageState::Copying);
     let done = if there { total } else { record.bytes.min(total) };
     let quiet = (record.state == ImageState::Copying).then(|| record.rate.stalled(cx.now)).flatten();
+    let trouble = record.trouble.as_deref().and_then(|trouble| trouble.split(' ').next());
     let rate = match quiet {
+        // Which side it is that we wait for.
+        _ if trouble.is_some() => format!("{} err", trouble.unwrap_or_default()),
         Some(quiet) => format!("stall {}", text::age(quiet as u64)),
         None if record.state == ImageState::Copying => {
             record.rate.per_second().map_or(String::new(), |rate| format!("{}/s", text::bytes(rate as u64)))
@@ -236,7 +246,7 @@ pub fn line(cx: &Cx, target: &Target, width: usize) -> Line<'static> {
         row = row.cell("", 0, muted);
     }
     row.number(&bytes, 21, style)
-        .number(&rate, 11, if quiet.is_some() { cx.style(Token::Stalled) } else { style })
+        .number(&rate, 11, if quiet.or(trouble.map(|_| 0.0)).is_some() { cx.style(Token::Stalled) } else { style })
         .number(&record.image.layers.to_string(), 6, muted)
         .number(&attempt, 3, style)
         .line()

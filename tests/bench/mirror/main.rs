@@ -4,7 +4,7 @@
 //! Wants the Debian packages docker-registry, skopeo, podman and time. `TMPDIR` says where the registries keep their data:
 //! on a memory file system no disk is measured.
 //!
-//! `TMPDIR=/dev/shm cargo bench --no-default-features --features lab --bench mirror -- [--runs 3] [--images 40] [--mib 1444] [--jobs 8] [--only NAME[,NAME]]`
+//! `TMPDIR=/dev/shm cargo bench --no-default-features --features lab --bench mirror -- [--runs 3] [--images 40] [--mib 1444] [--jobs 8] [--only NAME[,NAME]] [--binary FILE]`
 
 #[path = "../../it/registry/parts.rs"]
 #[allow(dead_code, clippy::unwrap_used, clippy::expect_used, reason = "shared with the tests, which use all of it")]
@@ -46,10 +46,13 @@ struct Options {
     mib: u64,
     jobs: u8,
     only: Option<String>,
+    /// The program to measure, when it is not the one that was built with this.
+    binary: String,
 }
 
 fn options() -> Result<Options> {
-    let mut options = Options { runs: 3, images: 40, mib: 1444, jobs: 8, only: None };
+    let binary = env!("CARGO_BIN_EXE_bartizan").to_owned();
+    let mut options = Options { runs: 3, images: 40, mib: 1444, jobs: 8, only: None, binary };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or_else(|| format!("{word} wants a value"));
@@ -59,6 +62,7 @@ fn options() -> Result<Options> {
             "--mib" => options.mib = value()?.parse()?,
             "--jobs" => options.jobs = value()?.parse()?,
             "--only" => options.only = Some(value()?),
+            "--binary" => options.binary = value()?,
             // cargo bench adds it.
             "--bench" => {}
             other => return Err(format!("unknown option {other}").into()),
@@ -83,7 +87,7 @@ fn main() -> Result<()> {
     let wanted = |name: &&&str| options.only.as_ref().is_none_or(|only| only.split(',').any(|it| it == **name));
     for _ in 0..options.runs {
         for name in names.iter().filter(wanted) {
-            match once(name, &source, &release, options.jobs) {
+            match once(name, &source, &release, &options) {
                 Ok(cost) => {
                     println!("  {name:10} {}", show(&cost, release.unique));
                     costs.entry(name).or_default().push(cost);
@@ -126,7 +130,7 @@ fn show(cost: &Cost, unique: u64) -> String {
     )
 }
 
-fn once(name: &str, source: &DockerRegistry, release: &Release, jobs: u8) -> Result<Cost> {
+fn once(name: &str, source: &DockerRegistry, release: &Release, options: &Options) -> Result<Cost> {
     let mirror = DockerRegistry::start(&[]);
     let dir = tempfile::tempdir()?;
     let auth = dir.path().join("auth.json");
@@ -134,7 +138,7 @@ fn once(name: &str, source: &DockerRegistry, release: &Release, jobs: u8) -> Res
     std::fs::write(&auth, logins.to_string())?;
     std::fs::set_permissions(&auth, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
     let script = match name {
-        "bartizan" => bartizan(source, &mirror, release, jobs, dir.path()),
+        "bartizan" => bartizan(source, &mirror, release, options, dir.path()),
         "skopeo" => skopeo(source, &mirror, release, 1)?,
         "skopeo x4" => skopeo(source, &mirror, release, 4)?,
         _ => podman(source, &mirror, release, dir.path())?,
@@ -179,15 +183,22 @@ fn cpu(pid: u32) -> Result<f64> {
     Ok(ticks / 100.0)
 }
 
-fn bartizan(source: &DockerRegistry, mirror: &DockerRegistry, release: &Release, jobs: u8, dir: &Path) -> String {
+fn bartizan(
+    source: &DockerRegistry,
+    mirror: &DockerRegistry,
+    release: &Release,
+    options: &Options,
+    dir: &Path,
+) -> String {
     format!(
-        "exec {} --state {} mirror --release {} --to {}/ocp --authfile auth.json --source-ca {} --mirror-ca {} --jobs {jobs} --json",
-        env!("CARGO_BIN_EXE_bartizan"),
+        "exec {} --state {} mirror --release {} --to {}/ocp --authfile auth.json --source-ca {} --mirror-ca {} --jobs {} --json",
+        options.binary,
         dir.join("state").display(),
         release.pull_spec,
         mirror.host(),
         source.ca_file().display(),
-        mirror.ca_file().display()
+        mirror.ca_file().display(),
+        options.jobs
     )
 }
 

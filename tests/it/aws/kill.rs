@@ -13,6 +13,13 @@ use super::moto::Moto;
 use super::proxy::{Ended, Moment, Proxy};
 use crate::host::Sshd;
 
+/// What the bastion runs.
+const IMAGES: &str = r#"[{"ami_id": "ami-0123456789abcdef0", "name": "al2023-ami-2023.6.20250303.0-kernel-6.1-x86_64",
+    "description": "Amazon Linux 2023", "owner_id": "137112412989", "public": true, "virtualization_type": "hvm",
+    "architecture": "x86_64", "state": "available", "platform": null, "image_type": "machine", "hypervisor": "xen",
+    "root_device_name": "/dev/xvda", "root_device_type": "ebs", "sriov": "simple",
+    "creation_date": "2025-03-03T00:00:00.000Z"}]"#;
+
 /// Kill points at work at once. Most of their time is waiting.
 const AT_ONCE: usize = 6;
 
@@ -140,7 +147,7 @@ fn at_every_changing_call_it_comes_to_one_set_and_then_to_none() {
 }
 
 async fn every_point() {
-    let moto = Moto::start().await;
+    let moto = Moto::with_images(IMAGES).await;
     let sshd = Sshd::start();
     // What a run makes that nobody disturbs.
     let world = World::new(moto.url(), 0, &sshd).await;

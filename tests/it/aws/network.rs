@@ -26,17 +26,17 @@ use super::moto::Moto;
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEkp6pYb2xSgVjgSRVmtqcYHVL6CZsA1k0mmLnL1lvQj";
 
 /// One image, as moto wants it.
-const IMAGES: &str = r#"[{"ami_id": "ami-0123456789abcdef0", "name": "al2023-ami-2023.9.1-kernel-6.1-x86_64",
+pub const IMAGES: &str = r#"[{"ami_id": "ami-0123456789abcdef0", "name": "al2023-ami-2023.9.1-kernel-6.1-x86_64",
     "description": "Amazon Linux", "owner_id": "137112412989", "public": true, "virtualization_type": "hvm",
     "architecture": "x86_64", "state": "available", "platform": null, "image_type": "machine", "hypervisor": "xen",
     "root_device_name": "/dev/xvda", "root_device_type": "ebs", "sriov": "simple"}]"#;
 
 /// A run of ours in an account of moto's.
-struct World {
-    cloud: Arc<dyn Cloud>,
+pub struct World {
+    pub cloud: Arc<dyn Cloud>,
     account: Account,
-    spec: Spec,
-    model: Arc<Mutex<RunModel>>,
+    pub spec: Spec,
+    pub model: Arc<Mutex<RunModel>>,
     /// Changing calls, as they were recorded.
     calls: Arc<Mutex<Vec<String>>>,
 }
@@ -49,7 +49,7 @@ async fn aws(moto: &Moto, spec: &Spec, account: &str) -> Aws {
 }
 
 impl World {
-    async fn new(moto: &Moto, network: &str) -> Self {
+    pub async fn new(moto: &Moto, network: &str) -> Self {
         let text = example()
             .replace("[network]", &format!("[network]\n{network}"))
             .replace("[bastion]", "[bastion]\nami = \"ami-0123456789abcdef0\"");
@@ -60,7 +60,7 @@ impl World {
         Self { cloud, account, spec, model: Arc::new(Mutex::new(model)), calls: Arc::default() }
     }
 
-    fn ledger(&self) -> (Ledger, tokio::task::JoinHandle<()>) {
+    pub fn ledger(&self) -> (Ledger, tokio::task::JoinHandle<()>) {
         let (sink, entries) = Sink::channel(16);
         let model = self.model.lock().unwrap().clone();
         let recorder = tokio::spawn(record(entries, self.model.clone(), self.calls.clone()));
@@ -95,7 +95,7 @@ impl World {
         missing
     }
 
-    async fn tear_down(&self) -> Report {
+    pub async fn tear_down(&self) -> Report {
         let (ledger, recorder) = self.ledger();
         let report = teardown(&ledger, None).await.unwrap();
         drop(ledger);
@@ -103,7 +103,7 @@ impl World {
         report
     }
 
-    fn calls(&self) -> Vec<String> {
+    pub fn calls(&self) -> Vec<String> {
         std::mem::take(&mut *self.calls.lock().unwrap())
     }
 }
@@ -183,7 +183,7 @@ async fn with_a_proxy() {
     lives(&moto, "variant = \"proxy\"", &[("vpc-endpoint", 3), ("security-group", 3), ("nat-gateway", 0)]).await;
 }
 
-fn wanted(kind: Kind, properties: &[(&str, &str)], tags: &[(&str, &str)]) -> Create {
+pub fn wanted(kind: Kind, properties: &[(&str, &str)], tags: &[(&str, &str)]) -> Create {
     let map = |pairs: &[(&str, &str)]| pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
     Create { kind, tags: map(tags), properties: map(properties), token: "token-of-the-first".into() }
 }

@@ -15,19 +15,25 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use super::parts::noise;
 use super::*;
 
-type Answer = Response<Body>;
+pub type Answer = Response<Body>;
 
 /// A server whose every answer is made up by a test. It ends with the value.
-struct Server {
-    port: u16,
+pub struct Server {
+    pub port: u16,
     seen: Arc<Mutex<Vec<Parts>>>,
     handle: axum_server::Handle<std::net::SocketAddr>,
 }
 
 impl Server {
-    fn start(ca: &Ca, answer: impl Fn(&Parts, u16) -> Answer + Send + Sync + 'static) -> Self {
+    pub fn start(ca: &Ca, answer: impl Fn(&Parts, u16) -> Answer + Send + Sync + 'static) -> Self {
+        Self::with_certificate(ca.issue(&[]), answer)
+    }
+
+    pub fn with_certificate(
+        (certificate, key): (String, String),
+        answer: impl Fn(&Parts, u16) -> Answer + Send + Sync + 'static,
+    ) -> Self {
         let _same = rustls::crypto::ring::default_provider().install_default();
-        let (certificate, key) = ca.issue(&[]);
         let config = rustls::ServerConfig::builder()
             .with_no_client_auth()
             .with_single_cert(
@@ -55,11 +61,11 @@ impl Server {
         Self { port, seen, handle }
     }
 
-    fn host(&self) -> String {
+    pub fn host(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    fn seen(&self) -> Vec<Parts> {
+    pub fn seen(&self) -> Vec<Parts> {
         self.seen.lock().unwrap().clone()
     }
 }
@@ -70,7 +76,7 @@ impl Drop for Server {
     }
 }
 
-fn answer(status: u16, headers: &[(header::HeaderName, &str)], body: impl Into<Body>) -> Answer {
+pub fn answer(status: u16, headers: &[(header::HeaderName, &str)], body: impl Into<Body>) -> Answer {
     let mut response = Response::new(body.into());
     *response.status_mut() = StatusCode::from_u16(status).unwrap();
     for (name, value) in headers {
@@ -80,7 +86,7 @@ fn answer(status: u16, headers: &[(header::HeaderName, &str)], body: impl Into<B
 }
 
 /// `Content-Length` says all, the connection ends after `sent`.
-fn truncated(status: u16, headers: &[(header::HeaderName, &str)], all: &[u8], sent: usize) -> Answer {
+pub fn truncated(status: u16, headers: &[(header::HeaderName, &str)], all: &[u8], sent: usize) -> Answer {
     let part = Ok(Bytes::copy_from_slice(&all[..sent]));
     // Later, so that what came before has left.
     let cut = async {
@@ -93,7 +99,7 @@ fn truncated(status: u16, headers: &[(header::HeaderName, &str)], all: &[u8], se
     response
 }
 
-fn word(parts: &Parts, name: header::HeaderName) -> String {
+pub fn word(parts: &Parts, name: header::HeaderName) -> String {
     parts.headers.get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default()
 }
 
@@ -218,14 +224,21 @@ async fn a_gateway_that_says_429_in_html_is_waited_for() {
 #[tokio::test]
 async fn a_full_mirror_stops_everything_at_once() {
     let world = World::new(&Recipe { more: &[], ..Recipe::default() });
-    let full = Server::start(&world.mirror.ca, |parts, _| match parts.method.as_str() {
+    // Some say it with a status, some only with the errno of their file system.
+    for (status, errno) in [(500, 28), (507, 0)] {
+        full(&world, status, errno).await;
+    }
+}
+
+async fn full(world: &World, status: u16, errno: i32) {
+    let full = Server::start(&world.mirror.ca, move |parts, _| match parts.method.as_str() {
         "GET" => answer(200, &[], "{}"),
         "HEAD" => answer(404, &[], ""),
         "POST" => answer(202, &[(header::LOCATION, "/v2/x/blobs/uploads/1?_state=s")], ""),
         _ => {
             let body = json!({"errors": [{"code": "UNKNOWN", "message": "unknown error",
-                "detail": {"DriverName": "filesystem", "Enclosed": {"Op": "write", "Path": "/data", "Err": 28}}}]});
-            answer(500, &[], body.to_string())
+                "detail": {"DriverName": "filesystem", "Enclosed": {"Op": "write", "Path": "/data", "Err": errno}}}]});
+            answer(status, &[], body.to_string())
         }
     });
     let (exit, messages) = agent(Request { mirror: full.host(), ..world.request(Action::Sync) }, impatient()).await;

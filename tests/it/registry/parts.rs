@@ -36,8 +36,14 @@ impl Ca {
 
     /// Certificate and key, PEM, for these names besides `localhost` and `127.0.0.1`.
     pub fn issue(&self, names: &[&str]) -> (String, String) {
+        self.issue_until(names, 2100)
+    }
+
+    /// The same, good until the beginning of a year.
+    pub fn issue_until(&self, names: &[&str], year: i32) -> (String, String) {
         let names = names.iter().copied().chain(["localhost", "127.0.0.1"]).map(str::to_owned);
-        let params = rcgen::CertificateParams::new(names.collect::<Vec<_>>()).unwrap();
+        let mut params = rcgen::CertificateParams::new(names.collect::<Vec<_>>()).unwrap();
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
         let key = rcgen::KeyPair::generate().unwrap();
         (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
     }
@@ -166,6 +172,8 @@ pub struct Recipe {
     pub more: &'static [&'static str],
     /// Bytes of one large layer, in `rhel-coreos`; 0 for none.
     pub large: usize,
+    /// Bytes of each image's own layer, about.
+    pub each: usize,
 }
 
 impl Default for Recipe {
@@ -174,6 +182,7 @@ impl Default for Recipe {
             version: "4.18.12",
             more: &["pod", "cluster-bootstrap", "rhel-coreos", "cluster-policy-controller"],
             large: 0,
+            each: 20_000,
         }
     }
 }
@@ -198,7 +207,7 @@ impl SyntheticRelease {
                 release.components.insert(name.to_owned(), release.components["oauth-proxy"].clone());
                 continue;
             }
-            let own = if name == "rhel-coreos" && recipe.large > 0 { recipe.large } else { 20_000 + at * 3_000 };
+            let own = if name == "rhel-coreos" && recipe.large > 0 { recipe.large } else { recipe.each + at * 3_000 };
             let layers = [base.clone(), middle[at % 3].clone(), release.layer(&[("usr/bin/it", &noise(own))])];
             let kind = if at % 2 == 0 { DOCKER_MANIFEST } else { OCI_MANIFEST };
             let digest = match name {
@@ -249,6 +258,35 @@ impl SyntheticRelease {
     /// Bytes of all blobs that are no manifests.
     pub fn bytes(&self) -> u64 {
         self.blobs.iter().filter(|(digest, _)| !self.is_manifest(digest)).map(|(_, blob)| blob.len() as u64).sum()
+    }
+
+    /// Repository in the source, tag or digest, and bytes of every manifest, list and signature.
+    pub fn manifests(&self) -> impl Iterator<Item = (&str, &str, &[u8])> {
+        self.manifests
+            .iter()
+            .map(|(repo, tag, digest)| (repo.as_str(), tag.as_deref().unwrap_or(digest), self.blobs[digest].as_slice()))
+    }
+
+    /// Of its largest blob.
+    pub fn largest(&self) -> (String, u64) {
+        let sizes = self.blobs.iter().map(|(digest, blob)| (digest.clone(), blob.len() as u64));
+        sizes.max_by_key(|(_, size)| *size).unwrap()
+    }
+
+    /// What a registry that has it answers to `GET path`: a content type and the content.
+    pub fn get(&self, path: &str) -> Option<(&'static str, &[u8])> {
+        let (place, reference) = path.strip_prefix("/v2/")?.rsplit_once('/')?;
+        if place.ends_with("/blobs") {
+            return Some(("application/octet-stream", self.blobs.get(reference)?));
+        }
+        let repo = place.strip_suffix("/manifests")?;
+        let (_, _, digest) = self.manifests.iter().find(|(in_repo, tag, digest)| {
+            in_repo == repo && (digest == reference || tag.as_deref() == Some(reference))
+        })?;
+        let content = self.blobs.get(digest)?;
+        let document: Value = serde_json::from_slice(content).unwrap();
+        let kinds = [DOCKER_MANIFEST, OCI_MANIFEST, OCI_INDEX];
+        Some((kinds.into_iter().find(|kind| document["mediaType"] == *kind)?, content))
     }
 
     fn is_manifest(&self, digest: &str) -> bool {

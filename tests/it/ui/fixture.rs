@@ -315,6 +315,49 @@ pub fn sync_running() -> Builder {
     run
 }
 
+/// A sync of a whole release, half way: 200 images, 450 blobs.
+pub fn sync_large() -> Builder {
+    let mut run = Builder::new();
+    run.until("06-image-sync").link(LinkName::Registry, LinkState::Up);
+    run.start("06-image-sync/copy");
+    let images = (0..200u64).map(|place| PlannedImage {
+        name: format!("component-{place:03}"),
+        digest: format!("sha256:{place:064x}"),
+        repository: "openshift/release".into(),
+        layers: 5,
+        bytes: 90_000_000 + place * 1_100_000,
+    });
+    run.sync(SyncEvent::Planned { images: images.collect(), blobs: 450, bytes: 21_474_836_480, present_bytes: 0 });
+    for place in 0..100 {
+        run.image(&format!("component-{place:03}"), ImageState::Done, 1);
+    }
+    for place in 100..130 {
+        run.image(&format!("component-{place:03}"), ImageState::Copying, 1);
+    }
+    for tick in 0..10 {
+        sync_second(run.wait(1), tick);
+    }
+    run
+}
+
+/// What a copier says in a second when it is busy: 50 updates.
+pub fn sync_second(run: &mut Builder, tick: u64) {
+    for place in 100..130 {
+        run.sync(SyncEvent::Progress { image: format!("component-{place:03}"), bytes: tick * 3_000_000, rate: None });
+    }
+    for step in 0..10 {
+        let done = 9_000_000_000 + (tick * 10 + step) * 9_000_000;
+        run.sync(SyncEvent::Moved { bytes: done });
+        run.add(Data::StepProgress {
+            step: StepId::new("06-image-sync/copy"),
+            done,
+            total: Some(21_474_836_480),
+            unit: Unit::Bytes,
+            note: None,
+        });
+    }
+}
+
 /// In the middle of a good installation.
 pub fn install_running() -> Builder {
     let mut run = Builder::new();

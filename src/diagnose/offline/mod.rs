@@ -1,0 +1,384 @@
+//! Diagnosis of what was kept: log files, directories of them, a must-gather, a `log-bundle-*.tar.gz` of
+//! `openshift-install gather bootstrap`, a run of this program, standard input. Archives are read as streams and never
+//! unpacked to disk; what they may cost is bounded.
+
+mod files;
+mod forms;
+mod objects;
+pub mod report;
+mod unknown;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{BufRead, Read};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+use self::forms::{Forms, Origin};
+pub use self::unknown::{Sighting, Unknown};
+use super::matcher::{CLUSTER, WINDOW};
+use super::signature::{Catalogue, CatalogueError};
+use super::{Matcher, rank};
+use crate::model::event::{Data, Event, Finding, Level, Outcome};
+
+/// What reading may cost.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes after decompression, over all files.
+    pub bytes: u64,
+    pub files: usize,
+    /// Longer lines are cut.
+    pub line: usize,
+    /// Of directories.
+    pub depth: usize,
+    /// Bytes of a file with objects, which is read whole.
+    pub objects: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { bytes: 8 << 30, files: 20_000, line: 64 << 10, depth: 12, objects: 64 << 20 }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum OfflineError {
+    #[error("{path}: {why}")]
+    Read { path: String, why: String },
+    #[error(transparent)]
+    Catalogue(#[from] CatalogueError),
+}
+
+/// What was found.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// Still true where the logs end; the most likely cause first.
+    pub findings: Vec<Located>,
+    /// Findings that a later line cleared.
+    pub cleared: Vec<Located>,
+    /// What there is to see where no signature knows anything.
+    pub unknown: Unknown,
+    pub files: usize,
+    pub lines: u64,
+    /// What was left out, and why.
+    pub skipped: Vec<String>,
+}
+
+/// A finding and the places of its evidence.
+#[derive(Debug, Clone)]
+pub struct Located {
+    pub finding: Finding,
+    /// File, or archive and file in it.
+    pub file: String,
+    /// From 1.
+    pub line: u64,
+    /// Other files that say the same: file, line, text.
+    pub also: Vec<(String, u64, String)>,
+    /// 0 to 1, and what it rests on.
+    pub confidence: f64,
+    pub reasons: Vec<String>,
+}
+
+/// Other files that are named for one finding.
+const ALSO: usize = 4;
+
+/// Diagnose a file, a directory or a bundle with the built-in catalogue.
+pub fn diagnose(path: &Path) -> Result<Report, OfflineError> {
+    diagnose_with(&Catalogue::builtin()?, path, Limits::default())
+}
+
+pub fn diagnose_with(catalogue: &Catalogue, path: &Path, limits: Limits) -> Result<Report, OfflineError> {
+    diagnose_all(catalogue, &[path.to_owned()], limits)
+}
+
+/// All of these together: what one says can explain what another does. `-` is standard input.
+pub fn diagnose_all(catalogue: &Catalogue, paths: &[PathBuf], limits: Limits) -> Result<Report, OfflineError> {
+    let mut reader = Reader::new(catalogue, limits);
+    for path in paths {
+        reader.path(path)?;
+    }
+    Ok(reader.finish())
+}
+
+struct Reader<'a> {
+    catalogue: &'a Catalogue,
+    limits: Limits,
+    left: u64,
+    report: Report,
+    /// Seen, but for less than is unusual where their logs end.
+    early: Vec<Located>,
+    forms: Forms,
+    /// One for all: its automaton is made once. Its memory is emptied for each file.
+    matcher: Matcher,
+}
+
+/// Findings of the log that is being read.
+type Opened = BTreeMap<String, Located>;
+
+impl<'a> Reader<'a> {
+    fn new(catalogue: &'a Catalogue, limits: Limits) -> Self {
+        let (report, early, forms) = (Report::default(), Vec::new(), Forms::new());
+        Self { catalogue, limits, left: limits.bytes, report, early, forms, matcher: Matcher::new(catalogue) }
+    }
+
+    /// One log: its lines are held against the catalogue by themselves, since logs of one bundle overlap in time.
+    fn log(&mut self, name: &str, mut text: impl BufRead) {
+        self.matcher.forget();
+        let origin = files::origin(name);
+        let mut number = 0u64;
+        let mut open = Opened::new();
+        let mut at = Timestamp::UNIX_EPOCH;
+        // Lines that nobody has looked at; the newest is the last.
+        let mut passed: VecDeque<Vec<u8>> = VecDeque::with_capacity(WINDOW + 1);
+        let (mut line, mut matched) = (Vec::new(), Vec::new());
+        loop {
+            match self.line(&mut text, &mut line) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    self.skip(name, &error.to_string());
+                    break;
+                }
+            }
+            number += 1;
+            self.report.unknown.look(name, number, &line);
+            if self.catalogue.prefilter.may_match(&line) {
+                for line in passed.drain(..) {
+                    let (from, line) = self.forms.read(&origin, &String::from_utf8_lossy(&line), at);
+                    at = line.at;
+                    self.matcher.pass_by(&from.source, &line);
+                }
+                at = self.feed(name, &origin, &line, number, at, &mut open);
+                std::mem::swap(&mut line, &mut matched);
+            } else {
+                let room = if passed.len() > WINDOW { passed.pop_front() } else { None };
+                passed.push_back(std::mem::replace(&mut line, room.unwrap_or_default()));
+            }
+        }
+        self.report.lines += number;
+        if let Some(last) = passed.back() {
+            at = self.forms.read(&origin, &String::from_utf8_lossy(last), at).1.at;
+        }
+        self.report.unknown.end(name, number, passed.back().unwrap_or(&matched));
+        self.end(name, number, at, open);
+    }
+
+    fn feed(
+        &mut self,
+        name: &str,
+        from: &Origin,
+        line: &[u8],
+        number: u64,
+        at: Timestamp,
+        open: &mut Opened,
+    ) -> Timestamp {
+        let (from, line) = self.forms.read(from, &String::from_utf8_lossy(line), at);
+        self.report.unknown.look_closer(&line);
+        let told = self.matcher.feed(&from.source, &line, Some(number));
+        self.keep(told, name, number, open);
+        line.at
+    }
+
+    /// The events of a run of this program.
+    fn events(&mut self, name: &str, mut text: impl BufRead) {
+        self.matcher.forget();
+        let (mut open, mut number, mut at) = (Opened::new(), 0, Timestamp::UNIX_EPOCH);
+        let mut line = Vec::new();
+        while matches!(self.line(&mut text, &mut line), Ok(true)) {
+            number += 1;
+            let Ok(event) = serde_json::from_slice::<Event>(&line) else { continue };
+            at = event.at;
+            let told = match &event.data {
+                Data::Sync(sync) => self.matcher.feed_sync(sync, at),
+                Data::Observed(observed) => self.matcher.feed_observed(observed, at),
+                Data::StepEnded { step, outcome: Outcome::Failed { causes }, .. } => {
+                    self.matcher.feed_error(step.as_str(), causes, at)
+                }
+                Data::StepRetry { step, why, .. } => {
+                    self.matcher.feed_error(step.as_str(), std::slice::from_ref(why), at)
+                }
+                Data::StepEnded { step, outcome, .. } if outcome.is_good() => {
+                    self.matcher.feed_step_done(step.as_str())
+                }
+                Data::Rewound { .. } => {
+                    self.matcher.forget();
+                    open.clear();
+                    Vec::new()
+                }
+                _ => Vec::new(),
+            };
+            self.keep(told, name, number, &mut open);
+        }
+        self.report.lines += number;
+        self.end(name, number, at, open);
+    }
+
+    /// A file with objects of the cluster's API.
+    fn objects(&mut self, name: &str, text: impl Read) {
+        let mut whole = Vec::new();
+        if let Err(error) = text.take(self.limits.objects.min(self.left)).read_to_end(&mut whole) {
+            return self.skip(name, &error.to_string());
+        }
+        self.left = self.left.saturating_sub(whole.len() as u64);
+        self.matcher.forget();
+        let mut open = Opened::new();
+        let objects = objects::parse(name, &whole);
+        for object in &objects {
+            let told = objects::feed(&mut self.matcher, object);
+            self.keep(told, name, 1, &mut open);
+        }
+        let newest = objects.iter().filter_map(|object| objects::newest(object, 0)).max();
+        self.end(name, 1, newest.unwrap_or(Timestamp::UNIX_EPOCH), open);
+    }
+
+    /// The service records of the bootstrap machine: what the last lines of a failing unit were.
+    fn records(&mut self, name: &str, text: impl Read) {
+        #[derive(serde::Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Record {
+            #[serde(default)]
+            timestamp: String,
+            error_message: Option<String>,
+        }
+        self.matcher.forget();
+        let origin = files::origin(name);
+        let (mut open, mut at) = (Opened::new(), Timestamp::UNIX_EPOCH);
+        let records: Vec<Record> = serde_json::from_reader(text.take(self.limits.objects)).unwrap_or_default();
+        for (record, number) in records.iter().zip(1..) {
+            at = record.timestamp.parse().unwrap_or(at);
+            for line in record.error_message.iter().flat_map(|text| text.lines()) {
+                self.feed(name, &origin, line.as_bytes(), number, at, &mut open);
+            }
+        }
+        self.end(name, 1, at, open);
+    }
+
+    /// A log is over: what lasts is due, what waits is early.
+    fn end(&mut self, name: &str, number: u64, at: Timestamp, mut open: Opened) {
+        let told = self.matcher.tick(at);
+        self.keep(told, name, number, &mut open);
+        self.report.findings.extend(open.into_values());
+        let early = std::mem::take(&mut self.matcher.waiting).into_values().map(|waiting| waiting.finding);
+        self.early.extend(early.map(|finding| Located::new(finding, name, number)));
+    }
+
+    fn keep(&mut self, told: Vec<Data>, file: &str, number: u64, open: &mut Opened) {
+        for data in told {
+            match data {
+                Data::FindingOpened { finding } => match open.get_mut(&finding.id) {
+                    Some(known) => known.finding = finding,
+                    None => {
+                        open.insert(finding.id.clone(), Located::new(finding, file, number));
+                    }
+                },
+                Data::FindingCleared { finding, .. } => self.report.cleared.extend(open.remove(&finding)),
+                _ => {}
+            }
+        }
+    }
+
+    /// Reads the next line, without its end, cut to what is kept of one. False at the end.
+    fn line(&mut self, from: &mut impl BufRead, line: &mut Vec<u8>) -> std::io::Result<bool> {
+        line.clear();
+        if self.left == 0 {
+            return Err(std::io::Error::other("there is more than is read"));
+        }
+        let read = from.by_ref().take(self.limits.line as u64).read_until(b'\n', line)?;
+        self.left = self.left.saturating_sub(read as u64);
+        if line.last() == Some(&b'\n') {
+            line.pop();
+        } else if read > 0 {
+            loop {
+                let buffer = from.fill_buf()?;
+                let end = buffer.iter().position(|byte| *byte == b'\n');
+                let passed = end.map_or(buffer.len(), |end| end + 1);
+                from.consume(passed);
+                self.left = self.left.saturating_sub(passed as u64);
+                if passed == 0 || end.is_some() || self.left == 0 {
+                    break;
+                }
+            }
+        }
+        if line.last() == Some(&b'\r') {
+            line.pop();
+        }
+        Ok(read > 0)
+    }
+
+    fn skip(&mut self, name: &str, why: &str) {
+        if self.report.skipped.len() < 1000 {
+            self.report.skipped.push(format!("{}: {why}", plain(name)));
+        }
+    }
+
+    fn finish(self) -> Report {
+        let mut report = self.report;
+        // Where something says that the installation has failed, nothing is early any more.
+        let verdict = |found: &Located| self.catalogue.get(&found.finding.signature).is_some_and(|known| known.verdict);
+        let failed = report.findings.iter().any(verdict);
+        let known: Vec<String> = report.findings.iter().map(|found| found.finding.id.clone()).collect();
+        for mut early in self.early.into_iter().filter(|early| !known.contains(&early.finding.id)) {
+            if !failed {
+                early.finding.severity = early.finding.severity.min(Level::Info);
+                early.finding.captures.insert(rank::EARLY.to_owned(), "yes".to_owned());
+            }
+            report.findings.push(early);
+        }
+        let mut places: BTreeMap<String, Located> = BTreeMap::new();
+        for found in report.findings.drain(..) {
+            match places.get_mut(&found.finding.id) {
+                None => {
+                    places.insert(found.finding.id.clone(), found);
+                }
+                Some(known) if found.finding.at < known.finding.at => {
+                    let later = std::mem::replace(known, found);
+                    known.also = later.also.clone();
+                    known.add(&later);
+                }
+                Some(known) => known.add(&found),
+            }
+        }
+        let mut findings: Vec<Finding> = places.values().map(|found| found.finding.clone()).collect();
+        rank::arrange(self.catalogue, &mut findings);
+        let weighed = rank::weigh(self.catalogue, &findings);
+        let together = findings.into_iter().zip(weighed);
+        report.findings = together
+            .filter_map(|(finding, (confidence, reasons))| {
+                let place = places.remove(&finding.id)?;
+                Some(Located { finding, confidence, reasons, ..place })
+            })
+            .collect();
+        report
+    }
+}
+
+impl Located {
+    fn new(finding: Finding, file: &str, number: u64) -> Self {
+        let line = finding.line_number.unwrap_or(number);
+        let (file, also, reasons) = (plain(file), Vec::new(), Vec::new());
+        Self { finding, file, line, also, confidence: 0.0, reasons }
+    }
+
+    fn add(&mut self, other: &Self) {
+        if self.also.len() < ALSO && other.file != self.file {
+            self.also.push((other.file.clone(), other.line, other.finding.line.clone()));
+        }
+    }
+
+    /// Whether its evidence is a state of the cluster, not a line.
+    pub fn is_state(&self) -> bool {
+        self.finding.source == CLUSTER
+    }
+}
+
+/// Without control characters; what ended a line or a column inside a message is a space.
+fn plain(text: &str) -> String {
+    text.chars()
+        .filter_map(|c| match c {
+            '\n' => Some(' '),
+            '\t' => Some('\t'),
+            c if c.is_control() => None,
+            c => Some(c),
+        })
+        .collect()
+}

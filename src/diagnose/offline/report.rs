@@ -1,0 +1,72 @@
+//! What a diagnosis says to programs: one object for a finding.
+
+use serde::Serialize;
+
+use super::{Located, Report};
+use crate::diagnose::{Catalogue, Checklists};
+use crate::model::event::Level;
+
+/// A finding, the most likely cause being of rank 1.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Entry {
+    pub rank: usize,
+    pub signature: String,
+    pub phase: String,
+    /// `info`, `warning` or `error`.
+    pub severity: &'static str,
+    /// That it is the cause, 0 to 1.
+    pub confidence: f64,
+    pub cause: String,
+    pub evidence: Vec<Evidence>,
+    pub checks: Vec<Check>,
+    pub fix: String,
+    /// A stage, or `live` when what failed tries again by itself.
+    pub resume_from: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Evidence {
+    pub source: String,
+    /// From 1.
+    pub line: u64,
+    pub text: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Check {
+    pub title: String,
+    pub command: String,
+}
+
+impl Report {
+    /// The findings for programs, those of one phase when it is named.
+    pub fn entries(&self, catalogue: &Catalogue, checklists: &Checklists, phase: Option<&str>) -> Vec<Entry> {
+        let entry = |located: &Located| {
+            let finding = &located.finding;
+            let signature = catalogue.get(&finding.signature)?;
+            let first = (located.file.clone(), located.line, finding.line.clone());
+            let evidence = std::iter::once(first).chain(located.also.iter().cloned());
+            let checks = checklists.by_hand(finding).into_iter();
+            Some(Entry {
+                rank: 0,
+                signature: finding.signature.clone(),
+                phase: signature.phase.clone(),
+                severity: match finding.severity {
+                    Level::Error => "error",
+                    Level::Warn => "warning",
+                    _ => "info",
+                },
+                confidence: located.confidence,
+                cause: finding.title.clone(),
+                evidence: evidence.map(|(source, line, text)| Evidence { source, line, text }).collect(),
+                checks: checks.map(|(title, command)| Check { title, command }).collect(),
+                fix: finding.next.clone().unwrap_or_default(),
+                resume_from: signature.resume.clone(),
+            })
+        };
+        let mut entries: Vec<Entry> = self.findings.iter().filter_map(entry).collect();
+        entries.retain(|entry| phase.is_none_or(|wanted| entry.phase == wanted));
+        entries.iter_mut().zip(1..).for_each(|(entry, rank)| entry.rank = rank);
+        entries
+    }
+}

@@ -1,0 +1,231 @@
+//! What the matcher remembers: findings that are open, those within their grace, and what ends them.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::line::{Captures, cut, fill};
+use super::matcher::{EVIDENCE_LIMIT, FINDING_LIMIT, Matcher, Seen, WINDOW, shortened};
+use super::place::within;
+use super::rank;
+use super::recovery::Recovery;
+use super::signature::Signature;
+use crate::model::event::{Data, Finding, Level};
+
+/// An open finding is said again at most this often.
+const SAY_AGAIN: SignedDuration = SignedDuration::from_secs(30);
+
+/// Seen, but within its grace.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub finding: Finding,
+    pub signature: usize,
+    pub first: Timestamp,
+    pub last: Timestamp,
+    pub milestone: Option<String>,
+}
+
+#[derive(Debug)]
+pub(super) struct Open {
+    pub finding: Finding,
+    pub signature: usize,
+    said: Timestamp,
+    times: u64,
+    milestone: Option<String>,
+}
+
+/// By id.
+pub(super) type Waitings = BTreeMap<String, Waiting>;
+pub(super) type Opens = BTreeMap<String, Open>;
+
+impl Matcher {
+    /// A signature matched: complete its captures and raise it, unless it is within its grace.
+    pub(super) fn found(
+        &mut self,
+        place: usize,
+        mut captures: Captures,
+        seen: &Seen<'_>,
+        told: &mut Vec<Data>,
+    ) -> Option<String> {
+        let signature = self.signature(place)?.clone();
+        if signature.severity == Level::Debug {
+            return None;
+        }
+        captures.insert("unit".into(), seen.unit.to_owned());
+        captures.insert("source".into(), seen.source.to_owned());
+        fill(&signature, seen.text, &mut captures);
+        let mut cause = None;
+        if let Some(unit) = self.unit(seen).filter(|_| signature.carrier) {
+            let oldest = unit.lines.saturating_sub(WINDOW as u64);
+            cause = unit.causes.iter().rev().find(|(line, _)| *line >= oldest).map(|(_, id)| id.clone());
+            unit.window.iter().rev().for_each(|line| fill(&signature, line, &mut captures));
+        }
+        let cause = cause.and_then(|id| self.open.get(&id)).map(|open| open.finding.clone());
+        if let Some(cause) = &cause {
+            captures.insert("cause".into(), cause.signature.clone());
+            for (name, value) in &cause.captures {
+                captures.entry(name.clone()).or_insert_with(|| value.clone());
+            }
+        }
+        let about: Vec<&str> =
+            signature.about.iter().filter_map(|name| captures.get(name).map(String::as_str)).collect();
+        let mut id = signature.id.clone();
+        if !about.is_empty() && self.open.len() + self.waiting.len() < FINDING_LIMIT {
+            id = format!("{id}:{}", about.join(":"));
+        }
+        let mut finding = Finding {
+            id: id.clone(),
+            signature: signature.id.clone(),
+            title: signature.title_with(&captures),
+            next: signature.fix_with(&captures, seen.text),
+            severity: signature.severity,
+            captures,
+            source: seen.source.to_owned(),
+            unit: seen.unit.to_owned(),
+            at: seen.at,
+            line: cut(seen.text, EVIDENCE_LIMIT).to_owned(),
+            line_number: seen.number,
+            checklist: signature.checklist.clone(),
+            recovery: None,
+            rank: signature.rank,
+            explained_by: cause.map(|cause| cause.id),
+        };
+        finding.recovery = Recovery::automatic_for(&finding);
+        let milestone = self.unit(seen).and_then(|unit| unit.milestone.clone());
+        if self.open.contains_key(&id) {
+            self.again(&id, milestone, seen.at, told);
+        } else if signature.grace.is_zero() || seen.last_word {
+            self.waiting.remove(&id);
+            self.raise(place, finding, milestone, seen.at, told);
+        } else {
+            self.wait(place, &signature, finding, milestone, seen.at, told);
+        }
+        Some(id)
+    }
+
+    /// Seen within its grace: raised when it is still said after that without a pause as long as the grace itself.
+    fn wait(
+        &mut self,
+        place: usize,
+        signature: &Signature,
+        finding: Finding,
+        milestone: Option<String>,
+        at: Timestamp,
+        told: &mut Vec<Data>,
+    ) {
+        let id = finding.id.clone();
+        let full = self.waiting.len() >= FINDING_LIMIT;
+        let new = Waiting { finding, signature: place, first: at, last: at, milestone };
+        match self.waiting.get_mut(&id) {
+            Some(waiting) if at >= waiting.first && (signature.lasts || !over(waiting.last, at, signature.grace)) => {
+                waiting.last = at;
+                waiting.milestone = new.milestone;
+                if over(waiting.first, at, signature.grace) {
+                    self.waiting.remove(&id);
+                    self.raise(place, new.finding, None, at, told);
+                }
+            }
+            None if full => {}
+            _ => {
+                self.waiting.insert(id, new);
+            }
+        }
+        if signature.lasts {
+            self.set_due();
+        }
+    }
+
+    pub(super) fn raise(
+        &mut self,
+        place: usize,
+        mut finding: Finding,
+        milestone: Option<String>,
+        at: Timestamp,
+        told: &mut Vec<Data>,
+    ) {
+        if self.open.len() >= FINDING_LIMIT {
+            return;
+        }
+        let Some(signature) = self.signature(place) else { return };
+        if finding.explained_by.is_none() {
+            let others = self.open.values().map(|open| &open.finding);
+            finding.explained_by = rank::explanation(signature, &finding.id, others).map(|other| other.id.clone());
+        }
+        told.push(Data::FindingOpened { finding: finding.clone() });
+        let id = finding.id.clone();
+        self.open.insert(id.clone(), Open { finding, signature: place, said: at, times: 1, milestone });
+        self.explain_others(&id, told);
+    }
+
+    /// A cause that comes after its symptoms still explains them.
+    fn explain_others(&mut self, cause: &str, told: &mut Vec<Data>) {
+        let Some(cause) = self.open.get(cause).map(|open| open.finding.clone()) else { return };
+        for open in self.open.values_mut().filter(|open| open.finding.explained_by.is_none()) {
+            let Some(signature) = self.catalogue.signatures.get(open.signature) else { continue };
+            if rank::explanation(signature, &open.finding.id, std::iter::once(&cause)).is_some() {
+                open.finding.explained_by = Some(cause.id.clone());
+                told.push(Data::FindingOpened { finding: open.finding.clone() });
+            }
+        }
+    }
+
+    fn again(&mut self, id: &str, milestone: Option<String>, at: Timestamp, told: &mut Vec<Data>) {
+        let Some(open) = self.open.get_mut(id) else { return };
+        open.times = open.times.saturating_add(1);
+        open.milestone = milestone;
+        if over(open.said, at, SAY_AGAIN) {
+            open.said = at;
+            open.finding.captures.insert("times".into(), open.times.to_string());
+            told.push(Data::FindingOpened { finding: open.finding.clone() });
+        }
+    }
+
+    /// Forget what waits and clear what is open, where `which` (given the finding and its signature) says so.
+    pub(super) fn end(&mut self, told: &mut Vec<Data>, because: &str, which: impl Fn(&Finding, usize) -> bool) {
+        self.waiting.retain(|_, waiting| !which(&waiting.finding, waiting.signature));
+        let over: Vec<String> = self
+            .open
+            .iter()
+            .filter(|(_, open)| which(&open.finding, open.signature))
+            .map(|(id, _)| id.clone())
+            .collect();
+        self.close(over, because, told);
+    }
+
+    fn close(&mut self, ids: Vec<String>, because: &str, told: &mut Vec<Data>) {
+        for id in ids {
+            self.open.remove(&id);
+            for open in self.open.values_mut().filter(|open| open.finding.explained_by.as_deref() == Some(&id)) {
+                open.finding.explained_by = None;
+            }
+            told.push(Data::FindingCleared { finding: id, because: because.to_owned() });
+        }
+    }
+
+    /// A milestone was passed: earlier trouble of the places that it ends is over.
+    pub(super) fn pass(&mut self, place: usize, seen: &Seen<'_>, told: &mut Vec<Data>) {
+        let Some(milestone) = self.catalogue.milestones.get(place).cloned() else { return };
+        let ended = |finding: &Finding| {
+            let same_machine = !finding.source.starts_with("journal:")
+                || !seen.source.starts_with("journal:")
+                || finding.source == seen.source;
+            same_machine && within(&milestone.ends, &finding.source, &finding.unit)
+        };
+        let mine = |finding: &Finding| finding.source == seen.source && finding.unit == seen.unit;
+        let because = shortened(seen.text);
+        let moved = |before: &Option<String>| before.as_deref() != Some(seen.text);
+        self.waiting
+            .retain(|_, waiting| !(ended(&waiting.finding) || mine(&waiting.finding) && moved(&waiting.milestone)));
+        let over = |open: &Open| ended(&open.finding) || mine(&open.finding) && moved(&open.milestone);
+        let ids = self.open.iter().filter(|(_, open)| over(open)).map(|(id, _)| id.clone()).collect();
+        self.close(ids, &because, told);
+        if let Some(unit) = self.unit_mut(seen) {
+            unit.milestone = Some(seen.text.to_owned());
+        }
+    }
+}
+
+/// At least `grace` lies between the two.
+pub(super) fn over(first: Timestamp, at: Timestamp, grace: SignedDuration) -> bool {
+    at.duration_since(first) >= grace
+}
