@@ -233,7 +233,7 @@ async fn a_second_request_is_not_a_second_thing() {
         (Kind::KeyPair, &[("KeyName", "edge-lab-thing"), ("PublicKeyMaterial", KEY)]),
         (Kind::HostedZone, &[("Name", "registry.example.com"), ("VpcId", &*vpc), ("PrivateZone", "true")]),
         (Kind::Bucket, &[("Bucket", "edge-lab-thing")]),
-        (Kind::User, &[("UserName", "edge-lab-thing")]),
+        (Kind::User, &[("UserName", "edge-lab-thing"), ("Path", "/bartizan/run-1/")]),
     ] {
         let first = cloud.create(&wanted(kind, properties, &ours)).await.unwrap_or_else(|e| panic!("{kind:?}: {e}"));
         let again = cloud.create(&wanted(kind, properties, &ours)).await.unwrap_or_else(|e| panic!("{kind:?}: {e}"));
