@@ -2,11 +2,13 @@
 
 mod cloud;
 mod demo;
+mod diagnose;
 mod doctor;
 mod look;
 mod mirror;
 mod session;
 mod status;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -131,6 +133,8 @@ enum Verb {
     Lab(demo::LabArgs),
     /// Mirror a release from this machine: registry to registry, nothing on disk, resumable, proven.
     Mirror(mirror::MirrorArgs),
+    /// Ask a mirror for every digest and required signature of a release; whoever filled it.
+    VerifyMirror(verify::VerifyArgs),
     /// Follow a run that another bartizan drives.
     Watch {
         #[arg(default_value = "last")]
@@ -145,12 +149,21 @@ enum Verb {
         #[command(flatten)]
         front: Front,
     },
-    /// Look for known failures in a log, a directory or a log bundle.
+    /// Look for known failures in logs, directories, a log bundle, a must-gather, a run, or standard input.
     Diagnose {
-        path: PathBuf,
+        /// Files and directories; `-` is standard input.
+        #[arg(required = true, value_name = "PATH")]
+        paths: Vec<PathBuf>,
+        /// One object for a finding on a line of its own, the most likely cause first.
         #[arg(long)]
         json: bool,
+        /// Only what is about this part of the installation: aws, ssh, registry, mirror, config …
+        #[arg(long, value_name = "PHASE")]
+        phase: Option<String>,
     },
+    /// Signatures of failures.
+    #[command(subcommand)]
+    Signature(SignatureVerb),
     /// Where a run stands.
     Status {
         #[arg(default_value = "last")]
@@ -182,6 +195,25 @@ enum Verb {
     /// The copier; bartizan starts it on the bastion.
     #[command(hide = true)]
     Agent { request: PathBuf },
+    /// Takes a registry's notifications; bartizan starts it on the bastion.
+    #[command(hide = true)]
+    Listen {
+        #[arg(long, value_name = "IP:PORT")]
+        address: std::net::SocketAddr,
+        #[arg(long, value_name = "FILE")]
+        token_file: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum SignatureVerb {
+    /// Print a signature made out of a log line, for a file of signatures/ in the configuration directory.
+    New {
+        /// The line; `-` takes it from standard input.
+        line: String,
+        #[arg(long, default_value = "MY-FAILURE")]
+        id: String,
+    },
 }
 
 /// Runs the program.
@@ -225,7 +257,8 @@ async fn dispatch(args: Args) -> Result<u8, Failure> {
         Verb::Mirror(args) => mirror::mirror(state, args).await,
         Verb::Watch { run, front } => look::watch(state, &run, &front).await,
         Verb::Replay { run, front } => look::replay(state, &run, &front).await,
-        Verb::Diagnose { path, json } => look::diagnose(&path, json),
+        Verb::Diagnose { paths, json, phase } => diagnose::diagnose(&paths, json, phase.as_deref()),
+        Verb::Signature(SignatureVerb::New { line, id }) => diagnose::new_signature(&line, &id),
         #[cfg(feature = "lab")]
         Verb::Status { run, json, cloud: true, cloud_file } => {
             status::with_cloud(state, &run, json, cloud_file.as_deref()).await
@@ -241,5 +274,7 @@ async fn dispatch(args: Args) -> Result<u8, Failure> {
             Ok(exit::DONE)
         }
         Verb::Agent { request } => look::agent(&request).await,
+        Verb::Listen { address, token_file } => verify::listen(address, &token_file).await,
+        Verb::VerifyMirror(args) => verify::verify_mirror(args).await,
     }
 }

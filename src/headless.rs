@@ -76,6 +76,9 @@ impl Lines {
                 size(*bytes),
                 size(*present_bytes)
             ),
+            Data::Sync(SyncEvent::Driven { engine, images }) => {
+                format!("sync: {} images by {engine}, which tells of whole images only", images.len())
+            }
             Data::Sync(
                 SyncEvent::Progress { .. }
                 | SyncEvent::Moved { .. }

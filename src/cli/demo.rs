@@ -31,6 +31,9 @@ pub struct LabArgs {
 pub struct DemoArgs {
     #[command(flatten)]
     lab: LabArgs,
+    /// Who copies the release.
+    #[arg(long, value_parser = ["bartizan", "oc-mirror", "oc-adm"])]
+    engine: Option<String>,
     /// Apply recoveries that need no person.
     #[arg(long)]
     recover: bool,
@@ -88,6 +91,11 @@ impl LabArgs {
 pub async fn demo(state: Option<&Path>, args: DemoArgs) -> Result<u8, Failure> {
     let pace = args.lab.speed;
     let (lab, place) = args.lab.start().await?;
+    if let Some(engine) = args.engine {
+        let spec = std::fs::read_to_string(lab.spec_file()).map_err(Failure::other)?;
+        let spec = spec.replace("[mirror]\n", &format!("[mirror]\nengine = \"{engine}\"\n"));
+        std::fs::write(lab.spec_file(), spec).map_err(Failure::other)?;
+    }
     let spec = load(&lab.spec_file())?;
     let cloud = crate::cloud::memory::MemoryCloud::open(lab.cloud_file()).map_err(Failure::other)?;
     let session = Session {

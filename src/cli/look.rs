@@ -1,4 +1,4 @@
-//! The verbs that drive nothing: init, plan, watch, replay, diagnose, status, runs, export; and the copier.
+//! The verbs that drive nothing: init, plan, watch, replay, status, runs, export; and the copier.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -223,26 +223,6 @@ pub async fn replay(state: Option<&Path>, run: &str, front: &Front) -> Result<u8
     let (_silent, nothing) = mpsc::channel(1);
     let logs = Box::new(SegmentLogs(SegmentReader::new(&dir)));
     ui::run(options, RunModel::default(), nothing, nobody, logs).await.map_err(Failure::other)?;
-    Ok(exit::DONE)
-}
-
-pub fn diagnose(path: &Path, as_json: bool) -> Result<u8, Failure> {
-    let report = crate::diagnose::offline::diagnose(path).map_err(|error| Failure::usage(error.to_string()))?;
-    for located in &report.findings {
-        let finding = &located.finding;
-        if as_json {
-            let line = json!({ "finding": finding, "file": located.file, "line": located.line });
-            println!("{line}");
-        } else {
-            println!("{} {}", finding.signature, finding.title);
-            println!("  {}:{}: {}", located.file, located.line, finding.line);
-            finding.next.iter().for_each(|next| println!("  next: {next}"));
-        }
-    }
-    if !as_json {
-        println!("{} findings in {} lines of {} files", report.findings.len(), report.lines, report.files);
-        report.skipped.iter().for_each(|skipped| println!("left out: {skipped}"));
-    }
     Ok(exit::DONE)
 }
 

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use crate::cloud::Cloud;
+use crate::diagnose::Checklists;
 use crate::diagnose::checklist::Checklist;
-use crate::diagnose::{Catalogue, Checklists};
 use crate::engine::{Command, Ending, Options, Runner};
 use crate::headless::{self, Format};
 use crate::host::ssh::{SshPool, new_key_pair};
@@ -241,8 +241,8 @@ impl Session<'_> {
 
         let (tap, tapped) = mpsc::channel(4096);
         let (model, follower) = hub.follow().await;
-        let catalogue = Catalogue::builtin().map_err(Failure::other)?.at_pace(self.pace);
-        stages::diagnosis::start(&catalogue, &model, tapped, follower, sink.clone());
+        let catalogue = super::diagnose::catalogue()?.at_pace(self.pace);
+        stages::diagnosis::start(&catalogue, &dir, &model, tapped, follower, sink.clone());
         let world = World {
             spec: spec.clone(),
             secrets,

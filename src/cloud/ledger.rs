@@ -188,6 +188,7 @@ impl Ledger {
             None => self.make(&object, item, properties).await?,
         };
         self.adopt(&object, &resource.id).await;
+        self.show(&object, &resource.id, &resource.state, Standing::Making, None, hourly).await;
         Ok(Coming { object, resource, hourly })
     }
 

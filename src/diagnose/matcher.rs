@@ -178,6 +178,7 @@ impl Matcher {
                 self.end(&mut told, "every digest answers in the mirror", |finding, _| finding.source == SYNC);
             }
             SyncEvent::ImageState { .. }
+            | SyncEvent::Driven { .. }
             | SyncEvent::Moved { .. }
             | SyncEvent::Planned { .. }
             | SyncEvent::Progress { .. }

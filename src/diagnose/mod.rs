@@ -17,6 +17,7 @@ mod prefilter;
 pub mod rank;
 pub mod recovery;
 pub mod signature;
+pub mod template;
 
 pub use checklist::Checklists;
 pub use matcher::Matcher;

@@ -39,6 +39,14 @@ pub(super) type Waitings = BTreeMap<String, Waiting>;
 pub(super) type Opens = BTreeMap<String, Open>;
 
 impl Matcher {
+    /// A finding that somebody else has opened and that is still open.
+    pub fn take_up(&mut self, finding: Finding) {
+        let place = self.catalogue.signatures.iter().position(|known| known.id == finding.signature);
+        let Some(signature) = place.filter(|_| self.open.len() < FINDING_LIMIT) else { return };
+        let (id, said) = (finding.id.clone(), finding.at);
+        self.open.entry(id).or_insert(Open { finding, signature, said, times: 1, milestone: None });
+    }
+
     /// A signature matched: complete its captures and raise it, unless it is within its grace.
     pub(super) fn found(
         &mut self,

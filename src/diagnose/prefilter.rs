@@ -25,6 +25,9 @@ const SHORTEST: usize = 4;
 /// Alternatives of one pattern that are looked for by themselves.
 const ALTERNATIVES: usize = 24;
 
+/// Lines that are looked at though no pattern needs them: messages that are kept as bytes, and units that failed.
+const BESIDES: &[&str] = &["\"MESSAGE\":[", ".service: Failed with result"];
+
 /// Cheap to clone: the automaton is shared.
 #[derive(Debug, Clone)]
 pub(super) struct Prefilter {
@@ -65,6 +68,7 @@ impl Prefilter {
         if !without.is_empty() {
             return Err(without.join("; "));
         }
+        pieces.extend(BESIDES.iter().map(|piece| (*piece).to_owned()));
         let automaton = AhoCorasick::builder()
             .match_kind(MatchKind::Standard)
             .kind(Some(AhoCorasickKind::DFA))

@@ -281,6 +281,11 @@ impl Catalogue {
         &self.signatures
     }
 
+    /// Parts of the installation that signatures are about.
+    pub fn phases(&self) -> BTreeSet<&str> {
+        self.signatures.iter().map(|signature| signature.phase.as_str()).collect()
+    }
+
     pub fn get(&self, id: &str) -> Option<&Signature> {
         self.signatures.iter().find(|signature| signature.id == id)
     }

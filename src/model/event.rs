@@ -351,6 +351,12 @@ pub enum SyncEvent {
         class: String,
         why: String,
     },
+    /// These images are copied by another engine, which tells of whole images only. Rows that are there already become
+    /// its own, the others are added.
+    Driven {
+        engine: String,
+        images: Vec<PlannedImage>,
+    },
     /// Every digest of the plan answered in the mirror (or did not).
     Proven {
         images: u64,

@@ -271,6 +271,20 @@ fn same_kind(one: &LinkState, other: &LinkState) -> bool {
     std::mem::discriminant(one) == std::mem::discriminant(other)
 }
 
+fn waiting(image: &PlannedImage, engine: Option<&String>) -> ImageRecord {
+    ImageRecord {
+        image: image.clone(),
+        state: ImageState::Waiting,
+        bytes: 0,
+        rate: Rate::default(),
+        attempt: 0,
+        retries: 0,
+        trouble: None,
+        changed: None,
+        engine: engine.cloned(),
+    }
+}
+
 fn reduce_sync(model: &mut RunModel, at: Timestamp, event: &SyncEvent) {
     match event {
         SyncEvent::Planned { images, blobs, bytes, present_bytes } => {
@@ -281,19 +295,24 @@ fn reduce_sync(model: &mut RunModel, at: Timestamp, event: &SyncEvent) {
             sync.present_bytes = *present_bytes;
             sync.proven = None;
             sync.moved = None;
-            sync.images = images
-                .iter()
-                .map(|image| ImageRecord {
-                    image: image.clone(),
-                    state: ImageState::Waiting,
-                    bytes: 0,
-                    rate: Rate::default(),
-                    attempt: 0,
-                    retries: 0,
-                    trouble: None,
-                    changed: None,
-                })
-                .collect();
+            sync.images = images.iter().map(|image| waiting(image, None)).collect();
+        }
+        SyncEvent::Driven { engine, images } => {
+            let sync = &mut model.sync;
+            sync.planned = true;
+            sync.proven = None;
+            for image in images {
+                match sync.images.iter_mut().find(|record| record.image.name == image.name) {
+                    Some(record) => {
+                        let known = std::mem::replace(record, waiting(image, Some(engine)));
+                        // The engine knows no sizes; a plan of our own may.
+                        if image.bytes == 0 {
+                            record.image = known.image;
+                        }
+                    }
+                    None => sync.images.push(waiting(image, Some(engine))),
+                }
+            }
         }
         SyncEvent::Progress { image, bytes, .. } => {
             if let Some(record) = model.sync.images.iter_mut().find(|record| record.image.name == *image) {

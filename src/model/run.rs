@@ -163,6 +163,8 @@ pub struct ImageRecord {
     /// Side and class of the last of them, until bytes come again.
     pub trouble: Option<String>,
     pub changed: Option<Timestamp>,
+    /// The program that copies it, when it is not our own: then only whole images are told of.
+    pub engine: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -18,7 +18,9 @@
 //! | [`plan`] | images → manifests → blobs, less what the mirror has |
 //! | [`copy`] | doing the plan |
 //! | [`prove`] | asking the mirror for every digest |
-//! | [`outputs`] | mapping file, `imageDigestSources`, IDMS |
+//! | [`outputs`] | what others read of a mirror |
+//! | [`driven`] | other engines: what they are told, what their output means |
+//! | [`notify`] | a registry's own word of what it stored |
 //! | [`agent`] | all of it as a job on the bastion that tells of itself in JSON lines |
 
 pub mod agent;
@@ -27,10 +29,12 @@ pub mod blob;
 pub mod client;
 pub mod copy;
 pub mod digest;
+pub mod driven;
 pub mod error;
 pub mod journal;
 pub mod manifest;
 pub mod mapping;
+pub mod notify;
 pub mod outputs;
 mod pace;
 pub mod plan;

@@ -84,6 +84,30 @@ pub async fn signature_claims(source: &Client, images: &[Wanted]) -> Result<Vec<
     answers.into_iter().filter_map(Result::transpose).collect()
 }
 
+/// That the mirror has the signatures without which nodes of this version refuse to start an image: the default
+/// `ClusterImagePolicy` asks for those of the release from 4.21 on, and of its components from 4.22 on
+/// (openshift/cluster-update-keys, `manifests.rhel/0000_90_openshift-cluster-image-policy.yaml`). It does not matter
+/// whether the source is there to be asked.
+pub fn required_signatures(version: &str, images: &[Wanted]) -> Vec<Claim> {
+    const SIGNED: &[(&str, u32)] = &[
+        ("quay.io/openshift-release-dev/ocp-release", 21),
+        ("quay.io/openshift-release-dev/ocp-v4.0-art-dev", 22),
+        ("quay.io/openshift-release-dev/ocp-v5.0-art-dev", 22),
+    ];
+    let minor = crate::spec::Spec::minor_of(version).unwrap_or(0);
+    let claim = |image: &Wanted| {
+        let repository = image.source.repo.to_string();
+        SIGNED.iter().find(|(signed, from)| *signed == repository && minor >= *from)?;
+        Some(Claim {
+            name: format!("{} signature", image.name),
+            repo: image.target.clone(),
+            reference: signature_tag(image.source.digest.as_deref()?)?,
+            digest: None,
+        })
+    };
+    images.iter().filter_map(claim).collect()
+}
+
 /// Ask the mirror. An error is one of asking; a "no" is not.
 pub async fn prove(mirror: &Client, claims: &[Claim]) -> Result<Proof, RegistryError> {
     let answers: Vec<Result<Option<String>, RegistryError>> = futures::stream::iter(claims.to_vec())
@@ -116,4 +140,30 @@ pub async fn prove(mirror: &Client, claims: &[Claim]) -> Result<Proof, RegistryE
 fn place(claim: &Claim) -> String {
     let mark = if claim.reference.starts_with("sha256:") { '@' } else { ':' };
     format!("{}{mark}{}", claim.repo, claim.reference)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::release::PullSpec;
+
+    #[test]
+    fn signatures_are_required_from_the_version_on_that_checks_them() {
+        let image = |name: &str, repository: &str| Wanted {
+            name: name.into(),
+            source: PullSpec::parse(&format!("{repository}@sha256:{}", "a".repeat(64))).unwrap(),
+            target: Repo::new("mirror:5000", "openshift/release"),
+            tag: name.into(),
+        };
+        let images = [
+            image("release", "quay.io/openshift-release-dev/ocp-release"),
+            image("etcd", "quay.io/openshift-release-dev/ocp-v4.0-art-dev"),
+            image("own", "registry.ci.openshift.org/ocp/4.22"),
+        ];
+        let names =
+            |version| required_signatures(version, &images).into_iter().map(|claim| claim.name).collect::<Vec<_>>();
+        assert_eq!(names("4.20.9"), Vec::<String>::new());
+        assert_eq!(names("4.21.0"), ["release signature"]);
+        assert_eq!(names("4.22.1"), ["release signature", "etcd signature"]);
+    }
 }

@@ -25,7 +25,7 @@ pub(super) const STREAMED: u64 = 64 << 20;
 /// Each PATCH costs the registry an fsync; below 16 MiB that is what one waits for.
 pub(super) const CHUNK: u64 = 16 << 20;
 /// Chunks in memory at once: more of them would only wait for the same link.
-pub(super) const CHUNKS: usize = 3;
+pub(super) const CHUNKS: usize = 2;
 
 /// What became of the wish to mount.
 #[derive(Debug)]

@@ -7,6 +7,8 @@ pub mod install_check;
 pub mod install_config;
 pub mod keys;
 pub mod load;
+mod mirror;
+pub mod operators;
 pub mod problem;
 pub mod secret;
 pub mod secrets;
@@ -19,6 +21,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use load::{digest, example, load, parse};
+pub use mirror::{MirrorEngine, MirrorKind, MirrorRuntime, MirrorSpec, RegistrySoftware, Subset, Workflow};
 pub use problem::{Problem, SpecErrors};
 pub use secret::Secret;
 pub use secrets::Secrets;
@@ -281,84 +284,6 @@ pub enum ToolsSource {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MirrorSpec {
-    /// Required. The one name by which everybody reaches the mirror. Never localhost (nodes could not reach it).
-    pub host: String,
-    #[serde(default = "default_mirror_port")]
-    pub port: u16,
-    #[serde(default = "default_release_repository")]
-    pub release_repository: String,
-    #[serde(default = "default_component_repository")]
-    pub component_repository: String,
-    /// `managed`: stage 05 makes and runs it on the bastion. `existing`: it is only proven.
-    #[serde(default)]
-    pub kind: MirrorKind,
-    #[serde(default = "default_mirror_user")]
-    pub user: String,
-    /// File with the password on this machine; default: made up once and kept in the run (0600).
-    #[serde(default)]
-    pub password_file: Option<PathBuf>,
-    /// CA of an existing mirror, PEM, on this machine.
-    #[serde(default)]
-    pub ca_file: Option<PathBuf>,
-    /// How a managed registry runs on the bastion.
-    #[serde(default)]
-    pub runtime: MirrorRuntime,
-    /// Where a managed registry keeps its data on the bastion, relative to the home directory unless absolute.
-    #[serde(default = "default_mirror_storage")]
-    pub storage: String,
-    #[serde(default)]
-    pub engine: MirrorEngine,
-    /// Blobs in flight.
-    #[serde(default = "default_jobs")]
-    pub jobs: u8,
-    /// `all` or `core-21` (which cannot boot a cluster).
-    #[serde(default)]
-    pub subset: Subset,
-    /// More pull specs to mirror.
-    #[serde(default)]
-    pub additional_images: Vec<String>,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum MirrorKind {
-    #[default]
-    Managed,
-    Existing,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum MirrorRuntime {
-    /// podman when it is there, else a `docker-registry` or `registry` binary.
-    #[default]
-    Auto,
-    Podman,
-    Binary,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum MirrorEngine {
-    /// bartizan's own copier, as a job on the bastion.
-    #[default]
-    Builtin,
-    /// `oc-mirror --v2`.
-    OcMirror,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Subset {
-    #[default]
-    #[serde(rename = "all")]
-    All,
-    #[serde(rename = "core-21")]
-    Core21,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct InstallSpec {
     /// 1 or 3.
@@ -380,25 +305,6 @@ pub enum Publish {
 fn default_arch() -> String {
     "x86_64".into()
 }
-fn default_mirror_port() -> u16 {
-    5000
-}
-fn default_release_repository() -> String {
-    "openshift/release-images".into()
-}
-fn default_component_repository() -> String {
-    "openshift/release".into()
-}
-fn default_mirror_user() -> String {
-    "bartizan".into()
-}
-fn default_mirror_storage() -> String {
-    "bartizan/registry".into()
-}
-fn default_jobs() -> u8 {
-    6
-}
-
 impl Default for NetworkSpec {
     fn default() -> Self {
         Self {

@@ -5,8 +5,9 @@ mod network;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::operators::Catalog;
 use super::problem::{Problem, shown};
-use super::{CredentialsMode, MirrorKind, Spec, ToolsSource};
+use super::{CredentialsMode, MirrorEngine, MirrorKind, MirrorSpec, Spec, Subset, ToolsSource, Workflow};
 
 /// Collects problems with their places; a key that already has one gets no second.
 pub struct Check<'a> {
@@ -203,11 +204,42 @@ fn mirror(spec: &Spec, check: &mut Check<'_>) {
     if !is_remote_path(&mirror.storage) {
         check.bad("mirror.storage", &mirror.storage, "give a folder on the bastion, for example bartizan/registry");
     }
+    if !is_pull_spec(&mirror.image) {
+        check.bad("mirror.image", &mirror.image, "give a whole pull spec, for example docker.io/library/registry:2");
+    }
+    engine(mirror, check);
     for image in &mirror.additional_images {
         if !is_pull_spec(image) {
             let want = "give whole pull specs, for example registry.redhat.io/ubi9/ubi:latest";
             check.fail("mirror.additional_images", format!("has {}", shown(image)), want);
         }
+    }
+}
+
+/// The rules of the engines that are not our own.
+fn engine(mirror: &MirrorSpec, check: &mut Check<'_>) {
+    for text in &mirror.operators {
+        if let Err(want) = Catalog::parse(text) {
+            check.fail("mirror.operators", format!("has {}", shown(text)), want);
+        }
+    }
+    if mirror.engine == MirrorEngine::OcMirror && mirror.oc_mirror_namespace().is_none() {
+        let want = "oc-mirror has names of its own: give openshift/release-images and openshift/release, both below the \
+                    same namespace or none";
+        check.bad("mirror.release_repository", &mirror.release_repository, want);
+    }
+    if mirror.engine != MirrorEngine::Bartizan && mirror.subset == Subset::Core21 {
+        let want = "only bartizan's own copier takes a part of a release; set mirror.engine = \"bartizan\"";
+        check.fail("mirror.subset", "is \"core-21\"", want);
+    }
+    if mirror.workflow != Workflow::Direct && !mirror.needs_oc_mirror() {
+        let want = "only oc-mirror has archives; leave it out, or set mirror.engine = \"oc-mirror\"";
+        check.fail("mirror.workflow", "is set", want);
+    }
+    if let Some(archive) = &mirror.archive
+        && (!archive.starts_with('/') || !is_remote_path(archive))
+    {
+        check.bad("mirror.archive", archive, "give an absolute path on the bastion, for example /mnt/archive");
     }
 }
 

@@ -5,8 +5,13 @@
 
 pub mod certificate;
 pub mod diagnosis;
+mod driven;
+mod keeper;
 pub mod live;
+mod notices;
+mod outputs;
 pub mod plan;
+mod registry_service;
 pub mod repair;
 mod s01_infrastructure;
 mod s02_bastion;

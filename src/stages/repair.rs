@@ -22,7 +22,7 @@ use super::live;
 use super::s02_bastion::free_kib;
 use super::s04_tools::tool;
 use super::s05_mirror_registry::{answers, ca_path, directory};
-use super::s06_image_sync::{agent, complain, request};
+use super::s06_image_sync::{agent, complain, whole_request};
 use super::s10_cleanup::destroy_cluster;
 use super::world::{Cx, World, action, cloud_error, exec, fact, get, must};
 
@@ -83,7 +83,12 @@ impl Hands<World> for Repair {
     async fn classify(&self, _cx: &Cx, _causes: &[String]) {}
 
     async fn resync(&self, cx: &Cx, image: &str) -> Result<(), StepError> {
-        let report = agent(cx, "one-image", &request(cx, Asked::OneImage, Some(vec![image.to_owned()]))?).await?;
+        // Rows of another engine have names of their own; a digest means the same to all.
+        let row =
+            cx.model.sync.images.iter().find(|record| record.image.name == image && !record.image.digest.is_empty());
+        let image = row.map_or(image, |record| &record.image.digest).to_owned();
+        let request = whole_request(cx, Asked::OneImage, Some(vec![image])).await?;
+        let report = agent(cx, "one-image", &request).await?;
         complain(&report).map_or(Ok(()), Err)
     }
 
@@ -121,7 +126,7 @@ impl Step<World> for ResyncImage {
 
     async fn run(&self, cx: &Cx) -> Result<Ran, StepError> {
         let only = Some(vec![self.digest.clone()]);
-        let report = agent(cx, "one-image", &request(cx, Asked::OneImage, only)?).await?;
+        let report = agent(cx, "one-image", &whole_request(cx, Asked::OneImage, only).await?).await?;
         complain(&report).map_or(Ok(Ran::Ok), Err)
     }
 

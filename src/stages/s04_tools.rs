@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use crate::engine::{Probe, Ran, Step, StepError};
 use crate::host::{Cmd, Host};
 use crate::model::event::{Action, Evidence, Unit};
-use crate::spec::{MirrorEngine, Spec, ToolsSource};
+use crate::spec::{Spec, ToolsSource};
 
 use super::world::{Cx, World, action, bytes, exec, fact, file, must, put, sha256};
 
@@ -108,7 +108,7 @@ const CLIENTS: [Client; 3] = [
 ];
 
 fn wanted(spec: &Spec) -> impl Iterator<Item = &'static Client> {
-    let oc_mirror = spec.mirror.engine == MirrorEngine::OcMirror;
+    let oc_mirror = spec.mirror.needs_oc_mirror();
     CLIENTS.iter().filter(move |client| client.name != "oc-mirror" || oc_mirror)
 }
 

@@ -1,7 +1,7 @@
 //! 06: the release into the mirror, by digest. The copier is this program's own `agent`, as a job on the bastion; its
-//! output is followed by byte offset, so the connection may come and go.
+//! output is followed by byte offset, so the connection may come and go. Other engines are driven in the same way; the
+//! proof is the same for all.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,17 +10,20 @@ use futures::StreamExt;
 use crate::engine::{Probe, Ran, Step, StepError};
 use crate::host::job::{Job, JobSpec, JobStatus, Started};
 use crate::host::tail::TailItem;
-use crate::host::{Cmd, Host, Stdin};
-use crate::model::event::{Action as Doing, Data, Evidence, Level, LogLine, SyncEvent, Unit};
+use crate::host::{Cmd, Stdin};
+use crate::model::event::{Action as Doing, Data, Evidence, Level, SyncEvent, Unit};
 use crate::model::text::one_line;
 use crate::registry::agent::{Action, Line, Message, Request};
-use crate::spec::{MirrorEngine, MirrorKind, Spec, Subset};
+use crate::registry::driven::mapping::target;
+use crate::spec::{MirrorEngine, MirrorKind, Subset, Workflow};
 
-use super::live;
+use super::keeper::Keeper;
+use super::s02_bastion::free_kib;
 use super::s03_credentials::authfile;
 use super::s04_tools::tool;
-use super::s05_mirror_registry::ca_path;
-use super::world::{Cx, World, action, bytes, exec, fact, get, host_error, must, put};
+use super::s05_mirror_registry::{ca_path, directory};
+use super::world::{Cx, World, action, bytes, exec, fact, get, host_error, put};
+use super::{driven, outputs};
 
 /// Plan, copy.
 pub struct Copy;
@@ -29,7 +32,7 @@ pub struct Copy;
 pub struct Proof;
 
 /// Longest line of the copier that is kept.
-const LINE_LIMIT: usize = 4096;
+pub(super) const LINE_LIMIT: usize = 4096;
 
 pub(super) fn request(cx: &Cx, what: Action, only: Option<Vec<String>>) -> Result<Request, StepError> {
     let workdir = cx.need(fact::WORKDIR)?;
@@ -62,6 +65,35 @@ pub(super) fn request(cx: &Cx, what: Action, only: Option<Vec<String>>) -> Resul
     })
 }
 
+/// The request with what another engine was to bring besides the release, by its own plan.
+pub(super) async fn whole_request(cx: &Cx, what: Action, only: Option<Vec<String>>) -> Result<Request, StepError> {
+    let mut asked = request(cx, what, only)?;
+    let mirror = &cx.world.spec.mirror;
+    if !mirror.needs_oc_mirror() {
+        return Ok(asked);
+    }
+    if mirror.engine == MirrorEngine::OcMirror {
+        // It has its own places for them.
+        asked.additional.clear();
+    }
+    let own = [&mirror.release_repository, &mirror.component_repository];
+    let others = driven::planned(cx).await?.into_iter().filter(|pair| !own.contains(&&pair.target.name));
+    // A catalog that was filtered is built anew: it can be asked for, and nobody else can bring it.
+    let others = others.filter(|pair| what == Action::Prove || pair.source.digest.is_some());
+    asked.mapping = others.map(|pair| format!("{}={}", pair.source, target(&pair))).collect();
+    Ok(asked)
+}
+
+/// Asks for everything that was to come, whoever brought it.
+async fn proof(cx: &Cx) -> Result<Report, StepError> {
+    let asked = whole_request(cx, Action::Prove, None).await?;
+    let mirror = &cx.world.spec.mirror;
+    if mirror.needs_oc_mirror() && driven::planned(cx).await?.is_empty() {
+        return Err(StepError::transient("oc-mirror's plan is not on the bastion: it is not known what to ask for"));
+    }
+    agent(cx, "prove", &asked).await
+}
+
 /// How one run of the copier ended.
 #[derive(Debug, Default)]
 pub(super) struct Report {
@@ -72,15 +104,19 @@ pub(super) struct Report {
     wanted: u64,
 }
 
+/// The CA of a source that is no public one, for whoever copies.
+pub(super) async fn put_source_ca(cx: &Cx) -> Result<(), StepError> {
+    let Some(path) = &cx.world.spec.release.ca_file else { return Ok(()) };
+    let pem = std::fs::read(path).map_err(|error| StepError::fatal(format!("reading {}: {error}", path.display())))?;
+    let file = format!("{}/source-ca.crt", cx.need(fact::WORKDIR)?);
+    put(cx, &cx.world.bastion(cx)?, &file, bytes(pem), 0o644).await
+}
+
 /// Runs the copier to its end under `name`, or goes on following the one that runs.
 pub(super) async fn agent(cx: &Cx, name: &str, request: &Request) -> Result<Report, StepError> {
     let bastion = cx.world.bastion(cx)?;
     let workdir = cx.need(fact::WORKDIR)?;
-    if let Some(path) = &cx.world.spec.release.ca_file {
-        let pem =
-            std::fs::read(path).map_err(|error| StepError::fatal(format!("reading {}: {error}", path.display())))?;
-        put(cx, &bastion, &format!("{workdir}/source-ca.crt"), bytes(pem), 0o644).await?;
-    }
+    put_source_ca(cx).await?;
     let path = format!("{workdir}/sync/{name}.json");
     let text = serde_json::to_string_pretty(request)
         .map_err(|error| StepError::fatal(format!("writing the request: {error}")))?;
@@ -89,9 +125,12 @@ pub(super) async fn agent(cx: &Cx, name: &str, request: &Request) -> Result<Repo
     let job =
         Job::new(bastion.clone(), JobSpec { name: name.to_owned(), cmd: cmd.clone(), dir: format!("{workdir}/jobs") })
             .map_err(host_error)?;
-    let keeper = Keeper::new(&cx.fresh(0).await, &job, job.start().await.map_err(host_error)?);
+    let started = job.start().await.map_err(host_error)?;
+    let keeper = Keeper::new(&cx.fresh(0).await, &job, "agent", started);
     cx.acted(action("bastion", &cmd), None, Duration::ZERO).await;
-    let report = follow(cx, &job, keeper).await?;
+    // Of one that runs already, a part of what it planned is on the disk.
+    let new = matches!(started, Started::New { .. });
+    let report = follow(cx, &job, keeper, new).await?;
     if report.exit.is_none() {
         let words = job.last_words(600).await.map_err(host_error)?;
         let status = job.status().await.map_err(host_error)?;
@@ -110,17 +149,9 @@ pub(super) fn ended(status: &JobStatus) -> String {
     }
 }
 
-/// Keeps lines of a job's output, each once: a process before this one may have kept the first of them.
-struct Keeper {
-    /// Job and process: a job that is started again has a new output.
-    job: String,
-    /// Up to this byte.
-    kept: u64,
-}
-
 /// Turns the copier's lines into events. They are read from the first on, because the report is of all of them; an event
 /// that comes a second time changes nothing.
-async fn follow(cx: &Cx, job: &Job, keeper: Keeper) -> Result<Report, StepError> {
+async fn follow(cx: &Cx, job: &Job, keeper: Keeper, new: bool) -> Result<Report, StepError> {
     let mut report = Report::default();
     let mut lines = job.follow(0);
     loop {
@@ -138,33 +169,19 @@ async fn follow(cx: &Cx, job: &Job, keeper: Keeper) -> Result<Report, StepError>
                 cx.sink.emit(Data::Gap { source: "sync".into(), lost: None, why }).await;
             }
             Some(TailItem::Line { text, offset_after }) => match serde_json::from_str::<Line>(&text) {
-                Ok(line) => told(cx, line, (&keeper, offset_after), &mut report).await,
+                Ok(line) => {
+                    let planned = matches!(line.message, Message::Sync(SyncEvent::Planned { .. }));
+                    told(cx, line, (&keeper, offset_after), &mut report).await;
+                    if planned
+                        && new
+                        && let Err(error) = room(cx, report.wanted).await
+                    {
+                        job.stop(Duration::from_secs(5)).await.map_err(host_error)?;
+                        return Err(error);
+                    }
+                }
                 Err(_) => keeper.keep(cx, Level::Warn, one_line(&text, LINE_LIMIT), offset_after).await,
             },
-        }
-    }
-}
-
-impl Keeper {
-    /// Goes on behind the last line that is kept, when it is of the same process. Cursors are `JOB.PID#OFFSET`.
-    fn new(cx: &Cx, job: &Job, started: Started) -> Self {
-        let (Started::New { pid } | Started::Adopted { pid }) = started;
-        let job = format!("{}.{pid}", job.name());
-        let cursor = live::last_line(&cx.world.run_dir, &cx.model, "sync").and_then(|line| line.cursor);
-        let kept = cursor.and_then(|cursor| cursor.strip_prefix(&job)?.strip_prefix('#')?.parse().ok());
-        Self { job, kept: kept.unwrap_or(0) }
-    }
-
-    async fn keep(&self, cx: &Cx, level: Level, text: String, offset: u64) {
-        if offset <= self.kept {
-            return;
-        }
-        let cursor = Some(format!("{}#{offset}", self.job));
-        let line = LogLine { at: jiff::Timestamp::now(), unit: "agent".into(), level, text, cursor };
-        cx.sink.lines("sync", vec![line.clone()]).await;
-        if level >= Level::Warn {
-            // Nobody matching is no reason to stop copying.
-            let _unmatched = cx.world.tap.send(("sync".into(), line)).await;
         }
     }
 }
@@ -235,72 +252,77 @@ pub(super) fn complain(report: &Report) -> Option<StepError> {
     Some(error)
 }
 
-/// ImageSetConfiguration for the driven engine (oc-mirror v2).
-fn image_set(spec: &Spec) -> String {
-    let mut text = format!(
-        "kind: ImageSetConfiguration\napiVersion: mirror.openshift.io/v2alpha1\nmirror:\n  platform:\n    release: {}\n    graph: false\n",
-        spec.pull_spec()
-    );
-    if !spec.mirror.additional_images.is_empty() {
-        text.push_str("  additionalImages:\n");
-        for image in &spec.mirror.additional_images {
-            text.push_str(&format!("    - name: {image}\n"));
-        }
+/// Of what is copied, the part that a registry needs besides for its uploads under way.
+const MARGIN: u64 = 20;
+
+/// Whether what is still to be copied fits where a managed registry keeps it.
+async fn room(cx: &Cx, wanted: u64) -> Result<(), StepError> {
+    if cx.world.spec.mirror.kind != MirrorKind::Managed || wanted == 0 {
+        return Ok(());
     }
-    text
+    let base = directory(cx)?;
+    let output = exec(cx, &cx.world.bastion(cx)?, Cmd::sh("df -Pk \"$1\" | tail -n 1").arg(&base)).await?;
+    // Not to know is no reason to refuse.
+    let Some(free) = free_kib(&output.text()).filter(|_| output.ok()).map(|kib| kib.saturating_mul(1024)) else {
+        return Ok(());
+    };
+    let needed = wanted.saturating_add(wanted / MARGIN);
+    if free >= needed {
+        return Ok(());
+    }
+    let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30));
+    Err(StepError::fatal(format!(
+        "no space left on device: {} are to be copied, {} with the uploads under way, and {base} has {} free",
+        gib(wanted),
+        gib(needed),
+        gib(free),
+    ))
+    .hint("give the bastion a larger disk (bastion.disk_gib), or name another place with mirror.storage"))
 }
 
-/// `oc-mirror --v2`, mirror to mirror. Its own REGISTRY_AUTH_FILE bug is why the auth file is an argument.
-fn oc_mirror(program: Cmd, spec: &Spec, workdir: &str) -> Cmd {
-    program
-        .args(["--v2", "--config"])
-        .arg(format!("{workdir}/sync/image-set.yaml"))
-        .arg("--authfile")
-        .arg(authfile(workdir))
-        .arg("--workspace")
-        .arg(format!("file://{workdir}/sync/oc-mirror"))
-        .arg(format!("docker://{}", spec.registry()))
-        .timeout(None)
+/// Our own copier, and what it says at the end.
+async fn by_ourselves(cx: &Cx) -> Result<Ran, StepError> {
+    let report = agent(cx, "sync", &request(cx, Action::Sync, None)?).await?;
+    match complain(&report) {
+        Some(error) => Err(error),
+        None if cx.world.spec.mirror.subset == Subset::Core21 => Ok(Ran::Warning(
+            "the core-21 subset cannot boot a cluster: set mirror.subset to \"all\" before stage 08".into(),
+        )),
+        None => Ok(Ran::Ok),
+    }
 }
 
-/// Drives oc-mirror; what it brought is proven by our own eyes afterwards.
-async fn by_oc_mirror(cx: &Cx) -> Result<Ran, StepError> {
-    let bastion: Arc<dyn Host> = cx.world.bastion(cx)?;
-    let workdir = cx.need(fact::WORKDIR)?;
-    let spec = &cx.world.spec;
-    put(cx, &bastion, &format!("{workdir}/sync/image-set.yaml"), bytes(image_set(spec)), 0o600).await?;
-    let cmd =
-        oc_mirror(tool(cx, "oc-mirror")?, spec, &workdir).env("SSL_CERT_FILE", format!("{workdir}/sync/ca-bundle.crt"));
-    // Go reads one bundle: the system's and ours together.
-    let bundle = Cmd::sh("cat /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt \"$1\" 2>/dev/null >\"$2\"; [ -s \"$2\" ]")
-        .arg(ca_path(cx)?)
-        .arg(format!("{workdir}/sync/ca-bundle.crt"));
-    must(cx, &bastion, bundle).await?;
-    let job = Job::new(bastion, JobSpec { name: "oc-mirror".into(), cmd: cmd.clone(), dir: format!("{workdir}/jobs") })
-        .map_err(host_error)?;
-    let keeper = Keeper::new(cx, &job, job.start().await.map_err(host_error)?);
-    cx.acted(action("bastion", &cmd), None, Duration::ZERO).await;
-    let mut lines = job.follow(keeper.kept);
-    loop {
-        let item = tokio::select! {
-            item = lines.next() => item,
-            () = cx.cancel.cancelled() => return Err(StepError::fatal("cancelled")),
-        };
-        match item {
-            None => break,
-            Some(TailItem::Line { text, offset_after }) => {
-                let text = one_line(&text, LINE_LIMIT);
-                let level = if text.contains("[ERROR]") { Level::Error } else { Level::Info };
-                keeper.keep(cx, level, text, offset_after).await;
-            }
-            Some(_) => {}
-        }
+/// `oc adm release mirror`, with our own plan before it.
+async fn by_oc_adm(cx: &Cx) -> Result<Ran, StepError> {
+    let report = agent(cx, "plan", &request(cx, Action::Plan, None)?).await?;
+    if let Some(error) = complain(&report) {
+        return Err(error);
     }
-    match job.status().await.map_err(host_error)? {
-        JobStatus::Ended { status: 0 } => Ok(Ran::Ok),
-        // A sum of 2 release, 4 operator, 8 additional, 16 helm images.
-        status => Err(StepError::transient(format!("oc-mirror ended with {}", ended(&status)))),
+    driven::by_oc_adm(cx).await?;
+    complete(cx).await
+}
+
+/// What another engine left out of the release: the signatures, which nodes from 4.21 on want to see. `oc` knows nothing
+/// of them, oc-mirror only some versions do.
+async fn complete(cx: &Cx) -> Result<Ran, StepError> {
+    let mirror = &cx.world.spec.mirror;
+    if mirror.workflow == Workflow::FromDisk {
+        // The source is out of reach.
+        return Ok(Ran::Ok);
     }
+    let own = [&mirror.release_repository, &mirror.component_repository];
+    let model = cx.fresh(0).await.model;
+    let rows = model.sync.images.iter().map(|record| &record.image).filter(|image| own.contains(&&image.repository));
+    let mut all: Vec<String> = rows.map(|image| image.name.clone()).collect();
+    let mut request = request(cx, Action::OneImage, None)?;
+    match mirror.engine {
+        // It brings them itself.
+        MirrorEngine::OcMirror => request.additional.clear(),
+        _ => all.extend(request.additional.iter().cloned()),
+    }
+    request.only = Some(all);
+    let report = agent(cx, "signatures", &request).await?;
+    complain(&report).map_or(Ok(Ran::Ok), Err)
 }
 
 #[async_trait]
@@ -308,26 +330,26 @@ impl Step<World> for Copy {
     fn preview(&self, world: &World) -> Vec<Doing> {
         let spec = &world.spec;
         let workdir = format!("~/{}", spec.bastion.workdir);
-        match spec.mirror.engine {
-            MirrorEngine::Builtin => {
-                let cmd = Cmd::new("bartizan").args(["agent", &format!("{workdir}/sync/sync.json")]);
-                vec![
-                    action("bastion", &cmd),
-                    Doing::Http { request: format!("GET {} and every image it lists, by digest", spec.pull_spec()) },
-                    Doing::Http {
-                        request: format!("PUT https://{}/v2/{}/…", spec.registry(), spec.mirror.component_repository),
-                    },
-                ]
-            }
-            MirrorEngine::OcMirror => vec![action("bastion", &oc_mirror(Cmd::new("oc-mirror"), spec, &workdir))],
+        let mut all = Vec::new();
+        if spec.mirror.engine == MirrorEngine::Bartizan {
+            let cmd = Cmd::new("bartizan").args(["agent", &format!("{workdir}/sync/sync.json")]);
+            all.extend([
+                action("bastion", &cmd),
+                Doing::Http { request: format!("GET {} and every image it lists, by digest", spec.pull_spec()) },
+                Doing::Http {
+                    request: format!("PUT https://{}/v2/{}/…", spec.registry(), spec.mirror.component_repository),
+                },
+            ]);
         }
+        all.extend(driven::preview(spec, &workdir).iter().map(|cmd| action("bastion", cmd)));
+        all
     }
 
     async fn probe(&self, cx: &Cx) -> Result<Probe, StepError> {
         let proven = cx.model.sync.proven.as_ref().filter(|(_, missing)| missing.is_empty());
         // Asking for 190 digests takes seconds; a record of yesterday is no proof of today.
         let Some((images, _)) = proven else { return Ok(Probe::Missing("the mirror was not proven".into())) };
-        let report = agent(cx, "prove", &request(cx, Action::Prove, None)?).await?;
+        let report = proof(cx).await?;
         Ok(match complain(&report) {
             None => Probe::True(vec![Evidence::new("HEAD of every digest in the mirror", format!("{images} answer"))]),
             Some(error) => Probe::Missing(error.causes.join(": ")),
@@ -335,28 +357,28 @@ impl Step<World> for Copy {
     }
 
     async fn run(&self, cx: &Cx) -> Result<Ran, StepError> {
-        if cx.world.spec.mirror.engine == MirrorEngine::OcMirror {
-            return by_oc_mirror(cx).await;
+        let mirror = &cx.world.spec.mirror;
+        let mut ran = Ran::Ok;
+        match mirror.engine {
+            MirrorEngine::Bartizan => ran = by_ourselves(cx).await?,
+            MirrorEngine::OcAdm => ran = by_oc_adm(cx).await?,
+            MirrorEngine::OcMirror => {}
         }
-        let report = agent(cx, "sync", &request(cx, Action::Sync, None)?).await?;
-        match complain(&report) {
-            Some(error) => Err(error),
-            None if cx.world.spec.mirror.subset == Subset::Core21 => Ok(Ran::Warning(
-                "the core-21 subset cannot boot a cluster: set mirror.subset to \"all\" before stage 08".into(),
-            )),
-            None => Ok(Ran::Ok),
+        if mirror.needs_oc_mirror() {
+            driven::by_oc_mirror(cx).await?;
         }
+        if mirror.engine == MirrorEngine::OcMirror {
+            ran = complete(cx).await?;
+        }
+        Ok(ran)
     }
 
     async fn verify(&self, cx: &Cx) -> Result<Vec<Evidence>, StepError> {
         let (done, all) = cx.model.sync.done();
-        if cx.world.spec.mirror.engine == MirrorEngine::OcMirror {
-            return Ok(vec![Evidence::new("oc-mirror", "ended with status 0; the proof follows")]);
-        }
-        Ok(vec![
-            Evidence::new("release", cx.need(fact::RELEASE_DIGEST)?),
-            Evidence::new("images in the mirror", format!("{done} of {all}")),
-        ])
+        let mut evidence = vec![Evidence::new("images in the mirror", format!("{done} of {all}"))];
+        // oc-mirror does not tell; the proof does.
+        evidence.extend(cx.fact(fact::RELEASE_DIGEST).map(|digest| Evidence::new("release", digest)));
+        Ok(evidence)
     }
 }
 
@@ -372,8 +394,11 @@ impl Step<World> for Proof {
     }
 
     async fn run(&self, cx: &Cx) -> Result<Ran, StepError> {
-        let report = agent(cx, "prove", &request(cx, Action::Prove, None)?).await?;
-        complain(&report).map_or(Ok(Ran::Ok), Err)
+        let report = proof(cx).await?;
+        let verdict = complain(&report).map_or(Ok(Ran::Ok), Err);
+        // What is missing is worth a report as well.
+        cx.tell("writing what others read of the mirror", outputs::keep(&cx.fresh(0).await).await).await;
+        verdict
     }
 
     async fn verify(&self, cx: &Cx) -> Result<Vec<Evidence>, StepError> {

@@ -14,10 +14,12 @@ use crate::host::job::{Job, JobSpec, JobStatus};
 use crate::host::{Cmd, Host};
 use crate::model::event::{Action, Evidence, Level, Object, Standing};
 
+use super::driven::JOBS;
 use super::live;
+use super::registry_service::{job as registry_job, units};
 use super::repair::gone;
 use super::s01_infrastructure::{ledger, ledger_error};
-use super::s05_mirror_registry::{NAME, directory, job as registry_job};
+use super::s05_mirror_registry::{NAME, directory};
 use super::s06_image_sync::ended;
 use super::s07_install_config::installer;
 use super::s08_apps;
@@ -214,15 +216,15 @@ fn registry() -> Object {
     Object { kind: "registry".into(), name: NAME.into() }
 }
 
-/// A unit if there is one.
-fn disable() -> Cmd {
-    Cmd::sh("if [ -e \"$HOME/.config/systemd/user/$1.service\" ]; then systemctl --user disable --now \"$1\" && rm -f \"$HOME/.config/systemd/user/$1.service\"; fi").arg(NAME)
+/// The units that there are.
+fn disable(world: &World) -> Cmd {
+    Cmd::sh("for unit in \"$@\"; do if [ -e \"$HOME/.config/systemd/user/$unit.service\" ]; then systemctl --user disable --now \"$unit\" && rm -f \"$HOME/.config/systemd/user/$unit.service\" || exit 1; fi; done").args(units(&world.spec))
 }
 
 #[async_trait]
 impl Step<World> for Mirror {
     fn preview(&self, world: &World) -> Vec<Action> {
-        if world.makes_bastion() { Vec::new() } else { vec![action("bastion", &disable())] }
+        if world.makes_bastion() { Vec::new() } else { vec![action("bastion", &disable(world))] }
     }
 
     async fn probe(&self, cx: &Cx) -> Result<Probe, StepError> {
@@ -240,23 +242,28 @@ impl Step<World> for Mirror {
 
     async fn run(&self, cx: &Cx) -> Result<Ran, StepError> {
         let bastion = cx.world.bastion(cx)?;
-        must(cx, &bastion, disable()).await?;
+        must(cx, &bastion, disable(&cx.world)).await?;
         // The command does not matter for stopping; the name does.
-        let job = registry_job(bastion, Cmd::new("true"), &cx.need(fact::WORKDIR)?)?;
-        job.stop(Duration::from_secs(20)).await.map_err(host_error)?;
+        let jobs = JOBS.map(str::to_owned);
+        for name in jobs.into_iter().chain(units(&cx.world.spec)) {
+            let job = registry_job(bastion.clone(), &name, Cmd::new("true"), &cx.need(fact::WORKDIR)?)?;
+            job.stop(Duration::from_secs(20)).await.map_err(host_error)?;
+        }
         Ok(Ran::Warning(format!("its data stays in {}: other clusters may pull from it", directory(cx)?)))
     }
 
     async fn verify(&self, cx: &Cx) -> Result<Vec<Evidence>, StepError> {
         let bastion = cx.world.bastion(cx)?;
-        let status = registry_job(bastion.clone(), Cmd::new("true"), &cx.need(fact::WORKDIR)?)?
+        let status = registry_job(bastion.clone(), NAME, Cmd::new("true"), &cx.need(fact::WORKDIR)?)?
             .status()
             .await
             .map_err(host_error)?;
         if matches!(status, JobStatus::Running { .. }) {
             return Err(StepError::transient("the registry still runs"));
         }
-        let unit = Cmd::sh("[ ! -e \"$HOME/.config/systemd/user/$1.service\" ]").arg(NAME);
+        let unit =
+            Cmd::sh("for unit in \"$@\"; do [ ! -e \"$HOME/.config/systemd/user/$unit.service\" ] || exit 1; done")
+                .args(units(&cx.world.spec));
         if !exec(cx, &bastion, unit).await?.ok() {
             return Err(StepError::transient("its unit is still there"));
         }

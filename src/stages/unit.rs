@@ -46,11 +46,11 @@ fn unit(program: &Program<'_>) -> String {
     )
 }
 
-/// Is there a systemd that keeps this user's units?
-fn user_systemd() -> Cmd {
+/// Is there a systemd that keeps this user's units, also when nobody is logged in?
+pub fn user_systemd() -> Cmd {
     Cmd::sh("[ -d /run/systemd/system ] && systemctl --user show-environment >/dev/null 2>&1 && loginctl enable-linger")
 }
 
-fn by_systemd(what: &[&str]) -> Cmd {
+pub fn by_systemd(what: &[&str]) -> Cmd {
     Cmd::new("systemctl").arg("--user").args(what.iter().copied()).timeout(Some(Duration::from_secs(180)))
 }

@@ -364,17 +364,20 @@ async fn killed_between_any_two_calls() {
     process(&world, &bastion, None, None).await.unwrap().unwrap();
     let calls = world.state(|state| state.calls);
     assert_eq!(calls, 4 * 6, "policy, user, attachment and key for each");
+    let mut ended = 0;
     for fault in [Fault::LostRequest, Fault::LostResponse] {
         for call in 1..=calls {
             let (world, bastion) = (World::new(""), Bastion::default());
             let when = format!("{fault:?} at call {call}");
             world.state(|state| state.faults.insert(call, fault));
-            assert!(process(&world, &bastion, None, None).await.unwrap().is_err(), "{when}");
+            // What may be asked again is asked again; at the rest the process ends, and another one goes on.
+            ended += usize::from(process(&world, &bastion, None, None).await.unwrap().is_err());
             process(&world, &bastion, None, None).await.unwrap().unwrap_or_else(|error| panic!("{when}: {error}"));
             assert_one_of_each(&world, &bastion, &when).await;
             assert_nothing_left(&world, &when).await;
         }
     }
+    assert!(ended >= 2 * 6, "a key is never asked for twice by the same process: {ended}");
 }
 
 #[tokio::test]
@@ -477,9 +480,6 @@ async fn apps_leads_to_the_router_and_goes_again() {
         let read = ledger.read_apps(&world.spec, INFRA, HOST).await.unwrap().unwrap();
         assert!(read.answer.contains(HOST), "{read:?}");
         assert!(ledger.read_apps(&world.spec, INFRA, "other.example.com").await.unwrap().is_none());
-        let calls = world.state(|state| state.calls);
-        ledger.write_apps(&world.spec, INFRA, HOST).await.unwrap();
-        assert_eq!(world.state(|state| state.calls), calls, "it is right already");
         for _ in 0..2 {
             let proof = ledger.remove_apps(&world.spec, INFRA).await.unwrap();
             assert_eq!(proof, format!("{zone} has no {name}"));
@@ -506,7 +506,9 @@ async fn apps_needs_the_zone_of_this_cluster() {
     let zone = cluster(&world, true).await;
     let next = world.state(|state| state.calls) + 1;
     world.state(|state| state.faults.insert(next, Fault::LostResponse));
-    assert!(write(&world, None).await.unwrap().is_err());
     write(&world, None).await.unwrap().unwrap();
+    let calls = world.state(|state| state.calls);
+    write(&world, None).await.unwrap().unwrap();
+    assert_eq!(world.state(|state| state.calls), calls, "it is right already");
     assert!(record(&world, &zone, &alias("*.apps.edge-lab.example.com")).await.is_some());
 }

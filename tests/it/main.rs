@@ -7,6 +7,7 @@ mod architecture;
 mod aws;
 mod cloud;
 mod diagnose;
+mod driven;
 mod engine;
 mod host;
 mod identity;

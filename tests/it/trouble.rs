@@ -77,7 +77,7 @@ const CODES: &[(&str, &str, &str)] = &[
     ("PriorRequestNotComplete", "The request was rejected", "AWS-THROTTLE"),
     ("SlowDown", "Please reduce your request rate.", "AWS-THROTTLE"),
     ("InvalidVpcID.NotFound", "The vpc ID 'vpc-0a1b' does not exist", "AWS-GONE"),
-    ("InvalidSubnetID.NotFound", "The subnet ID 'subnet-0a1b' does not exist", "AWS-SUBNET"),
+    ("InvalidSubnetID.NotFound", "The subnet ID 'subnet-0a1b' does not exist", "AWS-GONE"),
     ("InvalidGroup.NotFound", "The security group 'sg-0a1b' does not exist", "AWS-GONE"),
     ("InvalidRouteTableID.NotFound", "The routeTable ID 'rtb-0a1b' does not exist", "AWS-GONE"),
     ("InvalidInternetGatewayID.NotFound", "The internetGateway ID 'igw-0a1b' does not exist", "AWS-GONE"),
@@ -271,8 +271,10 @@ async fn failure(
     }
     let world = World {
         spec: parse(example(), "cluster.toml").unwrap(),
-        secrets: Secrets::default(),
+        secrets: Secrets { pull_secret: Secret::new("{}"), mirror_password: None },
         mirror_password: Secret::new("not-asked-for"),
+        proxy_password: None,
+        host_key: None,
         run_dir: folder.path().to_owned(),
         cloud: Some(Arc::new(Refusing { inner, call, code, message })),
         ssh: SshPool::new(folder.path()).unwrap(),

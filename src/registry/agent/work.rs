@@ -15,7 +15,7 @@ use crate::registry::journal::Journal;
 use crate::registry::mapping;
 use crate::registry::outputs::{self, DigestSource, digest_sources, idms, image_digest_sources};
 use crate::registry::plan::{Target, Wanted, plan, wanted};
-use crate::registry::prove::{Claim, claims, planned_signatures, prove, signature_claims};
+use crate::registry::prove::{Claim, claims, planned_signatures, prove, required_signatures, signature_claims};
 use crate::registry::release::{PullSpec, Release, is_repository, resolve};
 
 #[derive(Debug, thiserror::Error)]
@@ -160,7 +160,11 @@ pub(super) async fn work(
     if let Some(text) = unproven {
         say_to(say, Message::Warning { text }).await;
     }
-    finish(request, &mirror, &all, [claims(&images), signatures].concat(), say, tally).await
+    let mut asked = [claims(&images), signatures].concat();
+    let known: Vec<_> = asked.iter().map(|claim| (claim.repo.clone(), claim.reference.clone())).collect();
+    let required = required_signatures(&release.version, &images).into_iter();
+    asked.extend(required.filter(|claim| !known.contains(&(claim.repo.clone(), claim.reference.clone()))));
+    finish(request, &mirror, &all, asked, say, tally).await
 }
 
 /// Ask the mirror for what it should have now.

@@ -115,7 +115,10 @@ pub fn line(cx: &Cx, target: &Target, width: usize) -> Line<'static> {
     let rest = row.left().saturating_sub(STATE + CLOCK + PRICE + 4);
     // `eipalloc-` and seventeen digits.
     let id = (rest / 2).min(26);
-    let row = row.cell(&object.name, (rest - id).min(40), style);
+    // All of them begin with the cluster's name, which the header has.
+    let prefix = format!("{}-", cx.model.cluster.name);
+    let name = object.name.strip_prefix(&prefix).unwrap_or(&object.name);
+    let row = row.cell(name, (rest - id).min(40), style);
     // Once it is on its way out, what counts is the proof, or what is in the way.
     if let Some(proof) = &record.gone {
         return row.number(&clock, CLOCK, muted).rest(&format!("gone: {proof}"), muted).line();

@@ -72,7 +72,10 @@ pub fn title(cx: &Cx) -> String {
         Some((_, missing)) => format!(" {dot} {} missing in the mirror", missing.len()),
         None => String::new(),
     };
-    format!("Image sync {dot} {done} of {total} images{failed}{proven}")
+    let engines: std::collections::BTreeSet<&str> =
+        sync.images.iter().filter_map(|record| record.engine.as_deref()).collect();
+    let by: String = engines.iter().map(|engine| format!(" {dot} by {engine}")).collect();
+    format!("Image sync {dot} {done} of {total} images{by}{failed}{proven}")
 }
 
 pub fn draw(cx: &Cx, area: Rect, focused: bool, buf: &mut Buffer) {
@@ -159,6 +162,12 @@ impl Total {
         let [full, empty] = bar(cx, self.moved, self.bytes, bar_width, self.quiet.is_some());
         let plain = cx.style(Token::Text);
         let mut row = cx.row(width).span(full).span(empty);
+        let sync = &cx.model.sync;
+        if sync.bytes == 0 && sync.images.iter().any(|record| record.engine.is_some()) {
+            let (done, total) = sync.done();
+            let stored = sync.moved.map_or(String::new(), |bytes| format!(", {} bytes stored", text::exact(bytes)));
+            return row.text(&format!(" {done} of {total} images{stored}; sizes are not known"), plain).line();
+        }
         let (moved, bytes) = (text::exact(self.moved), text::exact(self.bytes));
         row = row.text(&format!(" {}%  {moved} of {bytes} bytes", percent(self.moved, self.bytes)), plain);
         if let Some(quiet) = self.quiet {
@@ -175,7 +184,6 @@ impl Total {
             Eta::Seconds(left) => row = row.text(&format!("  ETA {}", text::clock(left)), plain),
             Eta::MoreThanADay => row = row.text("  ETA >24h", plain),
         }
-        let sync = &cx.model.sync;
         let mut more = format!("  {} blobs", sync.blobs);
         if sync.present_bytes > 0 {
             more.push_str(&format!(", {} were there", text::bytes(sync.present_bytes)));
@@ -223,6 +231,8 @@ pub fn line(cx: &Cx, target: &Target, width: usize) -> Line<'static> {
     let rate = match quiet {
         // Which side it is that we wait for.
         _ if trouble.is_some() => format!("{} err", trouble.unwrap_or_default()),
+        // Another engine tells of whole images only: no bytes, no rate.
+        _ if record.engine.is_some() => "by image".to_owned(),
         Some(quiet) => format!("stall {}", text::age(quiet as u64)),
         None if record.state == ImageState::Copying => {
             record.rate.per_second().map_or(String::new(), |rate| format!("{}/s", text::bytes(rate as u64)))
@@ -230,6 +240,8 @@ pub fn line(cx: &Cx, target: &Target, width: usize) -> Line<'static> {
         None => String::new(),
     };
     let bytes = match record.state {
+        // Its size is not known.
+        _ if record.engine.is_some() && total == 0 => String::new(),
         ImageState::Copying => format!("{} / {}", text::bytes(done), text::bytes(total)),
         _ => text::bytes(total),
     };

@@ -67,6 +67,12 @@ fn reports_that_the_patterns_were_tuned_with() {
 }
 
 #[test]
+fn reports_that_no_pattern_was_written_for() {
+    let (first, three, all) = measure("held-out.toml");
+    assert!(all >= 60 && first * 100 >= all * 85 && three * 100 >= all * 95, "{first} and {three} of {all}");
+}
+
+#[test]
 fn frightening_lines_of_healthy_installations() {
     let catalogue = catalogue();
     let cases = cases("harmless.toml");

@@ -106,7 +106,6 @@ impl Site {
     /// What the bastion has on its PATH. Its `oc` is careless with secrets that it found; its systemd, if there is one,
     /// is not the developer's.
     fn tools(&self) {
-        use std::os::unix::fs::PermissionsExt as _;
         self.write("said", &self.canaries.all().collect::<Vec<_>>().join(" "));
         let said = self.path("said");
         let oc = format!("printf 'Client Version: {} %s\\n' \"$(cat {})\"", self.release.version, said.display());
@@ -122,10 +121,27 @@ impl Site {
             ("systemd-run", none),
         ];
         for (name, script) in tools {
-            let name = format!("bin/{name}");
-            self.write(&name, &format!("#!/bin/sh\n{script}\n"));
-            std::fs::set_permissions(self.path(&name), std::fs::Permissions::from_mode(0o755)).unwrap();
+            self.tool(name, script);
         }
+    }
+
+    /// One more program on the bastion's PATH, or another one by that name.
+    pub fn tool(&self, name: &str, script: &str) {
+        use std::os::unix::fs::PermissionsExt as _;
+        let name = format!("bin/{name}");
+        self.write(&name, &format!("#!/bin/sh\n{script}\n"));
+        std::fs::set_permissions(self.path(&name), std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// One more key of `[mirror]`.
+    pub fn mirror_key(&self, line: &str) {
+        let spec = std::fs::read_to_string(self.path("cluster.toml")).unwrap();
+        self.write("cluster.toml", &spec.replace("[mirror]\n", &format!("[mirror]\n{line}\n")));
+    }
+
+    /// `registry.real.test:PORT`, and where that is.
+    pub fn mirror(&self) -> (String, String) {
+        (format!("{MIRROR}:{}", self.mirror_port), format!("127.0.0.1:{}", self.mirror_port))
     }
 
     /// The bastion's.

@@ -62,6 +62,11 @@ pub struct DockerRegistry {
 impl DockerRegistry {
     /// `names`: what its certificate is for besides `localhost` and `127.0.0.1`.
     pub fn start(names: &[&str]) -> Self {
+        Self::start_with(names, "")
+    }
+
+    /// With more of a configuration file.
+    pub fn start_with(names: &[&str], more: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let ca = Ca::new();
         let (certificate, key) = ca.issue(names);
@@ -75,7 +80,7 @@ impl DockerRegistry {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             let port = listener.local_addr().unwrap().port();
             drop(listener);
-            let mut child = Self::spawn(dir.path(), port);
+            let mut child = Self::spawn(dir.path(), port, more);
             for _ in 0..200 {
                 if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
                     return Self { port, ca, user, password, dir, child };
@@ -91,12 +96,12 @@ impl DockerRegistry {
         panic!("docker-registry did not start; is the Debian package docker-registry installed?");
     }
 
-    fn spawn(dir: &Path, port: u16) -> Child {
+    fn spawn(dir: &Path, port: u16, more: &str) -> Child {
         let here = dir.display();
         let config = format!(
             "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {here}/data}}\n  delete: {{enabled: true}}\n\
              http:\n  addr: 127.0.0.1:{port}\n  secret: not-a-secret\n  tls: {{certificate: {here}/cert.pem, key: {here}/key.pem}}\n\
-             auth:\n  htpasswd: {{realm: test, path: {here}/htpasswd}}\n"
+             auth:\n  htpasswd: {{realm: test, path: {here}/htpasswd}}\n{more}"
         );
         std::fs::write(dir.join("config.yml"), config).unwrap();
         let mut command = Command::new("docker-registry");

@@ -47,6 +47,11 @@ impl Tool for Bartizan {
                     }
                 }
             }
+            // The lab's registries post no notifications.
+            Some("listen") => {
+                cx.cancel.cancelled().await;
+                0
+            }
             _ => {
                 err(&mut cx, "error: the lab's bastion only knows `bartizan agent REQUEST`\n").await;
                 2

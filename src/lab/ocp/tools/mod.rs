@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod images;
 pub mod installer;
+pub mod mirroring;
 pub mod net;
 pub mod oc;
 pub mod podman;
@@ -21,7 +22,7 @@ pub fn all(scene: &Arc<Scene>) -> Vec<Arc<dyn Tool>> {
         Arc::new(installer::Installer(scene.clone())),
         Arc::new(oc::Oc { scene: scene.clone(), name: "oc" }),
         Arc::new(oc::Oc { scene: scene.clone(), name: "kubectl" }),
-        Arc::new(images::OcMirror(scene.clone())),
+        Arc::new(mirroring::OcMirror(scene.clone())),
         Arc::new(images::Skopeo(scene.clone())),
         Arc::new(podman::Podman(scene.clone())),
         Arc::new(podman::RegistryBinary { scene: scene.clone(), name: "docker-registry" }),

@@ -46,6 +46,7 @@ const VALUED: &[&str] = &[
     "filename",
     "command-os",
     "image-for",
+    "to-release-image",
 ];
 
 pub struct Oc {
@@ -64,6 +65,9 @@ impl Tool for Oc {
         let mut verbs = words.plain.iter().map(String::as_str);
         match (verbs.next().unwrap_or_default(), verbs.next().unwrap_or_default()) {
             ("version", _) => self.version(&mut cx, &words).await,
+            ("adm", "release") if verbs.next() == Some("mirror") => {
+                super::mirroring::oc_adm_release_mirror(&self.scene, &mut cx, &words).await
+            }
             ("adm", "release") => self.release(&mut cx, &words).await,
             (verb, second) => {
                 if let Err(why) = self.reach(&cx, &words) {

@@ -424,6 +424,22 @@ impl Podman {
             }
             volumes.push((host, inside.to_owned()));
         }
+        // The image's entry point takes a configuration file in place of a command.
+        if let Some(file) = words.plain.get(1).filter(|word| word.ends_with(".yml")) {
+            match read(cx, &outside(&volumes, file))
+                .ok_or_else(|| format!("open {file}: no such file or directory"))
+                .and_then(|text| settings(&text).map_err(|why| why.to_string()))
+            {
+                Ok((settings, port)) => {
+                    env.extend(settings);
+                    env.entry("REGISTRY_HTTP_ADDR".to_owned()).or_insert(format!(":{port}"));
+                }
+                Err(why) => {
+                    err(cx, format!("configuration error: {why}\n")).await;
+                    return 1;
+                }
+            }
+        }
         let inside = env.get("REGISTRY_HTTP_ADDR").and_then(|address| address.rsplit(':').next()?.parse().ok());
         let published = words.get(&["p", "publish"]).and_then(|text| {
             let mut parts = text.trim_end_matches("/tcp").rsplit(':');

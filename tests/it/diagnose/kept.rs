@@ -1,0 +1,150 @@
+//! Logs in the forms in which people keep them, and what the program says of them.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+const CA: &str = "Error: initializing source docker://mirror.c1.ex.com:5000/openshift/release@sha256:6d: pinging container registry mirror.c1.ex.com:5000: Get \"https://mirror.c1.ex.com:5000/v2/\": x509: certificate signed by unknown authority";
+
+fn bartizan(config: &Path, args: &[&str], stdin: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_bartizan"))
+        .args(args)
+        .env("BARTIZAN_CONFIG", config)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("bartizan runs");
+    // Wrong arguments end it before it reads.
+    let _unread = child.stdin.take().expect("a pipe").write_all(stdin.as_bytes());
+    child.wait_with_output().expect("bartizan ends")
+}
+
+fn objects(output: &Output) -> Vec<Value> {
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.lines().map(|line| serde_json::from_str(line).expect("an object")).collect()
+}
+
+fn ids(objects: &[Value]) -> Vec<&str> {
+    objects.iter().filter_map(|object| object["signature"].as_str()).collect()
+}
+
+#[test]
+fn a_line_is_known_in_every_form_that_it_is_kept_in() {
+    let config = tempfile::tempdir().expect("a directory");
+    let escaped = CA.replace('"', "\\\"");
+    let bytes: Vec<String> = CA.bytes().map(|byte| byte.to_string()).collect();
+    for text in [
+        format!("Mar 01 10:00:01 ip-10-0-0-8 bootkube.sh[123]: {CA}\n"),
+        format!("2025-03-01T10:00:01+0000 ip-10-0-0-8 bootkube.sh[123]: {CA}\r\n"),
+        format!(" 6월 24 06:22:35 bootstrap.ex.com release-image-download.sh[52391]: {CA}"),
+        format!(
+            "{{\"MESSAGE\":\"{escaped}\",\"_SYSTEMD_UNIT\":\"bootkube.service\",\"__REALTIME_TIMESTAMP\":\"1740823201000000\"}}"
+        ),
+        format!("{{\"_SYSTEMD_UNIT\":\"bootkube.service\",\"MESSAGE\":[{}]}}", bytes.join(",")),
+        format!("time=\"2025-03-01T10:00:00Z\" level=debug msg=\"{escaped}\""),
+        format!(
+            "time=\"2025-03-01T10:00:00Z\" level=fatal msg=\"copying: \\\\\\\"{}\\\\\\\"\"",
+            escaped.replace("\\\"", "\\\\\\\"")
+        ),
+        format!("2025-03-01T10:00:01.000000000Z stderr F {CA}"),
+        format!("2025/03/01 10:00:01  [ERROR]  : {CA}"),
+        format!("FATA[0004] {CA}"),
+        CA.to_owned(),
+    ] {
+        let output = bartizan(config.path(), &["diagnose", "-", "--json"], &text);
+        assert_eq!(ids(&objects(&output)), ["REG-CA"], "{text}");
+    }
+}
+
+#[test]
+fn what_is_found_is_one_object_a_line_and_the_exit_code_says_the_rest() {
+    let config = tempfile::tempdir().expect("a directory");
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = dir.path().join("bootkube.log");
+    let stopped = "bootkube.service: Main process exited, code=exited, status=125/n/a";
+    std::fs::write(&log, format!("{CA}\n{stopped}\n")).expect("written");
+    let path = log.to_str().expect("a path");
+    let found = objects(&bartizan(config.path(), &["diagnose", path, "--json"], ""));
+    assert_eq!(ids(&found), ["REG-CA", "BK-PULL"]);
+    let first = found[0].as_object().expect("an object");
+    let fields: Vec<&str> = first.keys().map(String::as_str).collect();
+    let mut wanted =
+        ["rank", "signature", "phase", "severity", "confidence", "cause", "evidence", "checks", "fix", "resume_from"];
+    let mut there = fields.clone();
+    there.sort_unstable();
+    wanted.sort_unstable();
+    assert_eq!(there, wanted);
+    assert_eq!(
+        (&found[0]["rank"], &found[0]["severity"], &found[0]["phase"]),
+        (&1.into(), &"error".into(), &"registry".into())
+    );
+    assert_eq!((&found[0]["evidence"][0]["line"], &found[0]["evidence"][0]["text"]), (&1.into(), &CA.into()));
+    assert!(found[0]["cause"].as_str().is_some_and(|cause| cause.contains("mirror.c1.ex.com:5000")));
+    assert!(found[0]["checks"][0]["command"].as_str().is_some_and(|command| command.contains("mirror.c1.ex.com:5000")));
+    let confidence = |place: usize| found[place]["confidence"].as_f64().expect("a number");
+    assert!(confidence(0) > 0.8 && confidence(1) < confidence(0) && confidence(1) > 0.0);
+    let registry = objects(&bartizan(config.path(), &["diagnose", path, "--json", "--phase", "bootkube"], ""));
+    assert_eq!((ids(&registry), &registry[0]["rank"]), (vec!["BK-PULL"], &1.into()));
+
+    let quiet = bartizan(config.path(), &["diagnose", "-", "--json"], "nothing to see\n");
+    assert_eq!((quiet.status.code(), quiet.stdout.len()), (Some(0), 0));
+    let binary = dir.path().join("binary");
+    std::fs::write(&binary, [0u8; 1000]).expect("written");
+    let broken = dir.path().join("broken.tar.gz");
+    std::fs::write(&broken, b"\x1f\x8bno gzip").expect("written");
+    for unreadable in [dir.path().join("nowhere"), binary, broken] {
+        let output = bartizan(config.path(), &["diagnose", unreadable.to_str().expect("a path"), "--json"], "");
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{}", unreadable.display());
+        assert!(String::from_utf8_lossy(&output.stderr).starts_with("bartizan: "));
+    }
+    let nonsense = bartizan(config.path(), &["diagnose", path, "--phase", "nonsense"], "");
+    assert_eq!(nonsense.status.code(), Some(2));
+}
+
+#[test]
+fn objects_of_the_cluster_are_read_as_a_bundle_and_as_a_must_gather_keep_them() {
+    let config = tempfile::tempdir().expect("a directory");
+    let dir = tempfile::tempdir().expect("a directory");
+    let message = "ReadyIngressNodesAvailable: Authentication requires functional ingress which requires at least one schedulable and ready node. Got 0 worker nodes, 3 master nodes, 0 custom target nodes (none are schedulable or ready for ingress pods).";
+    let operator = format!(
+        "apiVersion: config.openshift.io/v1\nkind: ClusterOperator\nmetadata:\n  name: authentication\nstatus:\n  conditions:\n  - lastTransitionTime: \"2025-03-01T10:00:00Z\"\n    message: '{message}'\n    reason: ReadyIngressNodes_NoReadyIngressNodes\n    status: \"False\"\n    type: Available\n  - lastTransitionTime: \"2025-03-01T11:00:00Z\"\n    status: \"False\"\n    type: Degraded\n"
+    );
+    let folder = dir.path().join("must-gather/cluster-scoped-resources/config.openshift.io/clusteroperators");
+    std::fs::create_dir_all(&folder).expect("made");
+    std::fs::write(folder.join("authentication.yaml"), operator).expect("written");
+    let pods = r#"{"kind":"List","items":[{"kind":"Pod","metadata":{"name":"etcd-x","namespace":"openshift-etcd","creationTimestamp":"2025-03-01T10:00:00Z"},"status":{"startTime":"2025-03-01T11:00:00Z","containerStatuses":[{"state":{"waiting":{"reason":"ImagePullBackOff","message":"Back-off pulling image \"mirror.c1.ex.com:5000/openshift/release@sha256:9c\": manifest unknown"}}}]}}]}"#;
+    let resources = dir.path().join("must-gather/resources");
+    std::fs::create_dir_all(&resources).expect("made");
+    std::fs::write(resources.join("pods.json"), pods).expect("written");
+    let found = objects(&bartizan(config.path(), &["diagnose", dir.path().to_str().expect("a path"), "--json"], ""));
+    assert_eq!(ids(&found), ["MIR-MANIFEST", "WORKERS-NONE"], "{found:#?}");
+}
+
+#[test]
+fn the_users_own_signatures_are_known_too() {
+    let config = tempfile::tempdir().expect("a directory");
+    let line = "frobnicator[77]: cannot frobnicate 10.0.0.8:5000 of sha256:0123456789abcdef";
+    let text = bartizan(config.path(), &["signature", "new", line, "--id", "FROB"], "");
+    assert_eq!(text.status.code(), Some(0), "{}", String::from_utf8_lossy(&text.stderr));
+    std::fs::create_dir(config.path().join("signatures")).expect("made");
+    std::fs::write(config.path().join("signatures/mine.toml"), &text.stdout).expect("written");
+    let other = "frobnicator[78]: cannot frobnicate 10.1.2.3:8443 of sha256:fedcba9876543210";
+    let found = objects(&bartizan(config.path(), &["diagnose", "-", "--json"], other));
+    assert_eq!(ids(&found), ["FROB"]);
+    // One that cannot be read is said, not passed over.
+    std::fs::write(config.path().join("signatures/mine.toml"), "nonsense").expect("written");
+    assert_eq!(bartizan(config.path(), &["diagnose", "-"], other).status.code(), Some(2));
+}
+
+#[test]
+fn of_what_nobody_knows_the_first_error_and_the_failed_units_are_shown() {
+    let config = tempfile::tempdir().expect("a directory");
+    let log = "Mar 01 10:00:00 host thing.sh[1]: going\nMar 01 10:00:01 host thing.sh[1]: error: the flux is low\nMar 01 10:00:02 host systemd[1]: thing.service: Failed with result 'exit-code'.\n";
+    let output = bartizan(config.path(), &["diagnose", "-"], log);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("failed unit: thing") && text.contains("the flux is low"), "{text}");
+}
