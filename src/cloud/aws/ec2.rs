@@ -46,9 +46,11 @@ pub(super) fn filter(name: &str, value: &str) -> Filter {
     Filter::builder().name(name).values(value).build()
 }
 
-pub(super) fn tagged(create: &Create, kind: ResourceType) -> TagSpecification {
+/// EC2 takes no list without tags.
+pub(super) fn tagged(create: &Create, kind: ResourceType) -> Option<Vec<TagSpecification>> {
     let tags = create.tags.iter().map(|(name, value)| Tag::builder().key(name).value(value).build()).collect();
-    TagSpecification::builder().resource_type(kind).set_tags(Some(tags)).build()
+    let specification = TagSpecification::builder().resource_type(kind).set_tags(Some(tags)).build();
+    (!create.tags.is_empty()).then(|| vec![specification])
 }
 
 pub(super) fn tags(tags: &[Tag]) -> Tags {

@@ -38,7 +38,7 @@ pub(super) async fn create(aws: &Aws, create: &Create) -> Result<Resource, Cloud
         .set_private_dns_enabled(create.flag("PrivateDnsEnabled"))
         .set_policy_document(create.text("PolicyDocument"))
         .client_token(&create.token)
-        .tag_specifications(tagged(create, ResourceType::VpcEndpoint))
+        .set_tag_specifications(tagged(create, ResourceType::VpcEndpoint))
         .send()
         .await
         .map_err(failed(call))?;

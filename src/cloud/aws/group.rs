@@ -72,7 +72,7 @@ pub(super) async fn create(aws: &Aws, create: &Create) -> Result<Resource, Cloud
         .set_vpc_id(create.text("VpcId"))
         .set_group_name(create.text("GroupName"))
         .set_description(create.text("Description"))
-        .tag_specifications(tagged(create, ResourceType::SecurityGroup))
+        .set_tag_specifications(tagged(create, ResourceType::SecurityGroup))
         .send()
         .await
         .map_err(failed(call))?;

@@ -9,7 +9,7 @@ use aws_sdk_ec2::types::{
 use base64::Engine as _;
 
 use super::Aws;
-use super::ec2::{Seen, Which, answered, tagged, tags, unknown};
+use super::ec2::{Seen, Which, absent, answered, tagged, tags, unknown};
 use super::error::failed;
 use crate::cloud::{Class, Cloud, CloudError, Create, ImageQuery, Kind, Resource};
 
@@ -71,6 +71,11 @@ pub(super) async fn create(aws: &Aws, create: &Create) -> Result<Resource, Cloud
         .http_endpoint(InstanceMetadataEndpointState::Enabled)
         .set_http_tokens(create.text("HttpTokens").map(|tokens| HttpTokensState::from(tokens.as_str())))
         .set_http_put_response_hop_limit(create.number("HttpPutResponseHopLimit"));
+    let whole = [ResourceType::Instance, ResourceType::Volume, ResourceType::NetworkInterface]
+        .into_iter()
+        .filter_map(|kind| tagged(create, kind))
+        .flatten()
+        .collect::<Vec<_>>();
     let profile = create.text("IamInstanceProfile");
     let user_data = create.text("UserData").map(|text| base64::engine::general_purpose::STANDARD.encode(text));
     let made = aws
@@ -87,9 +92,7 @@ pub(super) async fn create(aws: &Aws, create: &Create) -> Result<Resource, Cloud
         .metadata_options(metadata.build())
         .set_block_device_mappings(root_disk(aws, create).await?.map(|disk| vec![disk]))
         .set_iam_instance_profile(profile.map(|name| IamInstanceProfileSpecification::builder().name(name).build()))
-        .tag_specifications(tagged(create, ResourceType::Instance))
-        .tag_specifications(tagged(create, ResourceType::Volume))
-        .tag_specifications(tagged(create, ResourceType::NetworkInterface))
+        .set_tag_specifications(Some(whole).filter(|whole| !whole.is_empty()))
         .send()
         .await
         .map_err(failed(call))?;
@@ -156,7 +159,7 @@ pub(super) mod key {
             .import_key_pair()
             .set_key_name(create.text("KeyName"))
             .set_public_key_material(create.text("PublicKeyMaterial").map(Blob::new))
-            .tag_specifications(tagged(create, ResourceType::KeyPair))
+            .set_tag_specifications(tagged(create, ResourceType::KeyPair))
             .send()
             .await
             .map_err(failed(call))?;
@@ -171,9 +174,11 @@ pub(super) mod key {
         Ok(answer.key_pairs().iter().map(seen).collect())
     }
 
-    /// It succeeds for keys that are not there.
+    /// By its name, which not only AWS understands. The call succeeds for keys that are not there: so it is looked first.
     pub async fn delete(aws: &Aws, id: &str) -> Result<(), CloudError> {
-        aws.ec2.delete_key_pair().key_pair_id(id).send().await.map(drop).map_err(failed("ec2:DeleteKeyPair"))
+        let pairs = list(aws, Which::Id(id)).await?;
+        let name = pairs.iter().find_map(|pair| pair.property("KeyName")).ok_or_else(|| absent(Kind::KeyPair, id))?;
+        aws.ec2.delete_key_pair().key_name(name).send().await.map(drop).map_err(failed("ec2:DeleteKeyPair"))
     }
 }
 

@@ -204,8 +204,10 @@ impl Cloud for Aws {
     }
 
     async fn find(&self, kind: Kind, tags: &Tags) -> Result<Vec<Resource>, CloudError> {
-        let mut found = self.told(self.list(kind, Which::Tags(tags)).await).await?;
-        found.retain(|resource| !resource.is_gone());
+        let which = Which::Tags(tags);
+        let mut found = self.told(self.list(kind, which).await).await?;
+        // What is found is adopted and deleted: that the tags are ours is not left to somebody's filter.
+        found.retain(|resource| !resource.is_gone() && which.matches(resource));
         Ok(found)
     }
 

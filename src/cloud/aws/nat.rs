@@ -27,7 +27,7 @@ pub(super) async fn create(aws: &Aws, create: &Create) -> Result<Resource, Cloud
         .set_subnet_id(create.text("SubnetId"))
         .set_allocation_id(create.text("AllocationId"))
         .client_token(&create.token)
-        .tag_specifications(tagged(create, ResourceType::Natgateway))
+        .set_tag_specifications(tagged(create, ResourceType::Natgateway))
         .send()
         .await
         .map_err(failed(call))?;
@@ -60,7 +60,7 @@ pub(super) mod address {
     pub async fn create(aws: &Aws, create: &Create) -> Result<Resource, CloudError> {
         let call = "ec2:AllocateAddress";
         let tags = tagged(create, ResourceType::ElasticIp);
-        let allocate = aws.ec2.allocate_address().domain(DomainType::Vpc).tag_specifications(tags);
+        let allocate = aws.ec2.allocate_address().domain(DomainType::Vpc).set_tag_specifications(tags);
         let made = allocate.send().await.map_err(failed(call))?;
         let id = answered(call, made.allocation_id())?;
         let seen = Seen::new(Kind::ElasticIp, Some(id), "available", create.tags.clone());

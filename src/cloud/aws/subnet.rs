@@ -26,7 +26,7 @@ pub(super) async fn create(aws: &Aws, create: &Create) -> Result<Resource, Cloud
         .set_vpc_id(create.text("VpcId"))
         .set_cidr_block(create.text("CidrBlock"))
         .set_availability_zone(create.text("AvailabilityZone"))
-        .tag_specifications(tagged(create, ResourceType::Subnet))
+        .set_tag_specifications(tagged(create, ResourceType::Subnet))
         .send()
         .await
         .map_err(failed(call))?;
@@ -86,7 +86,7 @@ pub(super) mod table {
             .create_route_table()
             .set_vpc_id(create.text("VpcId"))
             .client_token(&create.token)
-            .tag_specifications(tagged(create, ResourceType::RouteTable))
+            .set_tag_specifications(tagged(create, ResourceType::RouteTable))
             .send()
             .await
             .map_err(failed(call))?;

@@ -21,7 +21,7 @@ pub(super) async fn create(aws: &Aws, create: &Create) -> Result<Resource, Cloud
         .ec2
         .create_vpc()
         .set_cidr_block(create.text("CidrBlock"))
-        .tag_specifications(tagged(create, ResourceType::Vpc))
+        .set_tag_specifications(tagged(create, ResourceType::Vpc))
         .send()
         .await
         .map_err(failed(call))?;
@@ -81,7 +81,7 @@ pub(super) mod gateway {
     pub async fn create(aws: &Aws, create: &Create) -> Result<Resource, CloudError> {
         let call = "ec2:CreateInternetGateway";
         let tags = tagged(create, ResourceType::InternetGateway);
-        let made = aws.ec2.create_internet_gateway().tag_specifications(tags).send().await.map_err(failed(call))?;
+        let made = aws.ec2.create_internet_gateway().set_tag_specifications(tags).send().await.map_err(failed(call))?;
         Ok(seen(&answered(call, made.internet_gateway)?))
     }
 

@@ -171,6 +171,13 @@ async fn with_nat() {
 }
 
 #[tokio::test]
+async fn with_one_nat_for_all() {
+    let moto = Moto::with_images(IMAGES).await;
+    let counts = [("nat-gateway", 1), ("vpc-endpoint", 1), ("subnet", 4), ("instance", 1)];
+    lives(&moto, "zones = 2\nvariant = \"private\"\nnat = \"one\"", &counts).await;
+}
+
+#[tokio::test]
 async fn with_a_proxy() {
     let moto = Moto::with_images(IMAGES).await;
     lives(&moto, "variant = \"proxy\"", &[("vpc-endpoint", 3), ("security-group", 3), ("nat-gateway", 0)]).await;
@@ -194,7 +201,9 @@ async fn in_a_network_that_is_there() {
 
     let mut world = World::new(&moto, "").await;
     let text = format!(
-        "[network.existing]\nvpc_id = \"{}\"\nprivate_subnets = [\"{}\"]\n\n[bastion]\nami = \"ami-0123456789abcdef0\"",
+        "[network.existing]\nvpc_id = \"{}\"\nprivate_subnets = [\"{}\"]\n\
+         add_endpoints = [\"s3\", \"ec2\", \"elasticloadbalancing\", \"sts\"]\n\n\
+         [bastion]\nami = \"ami-0123456789abcdef0\"",
         vpc.id, subnet.id
     );
     world.spec = parse(&example().replace("[bastion]", &text), "cluster.toml").unwrap_or_else(|e| panic!("{e}"));
@@ -202,8 +211,8 @@ async fn in_a_network_that_is_there() {
     let network = world.make().await;
     assert_eq!(network.private_subnets, [(subnet.id.clone(), "us-east-2b".to_owned())]);
     let ours = made(&before, &world.account.census().await);
-    assert_eq!(ours.get("vpc"), None);
-    assert_eq!(ours.get("instance"), Some(&1));
+    assert_eq!((ours.get("vpc"), ours.get("route-table")), (None, None), "{ours:?}");
+    assert_eq!((ours.get("instance"), ours.get("vpc-endpoint")), (Some(&1), Some(&4)), "{ours:?}");
     assert_eq!(world.tear_down().await.blocked, []);
     assert_eq!(world.account.census().await, before);
     let after = theirs.get(Kind::Subnet, &subnet.id).await.unwrap();
@@ -224,7 +233,7 @@ async fn a_second_request_is_not_a_second_thing() {
         (Kind::KeyPair, &[("KeyName", "edge-lab-thing"), ("PublicKeyMaterial", KEY)]),
         (Kind::HostedZone, &[("Name", "registry.example.com"), ("VpcId", &*vpc), ("PrivateZone", "true")]),
         (Kind::Bucket, &[("Bucket", "edge-lab-thing")]),
-        (Kind::User, &[("UserName", "edge-lab-thing")]),
+        (Kind::User, &[("UserName", "edge-lab-thing"), ("Path", "/bartizan/run-1/")]),
     ] {
         let first = cloud.create(&wanted(kind, properties, &ours)).await.unwrap_or_else(|e| panic!("{kind:?}: {e}"));
         let again = cloud.create(&wanted(kind, properties, &ours)).await.unwrap_or_else(|e| panic!("{kind:?}: {e}"));
