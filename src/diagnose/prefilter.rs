@@ -133,7 +133,8 @@ mod tests {
     fn what_a_pattern_cannot_do_without() {
         for (pattern, wanted) in [
             ("abcd.*efghi", vec!["efghi"]),
-            ("(?:first|second) word", vec!["first", "second"]),
+            ("(?:first|second) it", vec!["first", "second"]),
+            ("(?:one|three) word", vec![" word"]),
             (r#"(?P<x>\S+): \\?"quoted text\\?""#, vec!["quoted text"]),
             ("a(?:bcde)?fghij+", vec!["afghij"]),
         ] {
