@@ -95,14 +95,15 @@ fn wait(what: &str, mut holds: impl FnMut() -> bool) {
 
 #[test]
 fn a_sync_goes_on_while_the_line_is_cut() {
-    let mut site = Site::new(&Recipe { large: 150 << 20, ..Recipe::default() }, 1);
+    let mut site = Site::new(&Recipe { large: 250 << 20, ..Recipe::default() }, 1);
     let mut run = site.start(&["run", "cluster.toml", "--until", "06", "--plain"], "output");
     let said = |site: &Site| std::fs::read_to_string(site.path("output")).unwrap();
     // Nearly all is to be copied still, one blob after the other.
-    wait("blobs move", || {
+    wait("the copier knows what to move", || {
         assert!(run.try_wait().unwrap().is_none(), "{}", said(&site));
-        site.job("sync", "log").contains(r#""sync":"progress""#)
+        site.job("sync", "log").contains(r#""sync":"planned""#)
     });
+    site.hold_source(true);
     let sync = site.workdir().join("jobs/sync");
     let links = |site: &Site| -> Vec<LinkState> {
         let ssh = |event: bartizan::model::event::Event| match event.data {
@@ -124,7 +125,6 @@ fn a_sync_goes_on_while_the_line_is_cut() {
         site.sshd.resume();
         wait("the line is up again", || matches!(links(site).last(), Some(LinkState::Up)));
     };
-    site.hold_source(true);
     down(&mut site);
     up(&mut site);
     down(&mut site);
