@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
 
 use crate::cloud::Cloud;
 use crate::diagnose::Checklists;
@@ -266,6 +267,7 @@ impl Session<'_> {
             sink: sink.clone(),
             hands: Arc::new(Repair { checklists: checklists.clone() }),
             options: Options { from, until, recover: self.recover, interactive: format.is_none(), operator },
+            probes: TaskTracker::new(),
         };
         let (_, engine_events) = hub.follow().await;
         let engine = tokio::spawn(runner.run(command_queue, engine_events));

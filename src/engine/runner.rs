@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::model::event::*;
 use crate::model::plan::{Plan, StageId, StepId, StepPlan};
@@ -18,6 +19,8 @@ use super::step::{Step, StepCx};
 
 /// Findings come in causes and symptoms; a moment later the cause is known.
 const SETTLE: Duration = Duration::from_millis(1500);
+/// How long a run that failed waits for the answers to its checklists.
+const ANSWERS: Duration = Duration::from_secs(20);
 /// The same recovery is not applied more often than this without a person.
 const RECOVERIES: u32 = 2;
 
@@ -55,6 +58,8 @@ pub struct Runner<W: Send + Sync + 'static> {
     pub sink: Sink,
     pub hands: Arc<dyn Hands<W>>,
     pub options: Options,
+    /// Probes of checklists that have not answered yet.
+    pub probes: TaskTracker,
 }
 
 /// What to do after a step.
@@ -295,7 +300,21 @@ impl<W: Send + Sync + 'static> Runner<W> {
         }
         let (hands, cx, finding) =
             (self.hands.clone(), self.cx(&step.id, 0, &CancellationToken::new()).await, finding.clone());
-        tokio::spawn(async move { hands.check(&cx, &finding).await });
+        self.probes.spawn(async move { hands.check(&cx, &finding).await });
+    }
+
+    /// The moment in which a failure's causes and symptoms become known.
+    async fn settle(&self, step: &StepPlan, events: &mut Follower) {
+        let over = tokio::time::sleep(SETTLE);
+        tokio::pin!(over);
+        loop {
+            tokio::select! {
+                () = &mut over => return,
+                Some(event) = events.next() => if let Data::FindingOpened { finding } = &event.data {
+                    self.look_into(step, finding).await;
+                },
+            }
+        }
     }
 
     /// Would `--recover` apply something for this finding?
@@ -401,11 +420,14 @@ impl<W: Send + Sync + 'static> Runner<W> {
     ) -> Next {
         let cx = self.cx(&step.id, 0, &CancellationToken::new()).await;
         self.hands.classify(&cx, &causes).await;
-        tokio::time::sleep(SETTLE).await;
+        self.settle(step, events).await;
         if let Some(finding) = self.likeliest(applied).await {
             return self.recover_failed(step, &finding, applied).await;
         }
         if !self.options.interactive {
+            self.probes.close();
+            // What has not answered by then is left open in the record.
+            let _late = tokio::time::timeout(ANSWERS, self.probes.wait()).await;
             return Next::End(self.failure(step, &causes, self.exit_of(step).await));
         }
         let text = format!("{} needs you: retry, skip, recover or detach", step.id);

@@ -203,7 +203,15 @@ fn engine(
         sink.commit(if fresh { opened } else { Data::RunResumed { operator: "op".into(), pid: 1, from: None } }).await;
         let (sender, queue) = mpsc::channel(8);
         let hands = Arc::new(Repairs { resume });
-        let runner = Runner { world: outside.clone(), plan, steps, sink: sink.clone(), hands, options };
+        let runner = Runner {
+            world: outside.clone(),
+            plan,
+            steps,
+            sink: sink.clone(),
+            hands,
+            options,
+            probes: tokio_util::task::TaskTracker::new(),
+        };
         let (_, events) = hub.follow().await;
         let run = tokio::spawn(runner.run(queue, events));
         for command in commands {
