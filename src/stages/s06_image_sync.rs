@@ -261,9 +261,10 @@ async fn room(cx: &Cx, wanted: u64) -> Result<(), StepError> {
         return Ok(());
     }
     let base = directory(cx)?;
-    let output = exec(cx, &cx.world.bastion(cx)?, Cmd::sh("df -Pk \"$1\" | tail -n 1").arg(&base)).await?;
-    // Not to know is no reason to refuse.
-    let Some(free) = free_kib(&output.text()).filter(|_| output.ok()).map(|kib| kib.saturating_mul(1024)) else {
+    let asked = exec(cx, &cx.world.bastion(cx)?, Cmd::sh("df -Pk \"$1\" | tail -n 1").arg(&base)).await;
+    // Not to know, because the link went down just now, is no reason to end a copier that goes on without us.
+    let free = asked.ok().filter(|output| output.ok()).and_then(|output| free_kib(&output.text()));
+    let Some(free) = free.map(|kib| kib.saturating_mul(1024)) else {
         return Ok(());
     };
     let needed = wanted.saturating_add(wanted / MARGIN);
