@@ -1,6 +1,7 @@
 //! Arguments, exit codes, choosing a front end.
 
 mod cloud;
+mod copy;
 mod demo;
 mod diagnose;
 mod doctor;

@@ -7,54 +7,31 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio_util::sync::CancellationToken;
 
+use super::copy::CopyArgs;
 use super::{Failure, exit};
 use crate::model::event::{Data, Event, ImageState, SyncEvent};
 use crate::model::text::strip_control;
 use crate::model::{RunModel, reduce};
 use crate::registry::Net;
 use crate::registry::agent::{self, Action, Ended, Line, Message, Request};
-use crate::registry::auth;
-use crate::registry::release::is_repository;
 use crate::spec::Subset;
 
 #[derive(Debug, clap::Args)]
 pub struct MirrorArgs {
-    /// The release, quay.io/openshift-release-dev/ocp-release:4.18.12-x86_64 or by digest.
-    #[arg(long, value_name = "PULLSPEC")]
-    release: String,
-    /// Where everything goes, as `oc adm release mirror --to`.
-    #[arg(long, value_name = "HOST:PORT/REPOSITORY")]
-    to: String,
-    /// Logins for both sides (a pull secret, auth.json or config.json). Default: where podman and docker keep theirs.
-    #[arg(long, short = 'a', value_name = "FILE")]
-    authfile: Option<PathBuf>,
-    /// PEM file with CAs of the source, besides the system's.
-    #[arg(long, value_name = "FILE")]
-    source_ca: Vec<PathBuf>,
-    /// PEM file with CAs of the mirror, besides the system's.
-    #[arg(long, value_name = "FILE")]
-    mirror_ca: Vec<PathBuf>,
+    #[command(flatten)]
+    copy: CopyArgs,
     /// Blobs in flight.
     #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u8).range(1..=64))]
     jobs: u8,
     /// Bytes per second at most, with K, M or G for powers of 1024 (as curl --limit-rate).
     #[arg(long, value_name = "RATE", value_parser = rate)]
     bandwidth: Option<u64>,
-    /// One more image, to the repository of the same name.
-    #[arg(long, value_name = "PULLSPEC")]
-    image: Vec<String>,
-    /// SRC=DST lines, as `oc image mirror -f`; `-` is standard input.
-    #[arg(long, short = 'f', value_name = "FILE")]
-    mapping: Option<PathBuf>,
     /// Only these images of all, by name or digest.
     #[arg(long, value_name = "IMAGE")]
     only: Vec<String>,
     /// `core-21`: only the components that a registry can be tried with; it cannot boot a cluster.
     #[arg(long, value_parser = subset, default_value = "all")]
     subset: Subset,
-    /// Architecture, when the release is a list of several.
-    #[arg(long, default_value = "x86_64")]
-    arch: String,
     /// Say what there is to do, to the byte, and do nothing.
     #[arg(long)]
     dry_run: bool,
@@ -118,52 +95,21 @@ pub async fn mirror(state: Option<&Path>, args: MirrorArgs) -> Result<u8, Failur
 }
 
 fn request(state: Option<&Path>, args: MirrorArgs) -> Result<Request, Failure> {
-    let (mirror, repository) = args.to.split_once('/').unwrap_or((&args.to, ""));
-    if mirror.is_empty() || !is_repository(repository) {
-        return Err(Failure::usage(format!("--to {}: expected HOST:PORT/REPOSITORY", args.to)));
-    }
-    let authfile = match args.authfile {
-        Some(file) => file,
-        None => auth::default_file(|name| std::env::var_os(name).map(PathBuf::from)).ok_or_else(|| {
-            Failure::usage(
-                "no auth file where podman or docker keep theirs; name one with --authfile (a pull secret will do)",
-            )
-        })?,
-    };
-    let mapping = match &args.mapping {
-        None => String::new(),
-        Some(file) if file == Path::new("-") => std::io::read_to_string(std::io::stdin())
-            .map_err(|error| Failure::usage(format!("reading standard input: {error}")))?,
-        Some(file) => {
-            std::fs::read_to_string(file).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?
-        }
-    };
     let outputs = match args.output_dir {
         Some(dir) => dir,
         None => {
             let store = crate::record::Store::open(state).map_err(Failure::other)?;
-            store.home().join("mirror").join(args.to.replace(['/', ':'], "_"))
+            store.home().join("mirror").join(args.copy.to.replace(['/', ':'], "_"))
         }
     };
+    let action = if args.dry_run { Action::Plan } else { Action::Sync };
     Ok(Request {
-        action: if args.dry_run { Action::Plan } else { Action::Sync },
-        source: args.release,
-        arch: args.arch,
-        mirror: mirror.to_owned(),
-        release_repository: repository.to_owned(),
-        component_repository: repository.to_owned(),
-        release_tag: None,
-        authfile,
-        source_ca: args.source_ca,
-        mirror_ca: args.mirror_ca,
-        resolve: Vec::new(),
         jobs: args.jobs,
         subset: args.subset,
-        additional: args.image,
-        mapping: mapping.lines().map(str::to_owned).collect(),
         only: (!args.only.is_empty()).then_some(args.only),
         bandwidth: args.bandwidth,
         outputs: Some(outputs),
+        ..args.copy.request(action)?
     })
 }
 

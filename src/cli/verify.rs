@@ -1,49 +1,28 @@
 //! `bartizan verify-mirror`: the proof alone, from the machine that it runs on. And `bartizan listen`, the listener for a
 //! registry's notifications that bartizan starts on the bastion.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio_util::sync::CancellationToken;
 
+use super::copy::CopyArgs;
 use super::{Failure, exit};
 use crate::model::event::SyncEvent;
 use crate::model::text::strip_control;
 use crate::registry::agent::{self, Action, INCOMPLETE, Line, Message, Request};
 use crate::registry::release::is_repository;
-use crate::registry::{Net, auth, notify};
-use crate::spec::{Secret, Subset};
+use crate::registry::{Net, notify};
+use crate::spec::Secret;
 
 #[derive(Debug, clap::Args)]
 pub struct VerifyArgs {
-    /// The release, quay.io/openshift-release-dev/ocp-release:4.18.12-x86_64 or by digest.
-    #[arg(long, value_name = "PULLSPEC")]
-    release: String,
-    /// Where its images should be.
-    #[arg(long, value_name = "HOST:PORT/REPOSITORY")]
-    to: String,
+    #[command(flatten)]
+    copy: CopyArgs,
     /// The repository of the release image itself, when it has one of its own (openshift/release-images).
     #[arg(long, value_name = "REPOSITORY")]
     release_repository: Option<String>,
-    /// Logins for both sides (a pull secret, auth.json or config.json). Default: where podman and docker keep theirs.
-    #[arg(long, short = 'a', value_name = "FILE")]
-    authfile: Option<PathBuf>,
-    /// PEM file with CAs of the source, besides the system's.
-    #[arg(long, value_name = "FILE")]
-    source_ca: Vec<PathBuf>,
-    /// PEM file with CAs of the mirror, besides the system's.
-    #[arg(long, value_name = "FILE")]
-    mirror_ca: Vec<PathBuf>,
-    /// One more image, in the repository of the same name.
-    #[arg(long, value_name = "PULLSPEC")]
-    image: Vec<String>,
-    /// SRC=DST lines of more images: of `oc image mirror -f`, or oc-mirror's dry-run/mapping.txt.
-    #[arg(long, short = 'f', value_name = "FILE")]
-    mapping: Option<PathBuf>,
-    /// Architecture, when the release is a list of several.
-    #[arg(long, default_value = "x86_64")]
-    arch: String,
     /// One JSON object.
     #[arg(long)]
     json: bool,
@@ -116,43 +95,14 @@ fn plain(verdict: &Verdict) -> String {
 }
 
 fn request(args: VerifyArgs) -> Result<Request, Failure> {
-    let (mirror, repository) = args.to.split_once('/').unwrap_or((&args.to, ""));
-    let release_repository = args.release_repository.unwrap_or_else(|| repository.to_owned());
-    if mirror.is_empty() || !is_repository(repository) || !is_repository(&release_repository) {
-        return Err(Failure::usage(format!("--to {}: expected HOST:PORT/REPOSITORY", args.to)));
-    }
-    let authfile = match args.authfile {
-        Some(file) => file,
-        None => auth::default_file(|name| std::env::var_os(name).map(PathBuf::from)).ok_or_else(|| {
-            Failure::usage("no auth file where podman or docker keep theirs; name one with --authfile")
-        })?,
-    };
-    let mapping = match &args.mapping {
-        None => String::new(),
-        Some(file) => {
-            std::fs::read_to_string(file).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?
+    let mut request = args.copy.request(Action::Prove)?;
+    if let Some(repository) = args.release_repository {
+        if !is_repository(&repository) {
+            return Err(Failure::usage(format!("--release-repository {repository}: expected a repository")));
         }
-    };
-    Ok(Request {
-        action: Action::Prove,
-        source: args.release,
-        arch: args.arch,
-        mirror: mirror.to_owned(),
-        release_repository,
-        component_repository: repository.to_owned(),
-        release_tag: None,
-        authfile,
-        source_ca: args.source_ca,
-        mirror_ca: args.mirror_ca,
-        resolve: Vec::new(),
-        jobs: 6,
-        subset: Subset::All,
-        additional: args.image,
-        mapping: mapping.lines().map(str::to_owned).collect(),
-        only: None,
-        bandwidth: None,
-        outputs: None,
-    })
+        request.release_repository = repository;
+    }
+    Ok(request)
 }
 
 /// Writes each notification of a registry as one JSON line, until it is told to stop.

@@ -214,7 +214,7 @@ fn said(output: &Output) -> String {
 fn a_registry_tells_the_listener_what_it_stored() {
     use std::io::{BufRead as _, BufReader};
 
-    let port = crate::host::free_port();
+    let port = crate::ports::free_port();
     let dir = tempfile::tempdir().unwrap();
     let token = dir.path().join("token");
     std::fs::write(&token, "right-token\n").unwrap();

@@ -19,6 +19,8 @@ use futures::StreamExt;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::ports::free_port;
+
 /// A real sshd on a loopback port, with keys of its own. It and its sessions end with this value.
 pub struct Sshd {
     directory: tempfile::TempDir,
@@ -159,10 +161,6 @@ fn keygen(path: &Path) {
 pub fn user() -> String {
     let output = Command::new("id").arg("-un").output().expect("id");
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
-}
-
-pub fn free_port() -> u16 {
-    std::net::TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).expect("a port").port()
 }
 
 fn children(parent: u32) -> Vec<i32> {

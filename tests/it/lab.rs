@@ -129,7 +129,7 @@ async fn ssh_jumps_and_forwards_by_the_map_only() {
     private.set_nonblocking(true).unwrap();
     let private_port = private.local_addr().unwrap().port();
 
-    let local = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let local = crate::ports::free_port();
     let forward = format!("127.0.0.1:{local}:registry.lab:8443");
     let mut tunnel = lab.ssh(&["-N", "-o", "ExitOnForwardFailure=yes", "-L", &forward, "bastion"]).spawn().unwrap();
     let mut answer = String::new();

@@ -17,6 +17,7 @@ mod lab;
 mod network;
 #[cfg(feature = "lab")]
 mod ocp;
+mod ports;
 mod preflight;
 mod real;
 mod record;

@@ -9,6 +9,8 @@
 #[path = "../../it/registry/parts.rs"]
 #[allow(dead_code, clippy::unwrap_used, clippy::expect_used, reason = "shared with the tests, which use all of it")]
 mod parts;
+#[path = "../../it/ports.rs"]
+mod ports;
 mod release;
 
 use std::collections::BTreeMap;

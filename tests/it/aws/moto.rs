@@ -32,10 +32,7 @@ impl Moto {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("amis.json");
         std::fs::write(&file, images).expect("images");
-        let port = std::net::TcpListener::bind("127.0.0.1:0")
-            .and_then(|listener| listener.local_addr())
-            .expect("a port")
-            .port();
+        let port = crate::ports::free_port();
         let server = Command::new(program())
             .args(["-H", "127.0.0.1", "-p", &port.to_string()])
             .env("MOTO_AMIS_PATH", &file)

@@ -31,7 +31,7 @@ fn copy(site: &Site) -> String {
     let (_, address) = site.mirror();
     format!(
         "here={here}\ncopy() {{\n  while [ -e \"$here/hold\" ]; do sleep 0.1; done\n  skopeo --insecure-policy copy -q --all --preserve-digests \
-         --src-authfile \"$here/bastion/work/auth.json\" --dest-authfile \"$here/judge.json\" --src-tls-verify=false --dest-tls-verify=false \
+         --src-authfile \"$here/bastion/work/auth.json\" --dest-authfile \"$here/skopeo-auth.json\" --src-tls-verify=false --dest-tls-verify=false \
          \"docker://$1@$2\" \"docker://{address}/$3:$4\"\n}}\n",
         here = site.path("").display(),
     )

@@ -13,7 +13,8 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::json;
 
 use super::canary::Canaries;
-use crate::host::{Sshd, free_port, user};
+use crate::host::{Sshd, user};
+use crate::ports::free_port;
 use crate::registry::{DockerRegistry, Recipe, SyntheticRelease};
 
 pub const MIRROR: &str = "registry.real.test";
@@ -65,7 +66,10 @@ impl Site {
         );
         site.write("mirror-password", &format!("{password}\n"));
         let mirror = json!({"auth": BASE64_STANDARD.encode(format!("bartizan:{password}"))});
-        site.write("judge.json", &json!({"auths": {format!("127.0.0.1:{}", site.mirror_port): mirror}}).to_string());
+        site.write(
+            "skopeo-auth.json",
+            &json!({"auths": {format!("127.0.0.1:{}", site.mirror_port): mirror}}).to_string(),
+        );
         site.write("cluster.toml", &site.spec(jobs));
         site.tools();
         site
@@ -208,7 +212,7 @@ impl Site {
     fn skopeo(&self, reference: &str) -> Vec<u8> {
         let output = Command::new("skopeo")
             .args(["inspect", "--raw", "--tls-verify=false", "--authfile"])
-            .arg(self.path("judge.json"))
+            .arg(self.path("skopeo-auth.json"))
             .arg(format!("docker://127.0.0.1:{}/{reference}", self.mirror_port))
             .output()
             .expect("skopeo (Debian package skopeo)");

@@ -77,9 +77,7 @@ impl DockerRegistry {
         std::fs::write(dir.path().join("ca.crt"), &ca.pem).unwrap();
         std::fs::write(dir.path().join("htpasswd"), format!("{user}:{hash}\n")).unwrap();
         for _ in 0..5 {
-            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-            let port = listener.local_addr().unwrap().port();
-            drop(listener);
+            let port = crate::ports::free_port();
             let mut child = Self::spawn(dir.path(), port, more);
             for _ in 0..200 {
                 if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
