@@ -92,14 +92,21 @@ impl Lines {
             Data::Sync(SyncEvent::ImageState { image, state: ImageState::Failed { side, class, why }, attempt }) => {
                 format!("sync: {image} failed at the {side} ({class}), attempt {attempt}: {why}")
             }
-            Data::Sync(SyncEvent::ImageState { .. }) => return Vec::new(),
             Data::Sync(SyncEvent::Retry { image, side, class, why }) => {
                 if !self.due(&format!("retry {side} {class}"), at) {
                     return Vec::new();
                 }
                 format!("sync: {image}: the {side} is asked again ({class}): {why}")
             }
-            Data::Sync(SyncEvent::Proven { images, missing }) => match missing.len() {
+            Data::Sync(SyncEvent::ImageState { image, state: ImageState::Skipped, .. }) => {
+                format!("sync: {image} is left out")
+            }
+            Data::Sync(SyncEvent::ImageState { .. }) => return Vec::new(),
+            Data::Sync(SyncEvent::Proven { images, missing, left_out }) => match missing.len() {
+                0 if !left_out.is_empty() => format!(
+                    "sync: {images} digests answer in the mirror; left out and not there: {}",
+                    left_out.join(" ")
+                ),
                 0 => format!("sync: all {images} digests answer in the mirror"),
                 count => format!("sync: {count} of {images} digests are missing: {}", missing.join(" ")),
             },

@@ -357,10 +357,13 @@ pub enum SyncEvent {
         engine: String,
         images: Vec<PlannedImage>,
     },
-    /// Every digest of the plan answered in the mirror (or did not).
+    /// Every digest of the plan answered in the mirror (or did not). `left_out` are those that are not there because the
+    /// operator does without them.
     Proven {
         images: u64,
         missing: Vec<String>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        left_out: Vec<String>,
     },
 }
 
@@ -385,6 +388,8 @@ pub enum ImageState {
     Copying,
     Mounted,
     Done,
+    /// The operator does without it.
+    Skipped,
     /// `side` is `source` or `mirror`.
     Failed {
         side: String,

@@ -294,6 +294,7 @@ fn reduce_sync(model: &mut RunModel, at: Timestamp, event: &SyncEvent) {
             sync.bytes = *bytes;
             sync.present_bytes = *present_bytes;
             sync.proven = None;
+            sync.left_out.clear();
             sync.moved = None;
             sync.images = images.iter().map(|image| waiting(image, None)).collect();
         }
@@ -301,6 +302,7 @@ fn reduce_sync(model: &mut RunModel, at: Timestamp, event: &SyncEvent) {
             let sync = &mut model.sync;
             sync.planned = true;
             sync.proven = None;
+            sync.left_out.clear();
             for image in images {
                 match sync.images.iter_mut().find(|record| record.image.name == image.name) {
                     Some(record) => {
@@ -346,7 +348,10 @@ fn reduce_sync(model: &mut RunModel, at: Timestamp, event: &SyncEvent) {
                 record.trouble = Some(format!("{side} {class}"));
             }
         }
-        SyncEvent::Proven { images, missing } => model.sync.proven = Some((*images, missing.clone())),
+        SyncEvent::Proven { images, missing, left_out } => {
+            model.sync.proven = Some((*images, missing.clone()));
+            model.sync.left_out.clone_from(left_out);
+        }
     }
 }
 

@@ -149,6 +149,8 @@ pub struct SyncModel {
     /// What the copier says that it has moved, each blob once.
     pub moved: Option<u64>,
     pub proven: Option<(u64, Vec<String>)>,
+    /// Found missing by the proof, and known to be: the operator does without them.
+    pub left_out: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -412,5 +414,9 @@ impl SyncModel {
     }
     pub fn failed(&self) -> usize {
         self.images.iter().filter(|image| matches!(image.state, ImageState::Failed { .. })).count()
+    }
+    /// Images that the operator does without.
+    pub fn skipped(&self) -> usize {
+        self.images.iter().filter(|image| image.state == ImageState::Skipped).count()
     }
 }

@@ -75,6 +75,8 @@ pub mod fact {
     pub const MIRROR_PULL_SPEC: &str = "release.mirror-pull-spec";
     /// JSON list of `{source, mirrors}`.
     pub const IMAGE_SOURCES: &str = "release.image-sources";
+    /// Names of images that the operator does without, one in a line.
+    pub const LEFT_OUT: &str = "mirror.left-out";
     pub const INSTALL_DIR: &str = "install.dir";
     /// Counts install directories: each is used for one cluster.
     pub const INSTALL_NUMBER: &str = "install.number";
