@@ -78,6 +78,7 @@ impl CopyArgs {
             subset: Subset::All,
             additional: self.image,
             mapping: mapping.lines().map(str::to_owned).collect(),
+            offline: false,
             skip: Vec::new(),
             skip_file: None,
             accept_incomplete: false,

@@ -59,6 +59,9 @@ pub struct Request {
     /// Lines `SRC=DST` of a mapping file; every destination is at `mirror`.
     #[serde(default)]
     pub mapping: Vec<String>,
+    /// The source is out of reach: a proof asks only the mirror.
+    #[serde(default)]
+    pub offline: bool,
     /// Images to do without, by name or digest.
     #[serde(default)]
     pub skip: Vec<String>,

@@ -59,6 +59,7 @@ pub(super) fn request(cx: &Cx, what: Action, only: Option<Vec<String>>) -> Resul
         subset: spec.mirror.subset,
         additional: spec.mirror.additional_images.clone(),
         mapping: Vec::new(),
+        offline: spec.mirror.workflow == Workflow::FromDisk,
         skip: Vec::new(),
         skip_file: Some(skip_file(&workdir).into()),
         // Each was asked for by name, and what it means was said then.

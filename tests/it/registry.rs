@@ -83,6 +83,7 @@ impl World {
             subset: Subset::All,
             additional: Vec::new(),
             mapping: Vec::new(),
+            offline: false,
             skip: Vec::new(),
             skip_file: None,
             accept_incomplete: false,

@@ -170,6 +170,7 @@ pub(super) async fn work(
     }
     let signatures = match signatures {
         Some(planned) => planned,
+        None if request.offline => Vec::new(),
         None => signature_claims(&source, &images).await.unwrap_or_else(|error| {
             // The digests can be proven without the source; whether there are signatures cannot.
             unproven = Some(format!("signatures could not be compared with the source: {error}"));
@@ -276,7 +277,11 @@ async fn find(
     source: &Client,
     mirror: &Client,
 ) -> Result<Release, RegistryError> {
-    let error = match resolve(source, pull_spec, &request.arch).await {
+    let asked = match request.offline && request.action == Action::Prove {
+        true => Err(unreachable(pull_spec)),
+        false => resolve(source, pull_spec, &request.arch).await,
+    };
+    let error = match asked {
         Err(error) if request.action == Action::Prove && error.side == Side::Source => error,
         other => return other,
     };
@@ -287,6 +292,11 @@ async fn find(
         Ok(release) => Ok(Release { pull_spec: pull_spec.clone(), ..release }),
         Err(_) => Err(error),
     }
+}
+
+fn unreachable(pull_spec: &PullSpec) -> RegistryError {
+    let why = "it is out of reach, and the mirror has no copy of the release under its tag";
+    RegistryError::new(Side::Source, Class::Other, pull_spec.to_string(), why)
 }
 
 fn tag_of(request: &Request, release: &Release) -> String {

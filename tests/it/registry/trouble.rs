@@ -104,6 +104,7 @@ impl Synced {
             subset: Subset::All,
             additional: Vec::new(),
             mapping: Vec::new(),
+            offline: false,
             skip: Vec::new(),
             skip_file: None,
             accept_incomplete: false,
