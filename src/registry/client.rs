@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
@@ -141,6 +142,8 @@ pub(super) struct Inner {
     pub(super) retry: Retry,
     patience: Duration,
     pace: Option<Pace>,
+    /// A large body was refused for its size.
+    pub(super) small_bodies: AtomicBool,
     pub(super) credentials: Credentials,
     pub(super) challenges: Mutex<HashMap<String, Challenge>>,
     /// By registry and scopes. Held while a token is fetched, so that it is fetched once.
@@ -195,6 +198,7 @@ impl Client {
                 retry: net.retry,
                 patience: net.patience,
                 pace: net.bandwidth.map(Pace::new),
+                small_bodies: AtomicBool::new(false),
                 credentials,
                 challenges: Mutex::default(),
                 tokens: tokio::sync::Mutex::default(),

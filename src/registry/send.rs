@@ -2,7 +2,6 @@
 //!
 //! The rest of [`Client`]: what it asks is in [`super::client`], how it is asked is here.
 
-use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -57,7 +56,7 @@ pub(super) enum Payload {
 impl Client {
     /// A request below `/v2/<repo>/` with the scope that it needs.
     pub(super) fn ask(&self, method: Method, repo: &Repo, path: &str, push: bool) -> Result<Ask, RegistryError> {
-        let (host, name) = api(repo);
+        let (host, name) = (api(&repo.registry), &repo.name);
         let mut text = format!("https://{host}/v2/");
         let mut scopes = Vec::new();
         if !name.is_empty() {
@@ -386,16 +385,9 @@ impl Ask {
     }
 }
 
-/// Host of a registry's API, and what a repository is called there. Docker Hub has its API under another name, and its
-/// own images below `library/` (distribution/reference, `normalize.go`).
-fn api(repo: &Repo) -> (&str, Cow<'_, str>) {
-    match repo.registry.as_str() {
-        "docker.io" | "index.docker.io" if repo.name.contains('/') || repo.name.is_empty() => {
-            ("registry-1.docker.io", Cow::Borrowed(&repo.name))
-        }
-        "docker.io" | "index.docker.io" => ("registry-1.docker.io", Cow::Owned(format!("library/{}", repo.name))),
-        host => (host, Cow::Borrowed(&repo.name)),
-    }
+/// Host of a registry's API: Docker Hub has it under another name.
+fn api(registry: &str) -> &str {
+    if registry == "docker.io" { "registry-1.docker.io" } else { registry }
 }
 
 pub(super) fn host_of(name: &str) -> &str {

@@ -162,10 +162,16 @@ impl Client {
             Some(session) => session,
             None => self.open_upload(repo).await?,
         };
-        if blob.size <= STREAMED && session.offset == 0 {
+        let whole = !self.inner.small_bodies.load(Ordering::Relaxed);
+        if blob.size <= STREAMED && session.offset == 0 && (whole || blob.size <= CHUNK) {
             let passing = Passing::new(reader, blob.size);
             let sent = self.finish(repo, &session.location, blob, Payload::Passing(Arc::clone(&passing))).await;
-            return sent.map_err(|error| passing.broke().unwrap_or(error));
+            return sent.map_err(|error| {
+                let error = passing.broke().unwrap_or(error);
+                let fits = blob.size <= CHUNK || error.status != Some(StatusCode::PAYLOAD_TOO_LARGE.as_u16());
+                // In chunks it may fit.
+                if fits { error } else { self.only_small_bodies(error) }
+            });
         }
         let size = CHUNK.max(session.least);
         // What was read beyond a chunk begins the next one.
@@ -195,6 +201,12 @@ impl Client {
             journal.forget(repo, &blob.digest);
         }
         done
+    }
+
+    /// Something before the registry limits bodies: from now on nothing goes in one that fits in a chunk.
+    fn only_small_bodies(&self, error: RegistryError) -> RegistryError {
+        self.inner.small_bodies.store(true, Ordering::Relaxed);
+        error.passing()
     }
 
     /// One chunk. A registry that kept part of a PATCH that broke (registry:3 does) gets the rest.

@@ -239,9 +239,9 @@ fn engine(mirror: &MirrorSpec, check: &mut Check<'_>) {
                 text,
                 "give bytes per second, with K, M or G behind the number, for example 20M",
             );
-        } else if mirror.is_driven() {
-            let want = "only bartizan's own copier can be slowed down: leave it out, or set mirror.engine = \"bartizan\" \
-                        and no mirror.operators";
+        } else if mirror.engine != MirrorEngine::Bartizan {
+            let want =
+                "only bartizan's own copier can be slowed down; leave it out, or set mirror.engine = \"bartizan\"";
             check.fail("mirror.bandwidth", "is set", want);
         }
     }

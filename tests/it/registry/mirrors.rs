@@ -430,7 +430,7 @@ fn first(method: &'static str) -> impl Fn(&Parts) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mirror_that_stumbles_is_filled_all_the_same() {
-    let world = World::new(&Recipe { more: &["pod"], ..Recipe::default() });
+    let world = World::new(&Recipe { more: &["pod", "rhel-coreos"], large: 12 << 20, ..Recipe::default() });
     let page = "<html><head><title>429 Too Many Requests</title></head><body>nginx</body></html>";
     let limited = first("PUT");
     let limited: Faulty = Box::new(move |parts| {
@@ -449,9 +449,18 @@ async fn a_mirror_that_stumbles_is_filled_all_the_same() {
         let mount = parts.method == "POST" && parts.uri.query().is_some_and(|query| query.contains("mount="));
         mount.then(|| Fault::Answer(answer(405, &[], "")))
     });
-    for (what, faulty, twice) in
-        [("rate limit", limited, 0), ("gateway", gateway, 0), ("stall", stalls, 0), ("no mounting", unable, 1)]
-    {
+    // A proxy that lets no large body through; chunks are small enough.
+    let large: Faulty = Box::new(|parts| {
+        let length: usize = word(parts, header::CONTENT_LENGTH).parse().unwrap_or(0);
+        (length > 10 << 20).then(|| Fault::Answer(answer(413, &[], "<h1>413 Request Entity Too Large</h1>")))
+    });
+    for (what, faulty, twice) in [
+        ("rate limit", limited, 0),
+        ("gateway", gateway, 0),
+        ("stall", stalls, 0),
+        ("no mounting", unable, 1),
+        ("small bodies", large, 0),
+    ] {
         let mirror = Mirror::start(Rules::Three, faulty);
         let (exit, messages) = sync(&world, &mirror, mirror.host(), Action::Sync).await;
         assert_eq!(exit, 0, "{what}: {:?}", errors(&messages));
