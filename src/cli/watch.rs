@@ -54,7 +54,7 @@ pub struct WatchArgs {
     /// The private key for the bastion and the bootstrap node; default your agent and keys.
     #[arg(long, value_name = "FILE")]
     identity_file: Option<PathBuf>,
-    /// The bootstrap node's address, when the install directory does not tell it: HOST or HOST:PORT.
+    /// The bootstrap node's address, when the install directory does not tell it: HOST, HOST:PORT or USER@HOST:PORT.
     #[arg(long, value_name = "HOST", requires = "dir")]
     bootstrap: Option<String>,
     /// The bastion's host key, `ssh-ed25519 AAAA…`; default what your known_hosts has.
@@ -179,6 +179,7 @@ struct Nodes {
 #[async_trait]
 impl Reach for Nodes {
     async fn bootstrap(&self, address: &str, key: Option<&Secret>) -> Result<Arc<dyn Host>, HostError> {
+        let (user, address) = address.rsplit_once('@').unwrap_or(("core", address));
         let (host, port) = bastion::with_port(address);
         let identity = match key {
             None => self.identity.clone(),
@@ -189,7 +190,7 @@ impl Reach for Nodes {
             accept_new: self.via.is_some(),
             via: self.via.clone(),
             port: port.unwrap_or(22),
-            ..SshTarget::new("bootstrap", host, "core")
+            ..SshTarget::new("bootstrap", host, user)
         };
         // Its key is new with every installation. Behind the verified bastion the first one is taken; so it is on it.
         let host_keys = match self.via {

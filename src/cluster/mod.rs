@@ -22,6 +22,8 @@ use crate::model::text::one_line;
 
 /// Longest message that is kept, in bytes.
 pub(crate) const MESSAGE_LIMIT: usize = 4096;
+/// The same of the message that an operator's row shows: some list the errors of every node.
+const LINES_LIMIT: usize = 16 * 1024;
 
 /// What is watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -171,9 +173,9 @@ impl Condition {
 
     /// As [`Condition::text`], each line of it still a line.
     pub fn lines(&self) -> String {
-        let lines = self.words().split(['\n', '\r', '\u{c}']).map(|line| one_line(line, MESSAGE_LIMIT));
+        let lines = self.words().split(['\n', '\r', '\u{c}']).map(|line| one_line(line, LINES_LIMIT));
         let mut text = lines.collect::<Vec<_>>().join("\n");
-        text.truncate(text.floor_char_boundary(MESSAGE_LIMIT));
+        text.truncate(text.floor_char_boundary(LINES_LIMIT));
         text
     }
 

@@ -173,7 +173,8 @@ mod tests {
         remember(secret);
         let said = format!("oc: {secret}");
         let inner = serde_json::json!({ "password": secret }).to_string();
-        let text = redact_json(&serde_json::json!({ "text": said, "line": inner, "list": [secret] }).to_string());
+        let given = serde_json::json!({ "text": said, "line": inner, "list": [secret] }).to_string();
+        let text = redact_json(&given);
         assert_eq!(
             text.parse::<Value>().unwrap(),
             serde_json::json!({ "text": "oc: [redacted]", "line": r#"{"password":"[redacted]"}"#, "list": ["[redacted]"] })
