@@ -30,6 +30,7 @@ mod s08_install;
 mod s09_verify;
 mod s10_cleanup;
 mod unit;
+pub mod watched;
 pub mod world;
 
 use std::sync::Arc;
