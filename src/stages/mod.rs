@@ -6,6 +6,7 @@
 pub mod certificate;
 pub mod diagnosis;
 mod driven;
+pub mod ignition;
 mod keeper;
 pub mod live;
 mod notices;
@@ -22,7 +23,9 @@ mod s04_tools;
 mod s05_mirror_registry;
 mod s05_pull_through;
 mod s06_image_sync;
+mod s07_asked;
 mod s07_identities;
+mod s07_ignition;
 mod s07_install_config;
 mod s07_manifests;
 mod s08_apps;
@@ -45,7 +48,7 @@ pub use world::World;
 
 /// Every step of `assets/stages.toml`.
 pub fn steps() -> Steps<World> {
-    let all: [(&str, Arc<dyn Step<World>>); 31] = [
+    let all: [(&str, Arc<dyn Step<World>>); 32] = [
         ("01-infrastructure/preflight", Arc::new(s01_infrastructure::Preflight)),
         ("01-infrastructure/network", Arc::new(s01_infrastructure::Network)),
         ("02-bastion/machine", Arc::new(s02_bastion::Machine)),
@@ -67,6 +70,7 @@ pub fn steps() -> Steps<World> {
         ("07-install-config/install-config", Arc::new(s07_install_config::InstallConfig)),
         ("07-install-config/identities", Arc::new(s07_identities::Identities)),
         ("07-install-config/manifests", Arc::new(s07_manifests::Manifests)),
+        ("07-install-config/ignition", Arc::new(s07_ignition::Ignition)),
         ("08-install/infrastructure", Arc::new(s08_install::Infrastructure)),
         ("08-install/bootstrap", Arc::new(s08_install::Bootstrap)),
         ("08-install/apps", Arc::new(s08_apps::Apps)),
