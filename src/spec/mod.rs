@@ -303,6 +303,8 @@ pub struct InstallSpec {
     pub service_endpoints: std::collections::BTreeMap<String, String>,
     /// A folder on this machine with more manifests (`*.yaml`) for the installer.
     pub manifests: Option<PathBuf>,
+    /// Where the cluster asks for updates: the graph of an update service of one's own.
+    pub update_service: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -373,6 +375,7 @@ impl Default for InstallSpec {
             fips: false,
             service_endpoints: std::collections::BTreeMap::new(),
             manifests: None,
+            update_service: None,
         }
     }
 }

@@ -29,9 +29,14 @@ mod s07_ignition;
 mod s07_install_config;
 mod s07_manifests;
 mod s08_apps;
+mod s08_day_two;
 mod s08_install;
+mod s09_node;
+mod s09_report;
+mod s09_services;
 mod s09_verify;
 mod s10_cleanup;
+mod settle;
 mod unit;
 pub mod world;
 
@@ -42,13 +47,15 @@ use crate::engine::runner::Steps;
 use crate::model::RunModel;
 use crate::model::plan::{StageId, StepId, StepPlan};
 
+use s08_day_two::DayTwo;
+
 pub use plan::plan;
 pub use repair::Repair;
 pub use world::World;
 
 /// Every step of `assets/stages.toml`.
 pub fn steps() -> Steps<World> {
-    let all: [(&str, Arc<dyn Step<World>>); 32] = [
+    let all: [(&str, Arc<dyn Step<World>>); 42] = [
         ("01-infrastructure/preflight", Arc::new(s01_infrastructure::Preflight)),
         ("01-infrastructure/network", Arc::new(s01_infrastructure::Network)),
         ("02-bastion/machine", Arc::new(s02_bastion::Machine)),
@@ -75,9 +82,19 @@ pub fn steps() -> Steps<World> {
         ("08-install/bootstrap", Arc::new(s08_install::Bootstrap)),
         ("08-install/apps", Arc::new(s08_apps::Apps)),
         ("08-install/operators", Arc::new(s08_install::Operators)),
+        ("08-install/trust", Arc::new(DayTwo::Trust)),
+        ("08-install/rules", Arc::new(DayTwo::Rules)),
+        ("08-install/catalogs", Arc::new(DayTwo::Catalogs)),
+        ("08-install/samples", Arc::new(DayTwo::Samples)),
+        ("08-install/updates", Arc::new(DayTwo::Updates)),
         ("09-verify/version", Arc::new(s09_verify::Version)),
         ("09-verify/nodes", Arc::new(s09_verify::Nodes)),
         ("09-verify/mirror", Arc::new(s09_verify::Mirror)),
+        ("09-verify/pods", Arc::new(s09_verify::Pods)),
+        ("09-verify/pull", Arc::new(s09_verify::Pull)),
+        ("09-verify/names", Arc::new(s09_verify::Names)),
+        ("09-verify/registry", Arc::new(s09_verify::Registry)),
+        ("09-verify/catalogs", Arc::new(s09_verify::Catalogs)),
         ("10-cleanup/cluster", Arc::new(s10_cleanup::Cluster)),
         ("10-cleanup/mirror", Arc::new(s10_cleanup::Mirror)),
         ("10-cleanup/infrastructure", Arc::new(s10_cleanup::Infrastructure)),

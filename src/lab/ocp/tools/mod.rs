@@ -7,6 +7,7 @@ pub mod installer;
 pub mod mirroring;
 pub mod net;
 pub mod oc;
+mod oc_write;
 pub mod podman;
 
 use std::collections::BTreeMap;
