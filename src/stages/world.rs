@@ -80,6 +80,8 @@ pub mod fact {
     /// Counts install directories: each is used for one cluster.
     pub const INSTALL_NUMBER: &str = "install.number";
     pub const INSTALL_CONFIG_DIGEST: &str = "install.config-digest";
+    /// JSON: what the machines of which install directory will be told.
+    pub const IGNITION: &str = "install.ignition";
     /// Name of the `create cluster` job whose failure was reported.
     pub const INSTALL_FAILED: &str = "install.failed";
     /// `user=AKIA…`, one a line: which key of which user is in the cluster.

@@ -12,6 +12,7 @@ mod driven;
 mod engine;
 mod host;
 mod identity;
+mod install_config;
 mod journal;
 #[cfg(feature = "lab")]
 mod lab;
