@@ -437,6 +437,34 @@ fn reduce_observed(model: &mut RunModel, at: Timestamp, observed: &Observed) {
             let machine = MachineRecord { role: role.clone(), phase: phase.clone(), message: message.clone() };
             model.cluster_state.machines.insert(name.clone(), machine);
         }
+        Observed::Pool { name, machines, ready, updated, degraded, message } => {
+            let pool = PoolRecord {
+                machines: *machines,
+                ready: *ready,
+                updated: *updated,
+                degraded: *degraded,
+                message: message.clone(),
+                changed: at,
+            };
+            model.cluster_state.pools.insert(name.clone(), pool);
+        }
+        Observed::Gone { what, name } => {
+            let cluster = &mut model.cluster_state;
+            match what {
+                Vanished::Node => drop(cluster.nodes.remove(name)),
+                Vanished::Csr => drop(cluster.csrs.remove(name)),
+                Vanished::Machine => drop(cluster.machines.remove(name)),
+                Vanished::Pool => drop(cluster.pools.remove(name)),
+            }
+        }
+        Observed::Warned(warning) => {
+            let warnings = model.cluster_state.warnings.entry(warning.namespace.clone()).or_default();
+            warnings.retain(|known| known.about != warning.about || known.reason != warning.reason);
+            warnings.push(warning.clone());
+            if warnings.len() > WARNING_LIMIT {
+                warnings.remove(0);
+            }
+        }
         // Only what the run has asked for is the run's: an observation alone makes nothing its own.
         Observed::Resource { resource, state, standing, waits_for, hourly, .. } => {
             let Some(record) = model.objects.get_mut(resource).filter(|record| record.gone.is_none()) else { return };

@@ -117,6 +117,9 @@ pub const KEYS: &[Key] = &[
     key("install.compute_type", Text, "\"m6i.large\""),
     key("install.publish", Choice(&["Internal", "External"]), "\"Internal\""),
     key("install.fips", Truth, "false"),
+    key("install.service_endpoints", TextMap, "{ ec2 = \"https://ec2.example.com\" }"),
+    key("install.manifests", Text, "\"manifests\""),
+    key("install.update_service", Text, "\"https://osus.example.com/api/upgrades_info/v1/graph\""),
 ];
 
 /// The good part of a file, where its keys stand, and what is wrong with the rest.

@@ -78,6 +78,21 @@ pub fn validate(spec: &Spec, check: &mut Check<'_>) {
         let want = "the ingress routers need two machines; give 2 or more, or 0 to run on the control plane";
         check.fail("install.compute_replicas", "is 1", want);
     }
+    if let Some(url) = &spec.install.update_service
+        && !url.strip_prefix("https://").is_some_and(|rest| !rest.is_empty() && is_printable(rest))
+    {
+        let want = "give the https:// address of the graph, which ends in /api/upgrades_info/v1/graph";
+        check.bad("install.update_service", url, want);
+    }
+    for (name, url) in &spec.install.service_endpoints {
+        let key = "install.service_endpoints";
+        if !super::install_check::SERVICES.contains(&name.as_str()) {
+            let want = format!("the services are {}", super::install_check::SERVICES.join(", "));
+            check.fail(key, format!("has {}", shown(name)), want);
+        } else if !url.strip_prefix("https://").is_some_and(|host| is_domain(host.trim_end_matches('/'))) {
+            check.fail(key, format!("has {}", shown(url)), "give https:// and the name of a host");
+        }
+    }
 }
 
 fn credentials(spec: &Spec, check: &mut Check<'_>) {
