@@ -80,6 +80,8 @@ struct World {
     tools: Mutex<BTreeMap<&'static str, Arc<dyn Tool>>>,
     routes: Mutex<BTreeMap<(String, Option<u16>), SocketAddr>>,
     machines: Mutex<BTreeMap<String, Arc<Machine>>>,
+    /// Names and ports that nobody reaches, with what a dialler says of them.
+    troubles: Mutex<BTreeMap<(String, u16), String>>,
 }
 
 /// All machines of a lab. They run on threads of their own; dropping this ends them.
@@ -99,7 +101,14 @@ impl Machines {
             .enable_all()
             .build()
             .map_err(io_error("start its threads"))?;
-        let world = World { dir, clock, tools: Mutex::default(), routes: Mutex::default(), machines: Mutex::default() };
+        let world = World {
+            dir,
+            clock,
+            tools: Mutex::default(),
+            routes: Mutex::default(),
+            machines: Mutex::default(),
+            troubles: Mutex::default(),
+        };
         Ok(Arc::new(Self { world: Arc::new(world), runtime: Mutex::new(Some(runtime)) }))
     }
 
@@ -198,6 +207,20 @@ impl Machines {
     }
     pub fn resolve(&self, host: &str, port: u16) -> Option<SocketAddr> {
         self.world.resolve(host, port)
+    }
+
+    /// Let nodes have trouble with a name and port, or no longer.
+    pub fn set_trouble(&self, host: &str, port: u16, trouble: Option<String>) {
+        let mut troubles = lock(&self.world.troubles);
+        match trouble {
+            Some(trouble) => troubles.insert((host.to_owned(), port), trouble),
+            None => troubles.remove(&(host.to_owned(), port)),
+        };
+    }
+
+    /// What is in the way of a node.
+    pub fn trouble(&self, host: &str, port: u16) -> Option<String> {
+        lock(&self.world.troubles).get(&(host.to_owned(), port)).cloned()
     }
 
     /// Cut or mend the network of a machine. Cutting drops its connections at once; new ones are accepted by nobody.

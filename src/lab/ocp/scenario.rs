@@ -14,6 +14,15 @@ const FILES: &[(&str, &str)] = &[
     ("link-drop", include_str!("../../../assets/scenarios/link-drop.toml")),
     ("etcd-stuck", include_str!("../../../assets/scenarios/etcd-stuck.toml")),
     ("csr-pending", include_str!("../../../assets/scenarios/csr-pending.toml")),
+    ("bastion-hangs", include_str!("../../../assets/scenarios/bastion-hangs.toml")),
+    ("disk-junk", include_str!("../../../assets/scenarios/disk-junk.toml")),
+    ("mirror-account", include_str!("../../../assets/scenarios/mirror-account.toml")),
+    ("mirror-name-lost", include_str!("../../../assets/scenarios/mirror-name-lost.toml")),
+    ("mirror-port-closed", include_str!("../../../assets/scenarios/mirror-port-closed.toml")),
+    ("pull-secret", include_str!("../../../assets/scenarios/pull-secret.toml")),
+    ("quota-low", include_str!("../../../assets/scenarios/quota-low.toml")),
+    ("registry-certificate", include_str!("../../../assets/scenarios/registry-certificate.toml")),
+    ("registry-down", include_str!("../../../assets/scenarios/registry-down.toml")),
 ];
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -51,10 +60,14 @@ pub struct Twist {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Moment {
+    /// The lab is up, and nothing was asked of it yet.
+    Beginning,
     /// The first upload reaches the mirror.
     SyncStarted,
     /// Two fifths of the release's bytes are in the mirror.
     SyncAt40Percent,
+    /// `openshift-install create manifests` is about to read its install-config.
+    ManifestsAsked,
     /// `openshift-install create cluster` made the bootstrap machine.
     InstallStarted,
     /// bootkube.sh began this stage for the first time.
@@ -82,6 +95,33 @@ pub enum Act {
     /// No one approves the workers' certificate requests.
     #[serde(rename = "csr.hold")]
     CsrHold,
+    /// The mirror registry is stopped.
+    #[serde(rename = "registry.stop")]
+    RegistryStop,
+    /// The mirror serves a certificate of a CA that nobody trusts; the CA's file stays as it was.
+    #[serde(rename = "registry.foreign-certificate")]
+    ForeignCertificate,
+    /// The mirror's accounts are overwritten.
+    #[serde(rename = "registry.forget-accounts")]
+    ForgetAccounts,
+    /// An abandoned upload takes the room that the release needs.
+    #[serde(rename = "disk.junk")]
+    DiskJunk,
+    /// The bastion answers nobody until it is started again.
+    #[serde(rename = "bastion.hang")]
+    BastionHang,
+    /// The bastion's security group loses its rule for the mirror's port.
+    #[serde(rename = "bastion.close-port")]
+    ClosePort,
+    /// The mirror's name loses its record.
+    #[serde(rename = "bastion.lose-name")]
+    LoseName,
+    /// The mirror's login is taken out of the install-config.
+    #[serde(rename = "install-config.strip-login")]
+    StripLogin,
+    /// A quota is too low for so many seconds.
+    #[serde(rename = "quota.low")]
+    QuotaLow { code: String, value: f64, seconds: u64 },
 }
 
 impl Scenario {
@@ -164,7 +204,8 @@ mod tests {
                     Act::MirrorDelete { image } => assert!(payload.component(image).is_some(), "{name}: {image}"),
                     Act::DiskLimit { room_percent } => assert!((1..100).contains(room_percent)),
                     Act::LinkDrop { seconds, .. } => assert!(*seconds > 0),
-                    Act::MirrorReissue | Act::EtcdStuck | Act::CsrHold => {}
+                    Act::QuotaLow { seconds, value, .. } => assert!(*seconds > 0 && *value >= 0.0),
+                    _ => {}
                 }
             }
         }

@@ -57,6 +57,15 @@ impl Scene {
                     machines.link(&host, true).await;
                 });
             }
+            Act::RegistryStop => self.containers.end_all(),
+            Act::ForeignCertificate => self.foreign_certificate()?,
+            Act::ForgetAccounts => self.forget_accounts()?,
+            Act::DiskJunk => self.leave_junk()?,
+            Act::BastionHang => self.machines.link("bastion", false).await,
+            Act::ClosePort => self.close_mirror_port().await?,
+            Act::StripLogin => self.strip_login()?,
+            Act::LoseName => self.lose_mirror_name().await?,
+            Act::QuotaLow { code, value, seconds } => self.lower_quota(code, *value, *seconds)?,
             // Looked up where it matters.
             Act::EtcdStuck | Act::CsrHold => {}
         }
@@ -103,7 +112,7 @@ impl Scene {
 }
 
 /// Subject alternative names of the first certificate.
-fn names(pem: &[u8]) -> Vec<String> {
+pub(super) fn names(pem: &[u8]) -> Vec<String> {
     let mut names = Vec::new();
     if let Ok((_, block)) = x509_parser::pem::parse_x509_pem(pem)
         && let Ok((_, certificate)) = X509Certificate::from_der(&block.contents)

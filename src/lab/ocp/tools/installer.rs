@@ -119,6 +119,9 @@ struct Config {
 
 impl Session {
     async fn perform(&mut self, verb: &str) -> i32 {
+        if verb == "create manifests" {
+            self.scene.happens(&Moment::ManifestsAsked).await;
+        }
         let done = match verb {
             "create install-config" | "create manifests" => self.manifests().await.map(|_| ()),
             "create ignition-configs" => self.manifests().await.map(|_| self.write_ignition()),
