@@ -10,6 +10,7 @@ pub mod entry;
 pub mod installer;
 pub mod journal;
 pub mod records;
+pub mod serial;
 
 use std::time::Duration;
 

@@ -1,6 +1,7 @@
 //! What a scenario can break of the mirror, the bastion and the account, each in one way that somebody has met.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
@@ -8,8 +9,58 @@ use super::OcpError;
 use super::ca::Ca;
 use super::cluster::Scene;
 use crate::cloud::{Cloud, Kind, Tags, record};
+use crate::lab::machines::Machine;
+
+const STATE: &str = ".openshift_install_state.json";
+
+/// On a machine: what is to go wrong there once.
+pub(in crate::lab::ocp) const NO_MACHINES: &str = "/run/lab/no-machines";
+pub(super) const GIVEN_UP: &str = "/run/lab/bootkube-given-up";
+
+/// Certificates of Ignition configs are good for so long.
+const DAY: Duration = Duration::from_secs(86_400);
 
 impl Scene {
+    pub(super) fn leave_mark(&self, machine: &str, mark: &str) -> Result<(), OcpError> {
+        if let Some(machine) = self.machines.machine(machine) {
+            machine.fs().mkdir_p("/run/lab")?;
+            machine.fs().write(mark, b"")?;
+        }
+        Ok(())
+    }
+
+    /// Whether the mark was there; it is gone then.
+    pub(in crate::lab::ocp) fn take_mark(machine: &Machine, mark: &str) -> bool {
+        machine.fs().exists(mark) && machine.fs().remove(mark).is_ok()
+    }
+
+    /// The state that the installer keeps of its assets is two days old.
+    pub(super) fn age_assets(&self) -> Result<(), OcpError> {
+        for file in self.install_files(STATE)? {
+            let (bastion, path) = file;
+            let place = bastion.fs().real(&path)?;
+            let state = std::fs::File::options().write(true).open(place)?;
+            state.set_modified(SystemTime::now() - 2 * DAY)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the assets of an install directory are over.
+    pub(in crate::lab::ocp) fn are_old(machine: &Machine, folder: &str) -> bool {
+        let made =
+            machine.fs().real(&format!("{folder}/{STATE}")).and_then(|place| std::fs::metadata(place)?.modified());
+        made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age > DAY))
+    }
+
+    /// That file in every install directory that has it.
+    fn install_files(&self, name: &str) -> Result<Vec<(Arc<Machine>, String)>, OcpError> {
+        let Some(bastion) = self.machines.machine("bastion") else { return Ok(Vec::new()) };
+        let home = format!("/home/{}/bartizan", bastion.user);
+        let folders = bastion.fs().list(&home)?.into_iter().filter(|name| name.starts_with("install-"));
+        let files = folders.map(|folder| format!("{home}/{folder}/{name}"));
+        Ok(files.filter(|file| bastion.fs().exists(file)).map(|file| (bastion.clone(), file)).collect())
+    }
+
     /// Somebody gives the registry a certificate of a CA that nobody trusts, and leaves the CA's file as it was.
     pub(super) fn foreign_certificate(&self) -> Result<(), OcpError> {
         let ca = Ca::open(&self.dir, "foreign-ca", "somebody's CA")?;
@@ -99,11 +150,9 @@ impl Scene {
 
     /// Somebody takes the mirror's login out of every install-config that waits to be read.
     pub(super) fn strip_login(&self) -> Result<(), OcpError> {
-        let Some(bastion) = self.machines.machine("bastion") else { return Ok(()) };
-        let (fs, home) = (bastion.fs(), format!("/home/{}/bartizan", bastion.user));
-        for folder in fs.list(&home)?.into_iter().filter(|name| name.starts_with("install-")) {
-            let file = format!("{home}/{folder}/install-config.yaml");
-            let Ok(text) = fs.read(&file) else { continue };
+        for (bastion, file) in self.install_files("install-config.yaml")? {
+            let fs = bastion.fs();
+            let text = fs.read(&file)?;
             let wrong = |why: &dyn std::fmt::Display| OcpError::Machine(format!("{file}: {why}"));
             let mut config: Value = yaml_serde::from_slice(&text).map_err(|why| wrong(&why))?;
             let secret = config["pullSecret"].as_str().unwrap_or_default();

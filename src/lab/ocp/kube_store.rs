@@ -50,6 +50,7 @@ pub const RESOURCES: &[Resource] = &[
     resource("certificates.k8s.io", "v1", "certificatesigningrequests", "CertificateSigningRequest", &["csr"], false),
     resource("machine.openshift.io", "v1beta1", "machines", "Machine", &[], true),
     resource("operator.openshift.io", "v1", "etcds", "Etcd", &["etcd"], false),
+    resource("imageregistry.operator.openshift.io", "v1", "configs", "Config", &[], false),
     resource("route.openshift.io", "v1", "routes", "Route", &[], true),
 ];
 

@@ -19,10 +19,20 @@ const FILES: &[(&str, &str)] = &[
     ("mirror-account", include_str!("../../../assets/scenarios/mirror-account.toml")),
     ("mirror-name-lost", include_str!("../../../assets/scenarios/mirror-name-lost.toml")),
     ("mirror-port-closed", include_str!("../../../assets/scenarios/mirror-port-closed.toml")),
+    ("assets-expired", include_str!("../../../assets/scenarios/assets-expired.toml")),
+    ("machines-missing", include_str!("../../../assets/scenarios/machines-missing.toml")),
+    ("unit-given-up", include_str!("../../../assets/scenarios/unit-given-up.toml")),
     ("pull-secret", include_str!("../../../assets/scenarios/pull-secret.toml")),
     ("quota-low", include_str!("../../../assets/scenarios/quota-low.toml")),
     ("registry-certificate", include_str!("../../../assets/scenarios/registry-certificate.toml")),
     ("registry-down", include_str!("../../../assets/scenarios/registry-down.toml")),
+    ("mcs-unreachable", include_str!("../../../assets/scenarios/mcs-unreachable.toml")),
+    ("dns-api-int", include_str!("../../../assets/scenarios/dns-api-int.toml")),
+    ("clock-skew", include_str!("../../../assets/scenarios/clock-skew.toml")),
+    ("operator-degraded", include_str!("../../../assets/scenarios/operator-degraded.toml")),
+    ("worker-never-joins", include_str!("../../../assets/scenarios/worker-never-joins.toml")),
+    ("installer-killed", include_str!("../../../assets/scenarios/installer-killed.toml")),
+    ("bootstrap-reboot", include_str!("../../../assets/scenarios/bootstrap-reboot.toml")),
 ];
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -68,10 +78,14 @@ pub enum Moment {
     SyncAt40Percent,
     /// `openshift-install create manifests` is about to read its install-config.
     ManifestsAsked,
+    /// `openshift-install create cluster` is about to begin.
+    ClusterAsked,
     /// `openshift-install create cluster` made the bootstrap machine.
     InstallStarted,
     /// bootkube.sh began this stage for the first time.
     EtcdBootstrap,
+    /// `kube-system/bootstrap` says complete.
+    BootstrapComplete,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -119,9 +133,39 @@ pub enum Act {
     /// The mirror's login is taken out of the install-config.
     #[serde(rename = "install-config.strip-login")]
     StripLogin,
+    /// The assets lie for two days before the cluster is made of them.
+    #[serde(rename = "assets.expire")]
+    AssetsExpire,
+    /// EC2 has no machines for the control plane, once.
+    #[serde(rename = "machines.none")]
+    MachinesNone,
+    /// bootkube dies, and systemd gives it up.
+    #[serde(rename = "bootkube.give-up")]
+    BootkubeGivenUp,
     /// A quota is too low for so many seconds.
     #[serde(rename = "quota.low")]
     QuotaLow { code: String, value: f64, seconds: u64 },
+    /// The rule for a port is taken out of the security group `<infraID>-<group>`.
+    #[serde(rename = "group.revoke")]
+    GroupRevoke { group: String, port: u16 },
+    /// A name of the cluster loses its record in the private zone, or leads to this address from now on.
+    #[serde(rename = "dns.change")]
+    DnsChange { host: String, address: Option<String> },
+    /// The clock of a machine is off by so much; behind when negative.
+    #[serde(rename = "clock.set")]
+    ClockSet { host: String, seconds: i64 },
+    /// The VPC endpoint of a service (`s3`) is deleted.
+    #[serde(rename = "endpoint.delete")]
+    EndpointDelete { service: String },
+    /// A quota (`ec2/L-1216C47A`) is so low from now on.
+    #[serde(rename = "quota.set")]
+    QuotaSet { code: String, value: f64 },
+    /// SIGKILL for `openshift-install create cluster`.
+    #[serde(rename = "installer.kill")]
+    InstallerKill,
+    /// Somebody resets the bootstrap machine.
+    #[serde(rename = "bootstrap.reset")]
+    BootstrapReset,
 }
 
 impl Scenario {
@@ -205,6 +249,10 @@ mod tests {
                     Act::DiskLimit { room_percent } => assert!((1..100).contains(room_percent)),
                     Act::LinkDrop { seconds, .. } => assert!(*seconds > 0),
                     Act::QuotaLow { seconds, value, .. } => assert!(*seconds > 0 && *value >= 0.0),
+                    Act::DnsChange { host, .. } => assert!(["api", "api-int"].contains(&host.as_str())),
+                    Act::ClockSet { seconds, .. } => assert_ne!(*seconds, 0),
+                    Act::QuotaSet { code, value } => assert!(code.starts_with("ec2/L-") && *value > 0.0),
+                    // They say nothing that could be wrong.
                     _ => {}
                 }
             }
