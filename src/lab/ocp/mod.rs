@@ -6,6 +6,7 @@
 //! real cluster: nothing in this folder is known to it.
 
 pub mod bootstrap;
+mod breakage;
 pub mod ca;
 pub mod cluster;
 pub mod control_plane;

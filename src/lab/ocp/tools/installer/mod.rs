@@ -22,6 +22,7 @@ use crate::lab::machines::{Machine, Tool, ToolCx};
 use crate::lab::ocp::OcpError;
 use crate::lab::ocp::cluster::{Cluster, Scene};
 use crate::lab::ocp::payload::Payload;
+use crate::lab::ocp::scenario::Moment;
 use crate::spec::{Spec, install_fields};
 
 /// Exit codes of openshift-install 4.16 and later.
@@ -115,6 +116,11 @@ impl From<OcpError> for Fatal {
 
 impl Session {
     async fn perform(&mut self, verb: &str) -> i32 {
+        match verb {
+            "create manifests" => self.scene.happens(&Moment::ManifestsAsked).await,
+            "create cluster" => self.scene.happens(&Moment::ClusterAsked).await,
+            _ => {}
+        }
         let done = match verb {
             "create install-config" | "create manifests" => self.manifests().await.map(|_| ()),
             "create ignition-configs" => match self.manifests().await {
