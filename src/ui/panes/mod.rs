@@ -102,6 +102,15 @@ pub fn command_of(model: &RunModel, target: &Target) -> Option<String> {
     }
 }
 
+/// Where an action happens.
+pub fn place(action: &Action) -> &str {
+    match action {
+        Action::Exec { host, .. } | Action::File { host, .. } => host,
+        Action::Api { .. } => "aws",
+        Action::Http { .. } => "http",
+    }
+}
+
 /// An action without the place where it runs.
 pub fn typed(action: &Action) -> String {
     match action {
@@ -153,6 +162,25 @@ pub fn frame(cx: &Cx, area: Rect, focused: bool, title: &str, buf: &mut Buffer) 
     inner
 }
 
+/// Where the rows of a list stand inside the borders: below what the pane says of them all.
+pub fn rows(pane: PaneId, model: &RunModel, inner: Rect) -> Rect {
+    let above = match pane {
+        PaneId::Sync => sync::above(model, inner),
+        PaneId::Operators => operators::above(model, inner),
+        _ => 0,
+    };
+    let below = if pane == PaneId::Activity { activity::below(inner) } else { 0 };
+    let above = above.min(inner.height);
+    Rect { y: inner.y + above, height: (inner.height - above).saturating_sub(below), ..inner }
+}
+
+/// The first row in sight of a list of this height, such that the chosen one is.
+pub fn first(screen: &Screen, model: &RunModel, pane: PaneId, targets: &[Target], height: usize) -> usize {
+    let chosen = screen.cursors.get(&pane).and_then(|chosen| targets.iter().position(|target| target == chosen));
+    let selected = chosen.unwrap_or_else(|| resting(pane, model, targets));
+    selected.saturating_sub(height / 2).min(targets.len().saturating_sub(height))
+}
+
 /// The rows of a pane around the chosen one.
 pub fn list(cx: &Cx, pane: PaneId, area: Rect, focused: bool, buf: &mut Buffer) {
     let targets = targets(pane, cx.model);
@@ -164,7 +192,7 @@ pub fn list(cx: &Cx, pane: PaneId, area: Rect, focused: bool, buf: &mut Buffer) 
     let chosen = cx.screen.cursors.get(&pane).and_then(|chosen| targets.iter().position(|target| target == chosen));
     let selected = chosen.unwrap_or_else(|| resting(pane, cx.model, &targets));
     let height = usize::from(area.height);
-    let first = selected.saturating_sub(height / 2).min(targets.len().saturating_sub(height));
+    let first = first(cx.screen, cx.model, pane, &targets, height);
     for (place, target) in targets.iter().enumerate().skip(first).take(height) {
         let width = usize::from(area.width).saturating_sub(1);
         let line = match pane {

@@ -89,8 +89,13 @@ pub fn title(cx: &Cx) -> String {
     )
 }
 
+/// Rows above the list: the heads of the columns.
+pub fn above(model: &RunModel, inner: Rect) -> u16 {
+    u16::from(inner.height >= 3 && !targets(model).is_empty())
+}
+
 pub fn draw(cx: &Cx, area: Rect, focused: bool, buf: &mut Buffer) {
-    if area.height < 3 || targets(cx.model).is_empty() {
+    if above(cx.model, area) == 0 {
         super::list(cx, PaneId::Operators, area, focused, buf);
         return;
     }
@@ -106,7 +111,7 @@ pub fn draw(cx: &Cx, area: Rect, focused: bool, buf: &mut Buffer) {
         .number("SINCE", 5, muted)
         .rest("MESSAGE", muted);
     buf.set_line(area.x + 1, area.y, &head.line(), area.width.saturating_sub(1));
-    super::list(cx, PaneId::Operators, Rect { y: area.y + 1, height: area.height - 1, ..area }, focused, buf);
+    super::list(cx, PaneId::Operators, super::rows(PaneId::Operators, cx.model, area), focused, buf);
 }
 
 /// A condition in one cell: good, bad or neither, by shape and colour.

@@ -78,8 +78,19 @@ pub fn title(cx: &Cx) -> String {
     format!("Image sync {dot} {done} of {total} images{by}{failed}{proven}")
 }
 
+/// Rows above the list: the total, with a bar of its own where it is narrow and high, and the heads of the columns.
+pub fn above(model: &RunModel, inner: Rect) -> u16 {
+    match inner.height {
+        _ if !model.sync.planned => 0,
+        0..4 => 0,
+        4..10 => 2,
+        _ if usize::from(inner.width) > WIDE => 2,
+        _ => 3,
+    }
+}
+
 pub fn draw(cx: &Cx, area: Rect, focused: bool, buf: &mut Buffer) {
-    if !cx.model.sync.planned || area.height < 4 {
+    if above(cx.model, area) == 0 {
         super::list(cx, PaneId::Sync, area, focused, buf);
         return;
     }
