@@ -1,6 +1,7 @@
 //! Arguments, exit codes, choosing a front end.
 
 mod cloud;
+mod config;
 mod copy;
 mod demo;
 mod diagnose;
@@ -76,6 +77,9 @@ struct Front {
     /// Marks in ASCII only.
     #[arg(long)]
     ascii: bool,
+    /// The screen shows the run and cannot change it.
+    #[arg(long, env = "BARTIZAN_READ_ONLY", num_args = 0, default_value_t = false)]
+    read_only: bool,
 }
 
 impl Front {
@@ -191,6 +195,11 @@ enum Verb {
     },
     /// What this machine, the spec and the account have and lack for an installation; makes nothing.
     Doctor(doctor::DoctorArgs),
+    /// Your own keys, layouts and themes: where they are, what is wrong with them; or one of the built-in files.
+    Config {
+        /// keymap, layouts, or the name of a theme.
+        file: Option<String>,
+    },
     /// Completions for a shell.
     Completions { shell: clap_complete::Shell },
     /// The copier; bartizan starts it on the bastion.
@@ -270,6 +279,7 @@ async fn dispatch(args: Args) -> Result<u8, Failure> {
         Verb::Runs => look::runs(state),
         Verb::Export { run, output } => look::export(state, &run, output),
         Verb::Doctor(args) => doctor::doctor(args).await,
+        Verb::Config { file } => config::show(file.as_deref()),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Args::command(), "bartizan", &mut std::io::stdout());
             Ok(exit::DONE)

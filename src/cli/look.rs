@@ -152,6 +152,11 @@ pub(super) fn fold(events: &[Event]) -> RunModel {
     model
 }
 
+/// Where the screen is kept as it was left.
+fn memory(state: Option<&Path>) -> Option<PathBuf> {
+    Store::open(state).ok().map(|store| store.home().join("screen.toml"))
+}
+
 pub async fn watch(state: Option<&Path>, run: &str, front: &Front) -> Result<u8, Failure> {
     let (dir, events) = open(state, run)?;
     let model = fold(&events);
@@ -176,6 +181,8 @@ pub async fn watch(state: Option<&Path>, run: &str, front: &Front) -> Result<u8,
         None => {
             let mut options = screen_options(front, &Checklists::builtin().map_err(Failure::other)?);
             options.access = ui::screen::Access::ReadOnly;
+            options.memory = memory(state);
+            options.screenshots = dir.join("screenshots");
             options.past = events.into_iter().map(Recorded::new).collect();
             let (nobody, _) = mpsc::channel(1);
             let logs = Box::new(SegmentLogs(SegmentReader::new(&dir)));
@@ -218,6 +225,7 @@ pub async fn replay(state: Option<&Path>, run: &str, front: &Front) -> Result<u8
         return Ok(exit::DONE);
     }
     let mut options = screen_options(front, &Checklists::builtin().map_err(Failure::other)?);
+    options.memory = memory(state);
     options.replay = Some(events.into_iter().map(Recorded::new).collect());
     let (nobody, _) = mpsc::channel(1);
     let (_silent, nothing) = mpsc::channel(1);

@@ -257,6 +257,7 @@ impl Session<'_> {
             tap,
             live: tokio::sync::Mutex::new(None),
         };
+        let previews = stages::steps().iter().map(|(id, step)| (id.clone(), step.preview(&world))).collect();
         let checklists = Checklists::builtin().map_err(Failure::other)?;
         let format = self.front.format();
         let (commands, command_queue) = mpsc::channel(64);
@@ -277,6 +278,8 @@ impl Session<'_> {
                 let logs = Box::new(SegmentLogs(SegmentReader::new(&dir)));
                 let mut options = screen_options(&self.front, &checklists);
                 options.screenshots = dir.join("screenshots");
+                options.texts.previews = previews;
+                options.memory = Some(store.home().join("screen.toml"));
                 options.past = past.into_iter().map(Recorded::new).collect();
                 let left = ui::run(options, shown, shown_events.into_queue(1024), commands.clone(), logs).await;
                 if !engine.is_finished() {
@@ -366,6 +369,8 @@ pub(super) fn screen_options(front: &Front, checks: &Checklists) -> ui::UiOption
     let mut options = ui::UiOptions::from_env();
     options.theme.clone_from(&front.theme);
     options.ascii = front.ascii.then_some(true);
+    options.read_only = front.read_only;
+    super::config::apply(&mut options);
     options.texts.checks = checks.iter().flat_map(titled).collect();
     options
 }

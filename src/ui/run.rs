@@ -424,6 +424,9 @@ impl Runner {
 
     fn suspend(&mut self) -> Result<(), UiError> {
         self.guard.suspend()?;
+        if self.screen.mouse {
+            self.guard.mouse(true)?;
+        }
         let (width, height) = self.guard.size()?;
         self.tell(Input::Resize(width, height));
         self.dirty = true;

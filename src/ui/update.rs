@@ -227,7 +227,7 @@ pub fn act(screen: &mut Screen, model: &RunModel, verb: Verb) -> Vec<Effect> {
             return copy_or_say(screen, line, "there is nothing to copy here");
         }
         Verb::CopyCommand => {
-            let command = screen.target(model, pane).and_then(|target| panes::command_of(model, &target));
+            let command = screen.target(model, pane).and_then(|target| panes::command_of(screen, model, &target));
             return copy_or_say(screen, command, "there is no command here");
         }
         Verb::Timeline => screen.timeline = !screen.timeline,

@@ -28,6 +28,9 @@ pub struct Order {
     pub name: Option<String>,
 }
 
+/// Verbs that may take away what they cannot bring back, by what they are aimed at.
+pub const MAY_DESTROY: [Verb; 2] = [Verb::Retry, Verb::Recover];
+
 /// Possible now, or why not.
 pub fn enabled(verb: Verb, screen: &Screen, model: &RunModel) -> Result<(), String> {
     let no = |why: &str| Err(why.to_owned());
@@ -89,7 +92,9 @@ pub fn enabled(verb: Verb, screen: &Screen, model: &RunModel) -> Result<(), Stri
             no("this is for the journal; 3 goes there")
         }
         Verb::Open | Verb::Copy if chosen(screen, model).is_none() => no("nothing is here yet"),
-        Verb::CopyCommand if chosen(screen, model).and_then(|target| panes::command_of(model, &target)).is_none() => {
+        Verb::CopyCommand
+            if chosen(screen, model).and_then(|target| panes::command_of(screen, model, &target)).is_none() =>
+        {
             no("no command belongs to this row")
         }
         Verb::StepForward

@@ -8,6 +8,9 @@ mod fixture;
 mod frames;
 mod keys;
 mod live;
+mod logs;
+mod pictures;
+mod shape;
 
 use bartizan::model::run::RunModel;
 use bartizan::ui::glyph::Glyphs;

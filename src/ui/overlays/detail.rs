@@ -170,7 +170,11 @@ fn step(model: &RunModel, screen: &Screen, id: &StepId) -> Vec<String> {
     if !record.actions.is_empty() {
         out.push("Commands, newest first:".into());
         for action in record.actions.iter().rev() {
-            let exit = action.exit.map_or("running".to_owned(), |exit| format!("exit {exit}"));
+            let exit = match action.exit {
+                Some(exit) => format!("exit {exit}"),
+                None if action.runs() => "at work".to_owned(),
+                None => "no answer".to_owned(),
+            };
             out.push(format!(
                 "  {} {} {exit}, {}.{:01}s",
                 words::time_of_day(action.at),

@@ -12,11 +12,11 @@ pub mod sync;
 use jiff::Timestamp;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
-use ratatui::style::{Color, Style};
+use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::Line;
 use ratatui::widgets::{Block, Borders, Widget};
 
-use crate::model::event::Action;
+use crate::model::event::{Action, LinkName, LinkState};
 use crate::model::run::RunModel;
 
 use super::glyph::{Glyphs, Mark};
@@ -81,10 +81,18 @@ pub fn resting(pane: PaneId, model: &RunModel, targets: &[Target]) -> usize {
     }
 }
 
-/// The command that made a row what it is, as an operator could type it.
-pub fn command_of(model: &RunModel, target: &Target) -> Option<String> {
+/// The command that made a row what it is, as an operator could type it; of a step that has made none, those that it
+/// will make.
+pub fn command_of(screen: &Screen, model: &RunModel, target: &Target) -> Option<String> {
     match target {
-        Target::Step(id) => model.step(id)?.actions.last().map(|action| typed(&action.action)),
+        Target::Step(id) => {
+            let last = model.step(id).and_then(|record| record.actions.last());
+            let planned = || {
+                let actions = screen.texts.previews.get(id).filter(|actions| !actions.is_empty())?;
+                Some(actions.iter().map(typed).collect::<Vec<_>>().join("\n"))
+            };
+            last.map(|action| typed(&action.action)).or_else(planned)
+        }
         Target::Stage(id) => {
             let stage = model.plan.stage(id)?;
             let actions = stage.steps.iter().filter_map(|step| model.step(&step.id)).flat_map(|step| &step.actions);
@@ -121,6 +129,19 @@ pub fn typed(action: &Action) -> String {
     }
 }
 
+/// Since when what a pane shows is not fresh: the link over which it comes is lost.
+fn stale(cx: &Cx, pane: PaneId) -> Option<u64> {
+    let link = match pane {
+        PaneId::Operators => LinkName::Api,
+        PaneId::Sync | PaneId::Bootkube => LinkName::Ssh,
+        PaneId::Resources => LinkName::Aws,
+        PaneId::Pipeline | PaneId::Journal | PaneId::Checks | PaneId::Activity => return None,
+    };
+    let record = cx.model.links.get(&link).filter(|_| cx.model.closed.is_none())?;
+    let lost = matches!(record.state, LinkState::Retrying { .. } | LinkState::Down { .. });
+    lost.then(|| text::seconds(record.since, cx.now))
+}
+
 /// Draw a pane into its rectangle.
 pub fn draw(cx: &Cx, pane: PaneId, area: Rect, focused: bool, buf: &mut Buffer) {
     let title = match pane {
@@ -133,6 +154,13 @@ pub fn draw(cx: &Cx, pane: PaneId, area: Rect, focused: bool, buf: &mut Buffer) 
         PaneId::Activity => activity::title(cx),
         PaneId::Resources => resources::title(cx),
     };
+    let stale = stale(cx, pane).filter(|_| !targets(pane, cx.model).is_empty());
+    let title = match stale {
+        Some(age) => {
+            title.replacen(pane.name(), &format!("{} {} {} old", pane.name(), cx.glyphs.dot, text::age(age)), 1)
+        }
+        None => title,
+    };
     let inner = frame(cx, area, focused, &title, buf);
     if inner.is_empty() {
         return;
@@ -143,6 +171,9 @@ pub fn draw(cx: &Cx, pane: PaneId, area: Rect, focused: bool, buf: &mut Buffer) 
         PaneId::Operators => operators::draw(cx, inner, focused, buf),
         PaneId::Activity => activity::draw(cx, inner, focused, buf),
         _ => list(cx, pane, inner, focused, buf),
+    }
+    if stale.is_some() {
+        buf.set_style(inner, Style::new().add_modifier(Modifier::DIM));
     }
 }
 

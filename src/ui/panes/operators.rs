@@ -4,7 +4,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::Line;
 
-use crate::model::event::{CsrState, LinkName, LinkState, Operator, Tri};
+use crate::model::event::{CsrState, Operator, Tri};
 use crate::model::progress::percent;
 use crate::model::run::RunModel;
 use crate::ui::glyph::Mark;
@@ -71,19 +71,13 @@ pub fn title(cx: &Cx) -> String {
         .as_ref()
         .and_then(|version| version.done)
         .map_or(String::new(), |(done, all)| format!(" {dot} CVO {}%", percent(done.into(), all.into())));
-    let stale = match cx.model.links.get(&LinkName::Api) {
-        Some(link) if !matches!(link.state, LinkState::Up | LinkState::Idle) => {
-            format!("{} old {dot} ", text::age(text::seconds(link.since, cx.now)))
-        }
-        _ => String::new(),
-    };
     let waits = match pending {
         0 => String::new(),
         1 => format!(" {dot} 1 CSR waits"),
         _ => format!(" {dot} {pending} CSRs wait"),
     };
     format!(
-        "Operators {dot} {stale}{available} of {} available{done} {dot} nodes {ready}/{}{waits}",
+        "Operators {dot} {available} of {} available{done} {dot} nodes {ready}/{}{waits}",
         state.operators.len(),
         state.nodes.len(),
     )

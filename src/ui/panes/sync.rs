@@ -187,6 +187,10 @@ impl Total {
         if let Some(speed) = self.speed {
             row = row.text(&format!("  {}/s", text::bytes(speed as u64)), plain);
         }
+        let trend = cx.screen.trend.bytes(16, cx.glyphs.ascii);
+        if self.speed.is_some() && !trend.is_empty() && width >= WIDE {
+            row = row.text(&format!("  {trend}"), cx.style(Token::Bar));
+        }
         match self.eta {
             // Rather none than one that lies.
             Eta::None if self.moved < self.bytes => row = row.text("  no estimate", cx.style(Token::Muted)),

@@ -42,7 +42,7 @@ pub(super) fn key(screen: &mut Screen, model: &RunModel, key: Key) -> Vec<Effect
                 vec![Effect::Copy(text)]
             }
             KeyCode::Char('Y') => {
-                let command = panes::command_of(model, &target);
+                let command = panes::command_of(screen, model, &target);
                 screen.overlay = Some(Overlay::Detail { target, scroll });
                 copy_or_say(screen, command, "there is no command here")
             }

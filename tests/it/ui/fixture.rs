@@ -93,6 +93,12 @@ impl Builder {
         self
     }
 
+    /// What is added next was earlier.
+    pub fn go_back_to(&mut self, at: Timestamp) -> &mut Self {
+        self.now = at;
+        self
+    }
+
     pub fn add(&mut self, data: Data) -> &mut Self {
         let event = Event { seq: self.model.seq + 1, at: self.now, data };
         reduce(&mut self.model, &event);
@@ -316,7 +322,7 @@ pub fn sync_running() -> Builder {
     let failed = ImageState::Failed {
         side: "source".into(),
         class: "manifest-unknown".into(),
-        why: "404 for sha256:0c…".into(),
+        why: "404 for sha256:0c0e".into(),
     };
     run.image("cli", failed, 3);
     run.log("sync", "agent", Level::Info, "hyperkube: 4 layers, 242 MB");
