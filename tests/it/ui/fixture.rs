@@ -215,6 +215,7 @@ impl Builder {
             degraded,
             since,
             message: message.into(),
+            ..Operator::default()
         }))
     }
 }
