@@ -6,7 +6,9 @@
 //!
 //! [`RunModel`]: crate::model::run::RunModel
 
+pub mod attention;
 pub mod command;
+pub mod doors;
 pub mod draw;
 pub mod glyph;
 pub mod history;
@@ -80,6 +82,7 @@ pub struct TerminalFacts {
     pub no_color: bool,
     /// `COLORFGBG` names a light background.
     pub light: bool,
+    pub kind: notify::Kind,
     /// Over SSH frames are rarer.
     pub ssh: bool,
     pub tmux: bool,
@@ -97,6 +100,7 @@ impl TerminalFacts {
             // https://no-color.org: present and not empty.
             no_color: !get("NO_COLOR").is_empty(),
             light: matches!(background.rsplit(';').next(), Some("7" | "15")),
+            kind: notify::Kind::from_env(),
             ssh: !get("SSH_TTY").is_empty(),
             tmux: !get("TMUX").is_empty(),
         }
@@ -113,8 +117,10 @@ pub struct UiOptions {
     /// The operator's own key table: name of the file, its text.
     pub keymap: Option<(String, String)>,
     pub access: Access,
-    /// Bell and OSC 9 when a run fails or ends and nobody looks.
-    pub notify: bool,
+    /// How a person is called when a run fails, waits for a decision, or ends and nobody looks.
+    pub notify: notify::Way,
+    /// Ways to other programs and back.
+    pub doors: Option<Box<dyn doors::Doors>>,
     /// Directory for screenshots; it is made when the first one is taken.
     pub screenshots: PathBuf,
     /// Show this record instead of a live run.
@@ -128,7 +134,7 @@ pub struct UiOptions {
 impl UiOptions {
     /// Options for the terminal that this process has.
     pub fn from_env() -> Self {
-        Self { notify: true, screenshots: PathBuf::from("."), terminal: TerminalFacts::from_env(), ..Self::default() }
+        Self { screenshots: PathBuf::from("."), terminal: TerminalFacts::from_env(), ..Self::default() }
     }
 
     pub fn theme(&self) -> &str {

@@ -1,11 +1,14 @@
 //! The thin part that touches the world: terminal, signals, clock, channels. Everything it decides, it asks [`update`].
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use crossterm::event::{Event, EventStream, KeyEventKind};
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
+use ratatui::buffer::Buffer;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -13,16 +16,19 @@ use crate::engine::command::Command;
 use crate::model::event::{Data, Level, LogLine};
 use crate::model::run::RunModel;
 use crate::record::Recorded;
+use crate::spec::secret::redact;
 
+use super::doors::{Door, Doors};
 use super::draw::draw;
 use super::history::History;
 use super::keymap::Keymap;
 use super::layout::Layouts;
+use super::notify::Way;
 use super::screen::{Access, Effect, Input, Screen};
-use super::terminal::Guard;
+use super::terminal::{self, Guard};
 use super::theme::Theme;
 use super::update::update;
-use super::{Exit, Logs, UiError, UiOptions, notify, screenshot};
+use super::{Exit, Logs, UiError, UiOptions, notify, screenshot, text};
 
 /// Shortest time between two frames, here and over SSH.
 const FRAME: Duration = Duration::from_millis(33);
@@ -51,7 +57,8 @@ pub async fn run(
     let mut screen = Screen::new(Keymap::load(own)?, Layouts::embedded()?, options.glyphs());
     let theme = Theme::load(options.theme(), options.depth())?;
     screen.access = options.access;
-    screen.notify = options.notify;
+    let way = options.notify.resolved(&options.terminal.kind);
+    screen.notify = way != Way::Off;
     screen.texts = options.texts;
     let history = match options.replay {
         Some(events) => {
@@ -70,11 +77,23 @@ pub async fn run(
         commands,
         wanted,
         tmux: options.terminal.tmux,
+        taskbar: options.terminal.kind.has_taskbar() && !options.terminal.tmux,
+        way,
+        doors: options.doors,
+        visiting: None,
         screenshots: options.screenshots,
         dirty: true,
         shot: false,
     };
     runner.run(events, lines, if options.terminal.ssh { FRAME_SSH } else { FRAME }).await
+}
+
+/// A test asks for a panic, to see what becomes of the terminal. No release has this.
+fn panic_when_asked() {
+    #[cfg(debug_assertions)]
+    if std::env::var_os("BARTIZAN_PANIC").is_some() {
+        panic!("BARTIZAN_PANIC asked for this");
+    }
 }
 
 fn read_logs(mut logs: Box<dyn Logs>) -> (mpsc::Sender<Wanted>, mpsc::Receiver<Read>) {
@@ -92,6 +111,32 @@ fn read_logs(mut logs: Box<dyn Logs>) -> (mpsc::Sender<Wanted>, mpsc::Receiver<R
     (wanted, lines)
 }
 
+/// One screen in the forms in which it is kept; secrets that are known do not leave with it.
+struct Shot {
+    plain: String,
+    ansi: String,
+    svg: String,
+}
+
+impl Shot {
+    fn of(cells: &Buffer, model: &RunModel, theme: &Theme) -> Self {
+        let title = format!("bartizan: {} at {}", model.cluster.name, model.now.unwrap_or(Timestamp::UNIX_EPOCH));
+        let [plain, ansi, svg] =
+            [screenshot::plain(cells), screenshot::ansi(cells), screenshot::svg(cells, &title, theme.name == "light")]
+                .map(|text| redact(&text));
+        Self { plain, ansi, svg }
+    }
+
+    fn write(&self, path: &Path) -> std::io::Result<()> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        std::fs::write(path, &self.plain)?;
+        std::fs::write(path.with_extension("ans"), &self.ansi)?;
+        std::fs::write(path.with_extension("svg"), &self.svg)
+    }
+}
+
 struct Runner {
     guard: Guard,
     screen: Screen,
@@ -100,6 +145,11 @@ struct Runner {
     commands: mpsc::Sender<Command>,
     wanted: mpsc::Sender<Wanted>,
     tmux: bool,
+    taskbar: bool,
+    way: Way,
+    doors: Option<Box<dyn Doors>>,
+    /// The program that the terminal is to be left to.
+    visiting: Option<Vec<OsString>>,
     screenshots: PathBuf,
     dirty: bool,
     shot: bool,
@@ -110,6 +160,8 @@ struct Signals {
     hup: Signal,
     int: Signal,
     stop: Signal,
+    /// Somebody else stopped us, and now it goes on: the terminal may have been used meanwhile.
+    cont: Signal,
 }
 
 impl Signals {
@@ -119,7 +171,19 @@ impl Signals {
             hup: signal(SignalKind::hangup())?,
             int: signal(SignalKind::interrupt())?,
             stop: signal(SignalKind::from_raw(rustix::process::Signal::TSTP.as_raw()))?,
+            cont: signal(SignalKind::from_raw(rustix::process::Signal::CONT.as_raw()))?,
         })
+    }
+}
+
+impl Signals {
+    /// The next signal that ends the screen, but not the one that Ctrl-C sends to whoever has the terminal.
+    async fn leave(&mut self) -> Exit {
+        let kind = tokio::select! {
+            _ = self.term.recv() => SignalKind::terminate(),
+            _ = self.hup.recv() => SignalKind::hangup(),
+        };
+        Exit::Signal(kind.as_raw_value())
     }
 }
 
@@ -154,6 +218,7 @@ impl Runner {
                 _ = signals.hup.recv() => Some(Exit::Signal(SignalKind::hangup().as_raw_value())),
                 _ = signals.int.recv() => Some(Exit::Signal(SignalKind::interrupt().as_raw_value())),
                 _ = signals.stop.recv() => { self.suspend()?; None }
+                _ = signals.cont.recv() => { self.back()?; None }
                 input = keys.next() => match input {
                     Some(Ok(event)) => self.input(event)?,
                     // The terminal is gone.
@@ -172,6 +237,15 @@ impl Runner {
             if let Some(exit) = leave {
                 return Ok(self.leave(exit));
             }
+            if let Some(command) = self.visiting.take() {
+                // Nobody else may read the keyboard meanwhile.
+                drop(keys);
+                let leave = self.visit(&command, &mut signals).await?;
+                keys = EventStream::new();
+                if let Some(exit) = leave {
+                    return Ok(self.leave(exit));
+                }
+            }
             let now = Instant::now();
             if self.history.playing() && now >= played + PLAY {
                 let passed = now.duration_since(played).min(Duration::from_secs(1));
@@ -184,6 +258,7 @@ impl Runner {
             }
             if now >= ticked + Duration::from_secs(1) {
                 ticked = now;
+                panic_when_asked();
                 tui_logger::move_events();
                 let at = Timestamp::now();
                 self.tell(Input::Tick(at));
@@ -202,7 +277,13 @@ impl Runner {
         let mut count = 0;
         while let Some(event) = next {
             self.history.push(event.clone());
-            if matches!(event.data, Data::StepEnded { .. } | Data::FindingOpened { .. } | Data::RunClosed { .. }) {
+            if matches!(
+                event.data,
+                Data::StepEnded { .. }
+                    | Data::FindingOpened { .. }
+                    | Data::RunClosed { .. }
+                    | Data::Note { level: Level::Warn, .. }
+            ) {
                 self.tell(Input::Recorded(event));
             }
             count += 1;
@@ -237,6 +318,7 @@ impl Runner {
                     Effect::Exit => return Ok(Some(self.exit())),
                     Effect::Suspend => self.suspend()?,
                     Effect::Redraw => self.guard.clear()?,
+                    Effect::Visit(door) => queue.extend(self.open(&door)),
                     effect => queue.extend(self.effect(effect)),
                 }
             }
@@ -300,8 +382,11 @@ impl Runner {
                     Err(error) => told(Level::Error, &error.to_string()),
                 }
             }
-            Effect::Notify { title, body } => {
-                self.send(&notify::notification(&title, &body, self.tmux));
+            Effect::Notify { title, body } => self.call(&title, &body),
+            Effect::Progress(progress) => {
+                if self.taskbar {
+                    self.guard.taskbar(progress);
+                }
                 None
             }
             Effect::Title(title) => {
@@ -314,7 +399,7 @@ impl Runner {
                 Some(Input::Moved(self.history.place()))
             }
             // These need the loop; `input` has taken them out.
-            Effect::Exit | Effect::Suspend | Effect::Redraw => None,
+            Effect::Exit | Effect::Suspend | Effect::Redraw | Effect::Visit(_) => None,
         }
     }
 
@@ -323,8 +408,82 @@ impl Runner {
         let _gone = self.guard.send(sequence);
     }
 
+    /// Tell a person who may be elsewhere.
+    fn call(&mut self, title: &str, body: &str) -> Option<Input> {
+        let Way::Command(words) = &self.way else {
+            let sequence = notify::notification(&self.way, title, body, self.tmux);
+            self.send(&sequence);
+            return None;
+        };
+        let (program, arguments) = words.split_first()?;
+        let mut command = tokio::process::Command::new(program);
+        command.args(arguments).args([&*text::printable(title), &*text::printable(body)]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        match command.spawn() {
+            Ok(mut child) => {
+                tokio::spawn(async move { child.wait().await });
+                None
+            }
+            Err(error) => Some(Input::Told(Level::Warn, format!("notifying by {program}: {error}"))),
+        }
+    }
+
+    /// Find the way to a program; the loop goes there.
+    fn open(&mut self, door: &Door) -> Option<Input> {
+        let way = match &self.doors {
+            Some(doors) => doors.way(door, self.history.model()),
+            None => Err("there is no way out of here".to_owned()),
+        };
+        match way {
+            Ok(command) => {
+                self.visiting = Some(command);
+                None
+            }
+            Err(why) => Some(Input::Told(Level::Warn, why)),
+        }
+    }
+
+    /// Leave the terminal to a program until it ends; a signal to us ends both.
+    async fn visit(&mut self, command: &[OsString], signals: &mut Signals) -> Result<Option<Exit>, UiError> {
+        let Some((program, arguments)) = command.split_first() else { return Ok(None) };
+        terminal::restore();
+        let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
+        println!("bartizan: {}", words.join(" "));
+        let told = match tokio::process::Command::new(program).args(arguments).spawn() {
+            Ok(mut child) => tokio::select! {
+                ended = child.wait() => match ended {
+                    Ok(status) if status.success() => None,
+                    Ok(status) => Some(format!("{} ended with {status}", program.to_string_lossy())),
+                    Err(error) => Some(error.to_string()),
+                },
+                exit = signals.leave() => {
+                    let _ended = child.kill().await;
+                    return Ok(Some(exit));
+                }
+            },
+            Err(error) => Some(format!("{}: {error}", program.to_string_lossy())),
+        };
+        // What was typed there was not meant for us.
+        while signals.int.recv().now_or_never().flatten().is_some() {}
+        self.back()?;
+        if let Some(text) = told {
+            self.tell(Input::Told(Level::Warn, text));
+        }
+        Ok(None)
+    }
+
+    /// The terminal is ours again, and its contents are anybody's.
+    fn back(&mut self) -> Result<(), UiError> {
+        self.guard.back()?;
+        self.looked()
+    }
+
     fn suspend(&mut self) -> Result<(), UiError> {
         self.guard.suspend()?;
+        self.looked()
+    }
+
+    fn looked(&mut self) -> Result<(), UiError> {
         let (width, height) = self.guard.size()?;
         self.tell(Input::Resize(width, height));
         self.dirty = true;
@@ -335,6 +494,8 @@ impl Runner {
         let model = self.history.model();
         match (self.history.clock(), model.now, &model.closed) {
             (Some(clock), ..) => clock,
+            // Nothing of a record gets older.
+            (None, Some(end), _) if self.screen.access == Access::Replay => end,
             (None, Some(end), Some(_)) => end,
             // A clock that runs faster than ours is the run's own.
             (None, Some(newest), None) => newest.max(Timestamp::now()),
@@ -350,16 +511,13 @@ impl Runner {
         let wanted = std::mem::take(&mut self.shot);
         self.guard.draw(
             |frame| draw(model, screen, theme, frame, now),
-            |cells| shot = wanted.then(|| (screenshot::plain(cells), screenshot::ansi(cells))),
+            |cells| shot = wanted.then(|| Shot::of(cells, model, theme)),
         )?;
-        if let Some((plain, ansi)) = shot {
+        if let Some(shot) = shot {
             let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%S");
             let path = self.screenshots.join(format!("bartizan-{stamp}.txt"));
-            let written = std::fs::create_dir_all(&self.screenshots)
-                .and_then(|()| std::fs::write(&path, plain))
-                .and_then(|()| std::fs::write(path.with_extension("ans"), ansi));
-            let (level, text) = match written {
-                Ok(()) => (Level::Info, format!("written to {}", path.display())),
+            let (level, text) = match shot.write(&path) {
+                Ok(()) => (Level::Info, format!("written to {} (and .svg, .ans)", path.display())),
                 Err(error) => (Level::Error, format!("{}: {error}", path.display())),
             };
             self.tell(Input::Told(level, text));

@@ -10,7 +10,9 @@ use crate::model::plan::{StageId, StepId};
 use crate::model::run::RunModel;
 use crate::record::Recorded;
 
+use super::attention::{Call, Progress};
 use super::command::{Context, Danger, Verb};
+use super::doors::Door;
 use super::glyph::Glyphs;
 use super::history::{Place, Seek};
 use super::keymap::{Key, Keymap};
@@ -85,14 +87,25 @@ pub enum Input {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
     Send(Command),
-    ReadLog { source: String, first: u64, count: usize },
+    ReadLog {
+        source: String,
+        first: u64,
+        count: usize,
+    },
     Copy(String),
     Screenshot,
     NextTheme,
-    Notify { title: String, body: String },
+    Notify {
+        title: String,
+        body: String,
+    },
     Title(String),
+    /// How far the run is, for the taskbar.
+    Progress(Progress),
     Seek(Seek),
     Suspend,
+    /// Leave the terminal to another program until it ends.
+    Visit(Door),
     Redraw,
     Exit,
 }
@@ -172,7 +185,10 @@ pub struct Screen {
     pub terminal_focused: bool,
     pub notify: bool,
     pub notified: Option<Timestamp>,
+    /// A call that waits for its turn.
+    pub call: Option<Call>,
     pub title: String,
+    pub progress: Option<Progress>,
     pub access: Access,
     pub interrupted: Option<Timestamp>,
     pub now: Timestamp,
@@ -198,7 +214,9 @@ impl Screen {
             terminal_focused: true,
             notify: true,
             notified: None,
+            call: None,
             title: String::new(),
+            progress: None,
             access: Access::Full,
             interrupted: None,
             now: Timestamp::UNIX_EPOCH,
