@@ -5,6 +5,7 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use crate::model::event::RunOutcome;
+use crate::model::fact;
 use crate::record::lease::{Holder, holder};
 use crate::record::store::RunSummary;
 use crate::record::{RecordError, Store};
@@ -121,7 +122,8 @@ impl Here {
         match newest {
             Some((_, Some(_))) => ways.push(("bartizan watch", "look over the shoulder of the run that is going on")),
             Some((run, None)) => {
-                let unfinished = !matches!(run.model.closed, Some((RunOutcome::Done, ..)));
+                let watched = run.model.fact(fact::WATCHED).is_some();
+                let unfinished = !watched && !matches!(run.model.closed, Some((RunOutcome::Done, ..)));
                 if unfinished && matches!(self.spec, Some(Ok(_))) {
                     ways.push(("bartizan run --resume", "go on with the newest run, from where it stands"));
                 }

@@ -219,6 +219,7 @@ impl Builder {
             degraded,
             since,
             message: message.into(),
+            ..Operator::default()
         }))
     }
 }
