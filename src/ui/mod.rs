@@ -6,8 +6,10 @@
 //!
 //! [`RunModel`]: crate::model::run::RunModel
 
+pub mod attention;
 pub mod background;
 pub mod command;
+pub mod doors;
 pub mod draw;
 pub mod glyph;
 pub mod history;
@@ -84,6 +86,7 @@ pub struct TerminalFacts {
     pub no_color: bool,
     /// What `COLORFGBG` says; the terminal itself is asked when the screen opens.
     pub background: Background,
+    pub kind: notify::Kind,
     /// Over SSH frames are rarer.
     pub ssh: bool,
     pub tmux: bool,
@@ -100,6 +103,7 @@ impl TerminalFacts {
             // https://no-color.org: present and not empty; https://bixense.com/clicolors: zero.
             no_color: !get("NO_COLOR").is_empty() || get("CLICOLOR") == "0",
             background: Background::of_variable(&get("COLORFGBG")),
+            kind: notify::Kind::from_env(),
             ssh: !get("SSH_TTY").is_empty(),
             tmux: !get("TMUX").is_empty(),
         }
@@ -125,8 +129,10 @@ pub struct UiOptions {
     /// This screen may change nothing.
     pub read_only: bool,
     pub access: Access,
-    /// Bell and OSC 9 when a run fails or ends and nobody looks.
-    pub notify: bool,
+    /// How a person is called when a run fails, waits for a decision, or ends and nobody looks.
+    pub notify: notify::Way,
+    /// Ways to other programs and back.
+    pub doors: Option<Box<dyn doors::Doors>>,
     /// Directory for screenshots; it is made when the first one is taken.
     pub screenshots: PathBuf,
     /// Show this record instead of a live run.
@@ -140,7 +146,7 @@ pub struct UiOptions {
 impl UiOptions {
     /// Options for the terminal that this process has.
     pub fn from_env() -> Self {
-        Self { notify: true, screenshots: PathBuf::from("."), terminal: TerminalFacts::from_env(), ..Self::default() }
+        Self { screenshots: PathBuf::from("."), terminal: TerminalFacts::from_env(), ..Self::default() }
     }
 
     /// The theme for a terminal of which the background is known, or not.

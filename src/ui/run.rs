@@ -1,11 +1,14 @@
 //! The thin part that touches the world: terminal, signals, clock, channels. Everything it decides, it asks [`update`].
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use crossterm::event::{Event, EventStream, KeyEventKind, MouseButton, MouseEvent, MouseEventKind};
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
+use ratatui::buffer::Buffer;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -16,6 +19,7 @@ use crate::record::Recorded;
 use crate::spec::secret::redact;
 
 use super::background::{self, Background};
+use super::doors::{Door, Doors};
 use super::draw::draw;
 use super::history::History;
 use super::keymap::Keymap;
@@ -23,8 +27,9 @@ use super::layout::Layouts;
 use super::logs::library::Known;
 use super::logs::{Ask, Library};
 use super::memory::Memory;
+use super::notify::Way;
 use super::screen::{Access, Effect, Input, Lock, Pointer, Screen};
-use super::terminal::Guard;
+use super::terminal::{self, Guard};
 use super::theme::{Theme, Themes};
 use super::update::update;
 use super::{Exit, Logs, UiError, UiOptions, logs, notify, screenshot, text};
@@ -54,6 +59,8 @@ pub async fn run(
     logs: Box<dyn Logs>,
 ) -> Result<Exit, UiError> {
     let mut screen = screen(&mut options)?;
+    let way = options.notify.resolved(&options.terminal.kind);
+    screen.notify = way != Way::Off;
     let memory = options.memory.as_deref().and_then(|file| remembered(file, &mut options.problems)).unwrap_or_default();
     // What the command line says counts more than what was.
     let switched =
@@ -98,11 +105,23 @@ pub async fn run(
         commands,
         wanted,
         tmux: options.terminal.tmux,
+        taskbar: options.terminal.kind.has_taskbar() && !options.terminal.tmux,
+        way,
+        doors: options.doors,
+        visiting: None,
         screenshots: options.screenshots,
         dirty: true,
         shot: false,
     };
     runner.run(events, answers, if options.terminal.ssh { FRAME_SSH } else { FRAME }).await
+}
+
+/// A test asks for a panic, to see what becomes of the terminal. No release has this.
+fn panic_when_asked() {
+    #[cfg(debug_assertions)]
+    if std::env::var_os("BARTIZAN_PANIC").is_some() {
+        panic!("BARTIZAN_PANIC asked for this");
+    }
 }
 
 /// The screen as the options have it. A file of the operator's own that is wrong is left out, and said.
@@ -121,7 +140,6 @@ fn screen(options: &mut UiOptions) -> Result<Screen, UiError> {
     }
     let mut screen = Screen::new(keymap, layouts, options.glyphs());
     screen.access = options.access;
-    screen.notify = options.notify;
     screen.lock = if options.read_only { Lock::Sealed } else { Lock::Open };
     screen.saves.clone_from(&options.screenshots);
     screen.texts = std::mem::take(&mut options.texts);
@@ -149,6 +167,32 @@ fn read_logs(logs: Box<dyn Logs>) -> (mpsc::Sender<Wanted>, mpsc::Receiver<Input
     (wanted, told)
 }
 
+/// One screen in the forms in which it is kept; secrets that are known do not leave with it.
+struct Shot {
+    plain: String,
+    ansi: String,
+    svg: String,
+}
+
+impl Shot {
+    fn of(cells: &Buffer, model: &RunModel, theme: &Theme) -> Self {
+        let title = format!("bartizan: {} at {}", model.cluster.name, model.now.unwrap_or(Timestamp::UNIX_EPOCH));
+        let [plain, ansi, svg] =
+            [screenshot::plain(cells), screenshot::ansi(cells), screenshot::svg(cells, &title, theme.name == "light")]
+                .map(|text| redact(&text));
+        Self { plain, ansi, svg }
+    }
+
+    fn write(&self, path: &Path) -> std::io::Result<()> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        std::fs::write(path, &self.plain)?;
+        std::fs::write(path.with_extension("ans"), &self.ansi)?;
+        std::fs::write(path.with_extension("svg"), &self.svg)
+    }
+}
+
 struct Runner {
     guard: Guard,
     screen: Screen,
@@ -161,6 +205,11 @@ struct Runner {
     commands: mpsc::Sender<Command>,
     wanted: mpsc::Sender<Wanted>,
     tmux: bool,
+    taskbar: bool,
+    way: Way,
+    doors: Option<Box<dyn Doors>>,
+    /// The program that the terminal is to be left to.
+    visiting: Option<Vec<OsString>>,
     screenshots: PathBuf,
     dirty: bool,
     shot: bool,
@@ -182,6 +231,8 @@ struct Signals {
     hup: Signal,
     int: Signal,
     stop: Signal,
+    /// Somebody else stopped us, and now it goes on: the terminal may have been used meanwhile.
+    cont: Signal,
 }
 
 impl Signals {
@@ -191,7 +242,19 @@ impl Signals {
             hup: signal(SignalKind::hangup())?,
             int: signal(SignalKind::interrupt())?,
             stop: signal(SignalKind::from_raw(rustix::process::Signal::TSTP.as_raw()))?,
+            cont: signal(SignalKind::from_raw(rustix::process::Signal::CONT.as_raw()))?,
         })
+    }
+}
+
+impl Signals {
+    /// The next signal that ends the screen, but not the one that Ctrl-C sends to whoever has the terminal.
+    async fn leave(&mut self) -> Exit {
+        let kind = tokio::select! {
+            _ = self.term.recv() => SignalKind::terminate(),
+            _ = self.hup.recv() => SignalKind::hangup(),
+        };
+        Exit::Signal(kind.as_raw_value())
     }
 }
 
@@ -226,6 +289,7 @@ impl Runner {
                 _ = signals.hup.recv() => Some(Exit::Signal(SignalKind::hangup().as_raw_value())),
                 _ = signals.int.recv() => Some(Exit::Signal(SignalKind::interrupt().as_raw_value())),
                 _ = signals.stop.recv() => { self.suspend()?; None }
+                _ = signals.cont.recv() => { self.back()?; None }
                 input = keys.next() => match input {
                     Some(Ok(event)) => self.input(event)?,
                     // The terminal is gone.
@@ -244,6 +308,15 @@ impl Runner {
             if let Some(exit) = leave {
                 return Ok(self.leave(exit));
             }
+            if let Some(command) = self.visiting.take() {
+                // Nobody else may read the keyboard meanwhile.
+                drop(keys);
+                let leave = self.visit(&command, &mut signals).await?;
+                keys = EventStream::new();
+                if let Some(exit) = leave {
+                    return Ok(self.leave(exit));
+                }
+            }
             let now = Instant::now();
             if self.history.playing() && now >= played + PLAY {
                 let passed = now.duration_since(played).min(Duration::from_secs(1));
@@ -256,6 +329,7 @@ impl Runner {
             }
             if now >= ticked + Duration::from_secs(1) {
                 ticked = now;
+                panic_when_asked();
                 tui_logger::move_events();
                 let at = Timestamp::now();
                 self.tell(Input::Tick(at));
@@ -274,7 +348,13 @@ impl Runner {
         let mut count = 0;
         while let Some(event) = next {
             self.history.push(event.clone());
-            if matches!(event.data, Data::StepEnded { .. } | Data::FindingOpened { .. } | Data::RunClosed { .. }) {
+            if matches!(
+                event.data,
+                Data::StepEnded { .. }
+                    | Data::FindingOpened { .. }
+                    | Data::RunClosed { .. }
+                    | Data::Note { level: Level::Warn, .. }
+            ) {
                 self.tell(Input::Recorded(event));
             }
             count += 1;
@@ -313,6 +393,7 @@ impl Runner {
                     Effect::Exit => return Ok(Some(self.exit())),
                     Effect::Suspend => self.suspend()?,
                     Effect::Redraw => self.guard.clear()?,
+                    Effect::Visit(door) => queue.extend(self.open(&door)),
                     effect => queue.extend(self.effect(effect)),
                 }
             }
@@ -387,8 +468,11 @@ impl Runner {
                     Err(error) => told(Level::Error, &error.to_string()),
                 }
             }
-            Effect::Notify { title, body } => {
-                self.send(&notify::notification(&title, &body, self.tmux));
+            Effect::Notify { title, body } => self.call(&title, &body),
+            Effect::Progress(progress) => {
+                if self.taskbar {
+                    self.guard.taskbar(progress);
+                }
                 None
             }
             Effect::Title(title) => {
@@ -401,7 +485,7 @@ impl Runner {
                 Some(Input::Moved(self.history.place()))
             }
             // These need the loop; `input` has taken them out.
-            Effect::Exit | Effect::Suspend | Effect::Redraw => None,
+            Effect::Exit | Effect::Suspend | Effect::Redraw | Effect::Visit(_) => None,
         }
     }
 
@@ -422,8 +506,82 @@ impl Runner {
         let _gone = self.guard.send(sequence);
     }
 
+    /// Tell a person who may be elsewhere.
+    fn call(&mut self, title: &str, body: &str) -> Option<Input> {
+        let Way::Command(words) = &self.way else {
+            let sequence = notify::notification(&self.way, title, body, self.tmux);
+            self.send(&sequence);
+            return None;
+        };
+        let (program, arguments) = words.split_first()?;
+        let mut command = tokio::process::Command::new(program);
+        command.args(arguments).args([&*text::printable(title), &*text::printable(body)]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        match command.spawn() {
+            Ok(mut child) => {
+                tokio::spawn(async move { child.wait().await });
+                None
+            }
+            Err(error) => Some(Input::Told(Level::Warn, format!("notifying by {program}: {error}"))),
+        }
+    }
+
+    /// Find the way to a program; the loop goes there.
+    fn open(&mut self, door: &Door) -> Option<Input> {
+        let way = match &self.doors {
+            Some(doors) => doors.way(door, self.history.model()),
+            None => Err("there is no way out of here".to_owned()),
+        };
+        match way {
+            Ok(command) => {
+                self.visiting = Some(command);
+                None
+            }
+            Err(why) => Some(Input::Told(Level::Warn, why)),
+        }
+    }
+
+    /// Leave the terminal to a program until it ends; a signal to us ends both.
+    async fn visit(&mut self, command: &[OsString], signals: &mut Signals) -> Result<Option<Exit>, UiError> {
+        let Some((program, arguments)) = command.split_first() else { return Ok(None) };
+        terminal::restore();
+        let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
+        println!("bartizan: {}", words.join(" "));
+        let told = match tokio::process::Command::new(program).args(arguments).spawn() {
+            Ok(mut child) => tokio::select! {
+                ended = child.wait() => match ended {
+                    Ok(status) if status.success() => None,
+                    Ok(status) => Some(format!("{} ended with {status}", program.to_string_lossy())),
+                    Err(error) => Some(error.to_string()),
+                },
+                exit = signals.leave() => {
+                    let _ended = child.kill().await;
+                    return Ok(Some(exit));
+                }
+            },
+            Err(error) => Some(format!("{}: {error}", program.to_string_lossy())),
+        };
+        // What was typed there was not meant for us.
+        while signals.int.recv().now_or_never().flatten().is_some() {}
+        self.back()?;
+        if let Some(text) = told {
+            self.tell(Input::Told(Level::Warn, text));
+        }
+        Ok(None)
+    }
+
+    /// The terminal is ours again, and its contents are anybody's.
+    fn back(&mut self) -> Result<(), UiError> {
+        self.guard.back()?;
+        self.looked()
+    }
+
     fn suspend(&mut self) -> Result<(), UiError> {
         self.guard.suspend()?;
+        self.looked()
+    }
+
+    fn looked(&mut self) -> Result<(), UiError> {
         if self.screen.mouse {
             self.guard.mouse(true)?;
         }
@@ -437,6 +595,8 @@ impl Runner {
         let model = self.history.model();
         match (self.history.clock(), model.now, &model.closed) {
             (Some(clock), ..) => clock,
+            // Nothing of a record gets older.
+            (None, Some(end), _) if self.screen.access == Access::Replay => end,
             (None, Some(end), Some(_)) => end,
             // A clock that runs faster than ours is the run's own.
             (None, Some(newest), None) => newest.max(Timestamp::now()),
@@ -452,16 +612,13 @@ impl Runner {
         let wanted = std::mem::take(&mut self.shot);
         self.guard.draw(
             |frame| draw(model, screen, theme, frame, now),
-            |cells| shot = wanted.then(|| (screenshot::plain(cells), screenshot::ansi(cells))),
+            |cells| shot = wanted.then(|| Shot::of(cells, model, theme)),
         )?;
-        if let Some((plain, ansi)) = shot {
+        if let Some(shot) = shot {
             let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%S");
             let path = self.screenshots.join(format!("bartizan-{stamp}.txt"));
-            let written = std::fs::create_dir_all(&self.screenshots)
-                .and_then(|()| std::fs::write(&path, plain))
-                .and_then(|()| std::fs::write(path.with_extension("ans"), ansi));
-            let (level, text) = match written {
-                Ok(()) => (Level::Info, format!("written to {}", path.display())),
+            let (level, text) = match shot.write(&path) {
+                Ok(()) => (Level::Info, format!("written to {} (and .svg, .ans)", path.display())),
                 Err(error) => (Level::Error, format!("{}: {error}", path.display())),
             };
             self.tell(Input::Told(level, text));

@@ -11,7 +11,9 @@ use crate::model::plan::{StageId, StepId};
 use crate::model::run::RunModel;
 use crate::record::Recorded;
 
+use super::attention::{Call, Progress};
 use super::command::{Context, Verb};
+use super::doors::Door;
 use super::glyph::Glyphs;
 use super::history::{Place, Seek};
 use super::keymap::{Key, Keymap};
@@ -128,8 +130,12 @@ pub enum Effect {
         body: String,
     },
     Title(String),
+    /// How far the run is, for the taskbar.
+    Progress(Progress),
     Seek(Seek),
     Suspend,
+    /// Leave the terminal to another program until it ends.
+    Visit(Door),
     Redraw,
     Exit,
 }
@@ -242,7 +248,10 @@ pub struct Screen {
     pub terminal_focused: bool,
     pub notify: bool,
     pub notified: Option<Timestamp>,
+    /// A call that waits for its turn.
+    pub call: Option<Call>,
     pub title: String,
+    pub progress: Option<Progress>,
     pub access: Access,
     pub lock: Lock,
     /// The mouse is ours.
@@ -276,7 +285,9 @@ impl Screen {
             terminal_focused: true,
             notify: true,
             notified: None,
+            call: None,
             title: String::new(),
+            progress: None,
             access: Access::Full,
             lock: Lock::Open,
             mouse: false,

@@ -18,8 +18,13 @@ use ratatui::backend::{Backend, CrosstermBackend};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
+use super::attention::Progress;
+use super::notify;
+
 /// The terminal is ours now.
 static TAKEN: AtomicBool = AtomicBool::new(false);
+/// The taskbar shows our progress.
+static PROGRESS: AtomicBool = AtomicBool::new(false);
 
 /// One write per frame.
 type Out = BufWriter<Stdout>;
@@ -85,8 +90,27 @@ impl Guard {
     pub fn suspend(&mut self) -> io::Result<()> {
         restore();
         rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP)?;
-        self.take()?;
+        self.back()
+    }
+
+    /// Take the terminal again after somebody else had it, and draw all of it anew.
+    pub fn back(&mut self) -> io::Result<()> {
+        if !TAKEN.load(Ordering::SeqCst) {
+            self.take()?;
+        } else {
+            // Stopped from outside: the shell may have changed the mode without our giving it back.
+            disable_raw_mode()?;
+            enable_raw_mode()?;
+            execute!(self.terminal.backend_mut(), EnterAlternateScreen, cursor::Hide)?;
+        }
         self.clear()
+    }
+
+    /// Show in the taskbar how far the run is.
+    pub fn taskbar(&mut self, progress: Progress) {
+        PROGRESS.store(progress != Progress::Nothing, Ordering::SeqCst);
+        // A terminal that is gone shows itself at the next read.
+        let _gone = self.send(&notify::taskbar(progress));
     }
 }
 
@@ -100,6 +124,9 @@ impl Drop for Guard {
 pub fn restore() {
     if TAKEN.swap(false, Ordering::SeqCst) {
         let mut out = io::stdout();
+        if PROGRESS.swap(false, Ordering::SeqCst) {
+            let _gone = out.write_all(notify::taskbar(Progress::Nothing).as_bytes());
+        }
         // Nothing can be done about a terminal that is gone.
         let _gone = execute!(out, DisableMouseCapture, DisableFocusChange, DisableBracketedPaste);
         let _gone = execute!(out, LeaveAlternateScreen, cursor::Show);

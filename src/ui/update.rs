@@ -6,10 +6,12 @@ mod pointer;
 use crossterm::event::{KeyCode, KeyModifiers};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::model::event::{Data, Level, Outcome, RunOutcome};
+use crate::model::event::Level;
 use crate::model::run::RunModel;
 
+use super::attention;
 use super::command::{Danger, Verb};
+use super::doors::Door;
 use super::history::Seek;
 use super::keymap::{Key, Meaning};
 use super::layout::{PaneId, Shape};
@@ -22,8 +24,6 @@ use super::verbs;
 
 /// Two Ctrl-C within this time leave.
 const TWICE: SignedDuration = SignedDuration::from_secs(3);
-/// At most one notification in this time.
-const NOTIFY_PAUSE: SignedDuration = SignedDuration::from_secs(5);
 
 /// Change the view; return what is to be done outside.
 pub fn update(screen: &mut Screen, model: &RunModel, input: Input) -> Vec<Effect> {
@@ -58,7 +58,7 @@ pub fn update(screen: &mut Screen, model: &RunModel, input: Input) -> Vec<Effect
             if screen.toast.as_ref().is_some_and(|toast| toast.until <= at) {
                 screen.toast = None;
             }
-            Vec::new()
+            attention::turn(screen, at)
         }
         Input::Lines { source, first, lines } => {
             screen.log.add(&source, first, lines);
@@ -75,7 +75,7 @@ pub fn update(screen: &mut Screen, model: &RunModel, input: Input) -> Vec<Effect
             Vec::new()
         }
         Input::Mouse(pointer) => pointer::act(screen, model, pointer),
-        Input::Recorded(event) => notice(screen, model, &event.data, event.at),
+        Input::Recorded(event) => attention::notice(screen, model, &event.data, event.at),
         Input::Moved(place) => {
             screen.place = place;
             Vec::new()
@@ -86,22 +86,17 @@ pub fn update(screen: &mut Screen, model: &RunModel, input: Input) -> Vec<Effect
         }
     };
     effects.extend(screen.log.want(model).into_iter().map(Effect::Log));
-    let title = window_title(model);
+    let title = attention::window_title(model);
     if title != screen.title {
         screen.title.clone_from(&title);
         effects.push(Effect::Title(title));
     }
+    let progress = attention::progress(model);
+    if screen.progress != Some(progress) && screen.access != Access::Replay && !effects.contains(&Effect::Exit) {
+        screen.progress = Some(progress);
+        effects.push(Effect::Progress(progress));
+    }
     effects
-}
-
-fn window_title(model: &RunModel) -> String {
-    let place = match (&model.closed, model.current_stage()) {
-        (Some((RunOutcome::Done, ..)), _) => "done".to_owned(),
-        (Some((RunOutcome::Failed, ..)), Some(stage)) => format!("FAILED at {stage}"),
-        (_, Some(stage)) => stage.to_string(),
-        _ => "…".to_owned(),
-    };
-    format!("bartizan {}: {place}", model.cluster.name)
 }
 
 fn on_key(screen: &mut Screen, model: &RunModel, key: Key) -> Vec<Effect> {
@@ -165,6 +160,16 @@ pub fn act(screen: &mut Screen, model: &RunModel, verb: Verb) -> Vec<Effect> {
             screen.tell(Level::Warn, "Ctrl-C once more leaves this screen; the work goes on");
         }
         Verb::Suspend => return vec![Effect::Suspend],
+        Verb::Shell => return vec![Effect::Visit(Door::Shell)],
+        Verb::Edit => {
+            let line = match screen.target(model, pane) {
+                Some(Target::Line(number)) if pane == PaneId::Journal => {
+                    screen.log.home(number).map(|(source, number)| (source.to_string(), number))
+                }
+                _ => None,
+            };
+            return vec![Effect::Visit(Door::Editor(line))];
+        }
         Verb::Redraw => return vec![Effect::Redraw],
         Verb::Screenshot => return vec![Effect::Screenshot],
         Verb::Save => return save(screen, model, pane),
@@ -414,32 +419,6 @@ fn show_evidence(screen: &mut Screen, model: &RunModel) -> bool {
     screen.log.show(&finding.source, number, height);
     screen.focus = Some(PaneId::Journal);
     true
-}
-
-/// Tell a person who is looking elsewhere.
-fn notice(screen: &mut Screen, model: &RunModel, data: &Data, at: Timestamp) -> Vec<Effect> {
-    let told = match data {
-        Data::StepEnded { step, outcome: Outcome::Failed { causes }, .. } => {
-            Some((Level::Error, format!("{step} failed"), causes.first().cloned().unwrap_or_default()))
-        }
-        Data::FindingOpened { finding } if finding.severity >= Level::Warn => {
-            let seen = model.findings.iter().any(|record| record.finding.id == finding.id && record.count > 1);
-            (!seen).then(|| (finding.severity, format!("finding {}", finding.signature), finding.title.clone()))
-        }
-        Data::RunClosed { outcome, summary, .. } => {
-            let level = if *outcome == RunOutcome::Failed { Level::Error } else { Level::Info };
-            Some((level, "run ended".to_owned(), summary.clone()))
-        }
-        _ => None,
-    };
-    let Some((level, title, body)) = told else { return Vec::new() };
-    screen.tell(level, if body.is_empty() { title.clone() } else { format!("{title}: {body}") });
-    let soon = screen.notified.is_some_and(|before| at.duration_since(before) < NOTIFY_PAUSE);
-    if screen.terminal_focused || !screen.notify || soon || screen.access == Access::Replay {
-        return Vec::new();
-    }
-    screen.notified = Some(at);
-    vec![Effect::Notify { title: format!("bartizan {}: {title}", model.cluster.name), body }]
 }
 
 /// The row that a pane has chosen is there for verbs too.

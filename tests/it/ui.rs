@@ -4,10 +4,10 @@
 
 #[cfg(feature = "lab")]
 mod demo;
-mod fixture;
+pub mod fixture;
 mod frames;
 mod keys;
-mod live;
+pub mod live;
 mod logs;
 mod pictures;
 mod shape;

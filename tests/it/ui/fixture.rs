@@ -84,6 +84,25 @@ impl Builder {
         builder
     }
 
+    /// The run as a recorder leaves it on disk: a folder of a state directory. Gives its name.
+    pub fn keep(&self, state: &std::path::Path) -> String {
+        let (name, dir) = bartizan::record::Store::open(Some(state)).unwrap().new_run(self.now);
+        let mut recorder = bartizan::record::Recorder::open(&dir).unwrap();
+        for event in &self.events {
+            match &event.data {
+                Data::Lines { source, first, count, .. } => {
+                    let lines: Vec<LogLine> =
+                        self.shelf.0.lock().unwrap()[source].iter().skip(*first as usize - 1).take(*count as usize).cloned().collect();
+                    recorder.append_lines(event.at, source, &lines).unwrap();
+                }
+                data => {
+                    recorder.append(event.at, data.clone()).unwrap();
+                }
+            }
+        }
+        name
+    }
+
     pub fn now(&self) -> Timestamp {
         self.now
     }
