@@ -282,7 +282,7 @@ impl Session<'_> {
             tap,
             live: tokio::sync::Mutex::new(None),
         };
-        let previews = stages::steps().iter().map(|(id, step)| (id.clone(), step.preview(&world))).collect();
+        let plans = stages::steps().iter().map(|(id, step)| (id.clone(), step.preview(&world))).collect();
         let checklists = Checklists::builtin().map_err(Failure::other)?;
         let format = self.front.format();
         // Whoever reads lines at a terminal can decide; a pipe cannot.
@@ -313,7 +313,7 @@ impl Session<'_> {
                 let logs = Box::new(SegmentLogs(SegmentReader::new(&dir)));
                 let mut options = screen_options(&self.front, &checklists);
                 options.screenshots = dir.join("screenshots");
-                options.texts.previews = previews;
+                options.texts.plans = plans;
                 options.memory = Some(store.home().join("screen.toml"));
                 options.doors = Some(Box::new(RunDoors::new(&dir)));
                 options.past = past.into_iter().map(Recorded::new).collect();

@@ -203,13 +203,13 @@ pub struct Texts {
     /// Titles of checks by checklist and check: ids of checks count within their checklist only.
     pub checks: BTreeMap<(String, String), String>,
     /// What each step will do, as `bartizan plan` prints it.
-    pub previews: BTreeMap<StepId, Vec<Action>>,
+    pub plans: BTreeMap<StepId, Vec<Action>>,
 }
 
 impl Texts {
     /// What a step will do, one sentence each; more than `most` are counted.
     pub fn commands(&self, step: &StepId, most: usize) -> Vec<String> {
-        let actions = self.previews.get(step).map_or(&[][..], Vec::as_slice);
+        let actions = self.plans.get(step).map_or(&[][..], Vec::as_slice);
         let mut out: Vec<String> = actions
             .iter()
             .take(most)

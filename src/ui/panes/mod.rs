@@ -88,7 +88,7 @@ pub fn command_of(screen: &Screen, model: &RunModel, target: &Target) -> Option<
         Target::Step(id) => {
             let last = model.step(id).and_then(|record| record.actions.last());
             let planned = || {
-                let actions = screen.texts.previews.get(id).filter(|actions| !actions.is_empty())?;
+                let actions = screen.texts.plans.get(id).filter(|actions| !actions.is_empty())?;
                 Some(actions.iter().map(typed).collect::<Vec<_>>().join("\n"))
             };
             last.map(|action| typed(&action.action)).or_else(planned)

@@ -120,7 +120,7 @@ fn what_will_run_can_be_seen_and_copied_before_it_does() {
     let exec = |command: &str| Action::Exec { host: "bastion".into(), command: command.into() };
     for step in ["08-install/bootstrap", "08-install/operators"] {
         let commands = vec![exec("openshift-install wait-for install-complete"), exec("oc get clusteroperators")];
-        cockpit.screen.texts.previews.insert(StepId::new(step), commands);
+        cockpit.screen.texts.plans.insert(StepId::new(step), commands);
     }
     cockpit.keys("1 j j j enter");
     cockpit.shows("Will run:");
