@@ -91,8 +91,12 @@ impl Builder {
         for event in &self.events {
             match &event.data {
                 Data::Lines { source, first, count, .. } => {
-                    let lines: Vec<LogLine> =
-                        self.shelf.0.lock().unwrap()[source].iter().skip(*first as usize - 1).take(*count as usize).cloned().collect();
+                    let lines: Vec<LogLine> = self.shelf.0.lock().unwrap()[source]
+                        .iter()
+                        .skip(*first as usize - 1)
+                        .take(*count as usize)
+                        .cloned()
+                        .collect();
                     recorder.append_lines(event.at, source, &lines).unwrap();
                 }
                 data => {
