@@ -328,12 +328,12 @@ impl Session<'_> {
                 let logs = Box::new(SegmentLogs(SegmentReader::new(&dir)));
                 let mut options = screen_options(&self.front, &checklists);
                 options.screenshots = dir.join("screenshots");
-                let shown_world = world.clone();
-                options.texts.previews =
-                    ui::recovery::Previews::new(move |plan| stages::repair::preview(plan, &shown_world));
                 options.texts.plans = plans;
                 options.memory = Some(store.home().join("screen.toml"));
                 options.doors = Some(Box::new(RunDoors::new(&dir)));
+                let shown_world = world.clone();
+                options.texts.previews =
+                    ui::recovery::Previews::new(move |plan| stages::repair::preview(plan, &shown_world));
                 options.past = past.into_iter().map(Recorded::new).collect();
                 let left = ui::run(options, shown, shown_events.into_queue(1024), commands.clone(), logs).await;
                 if !engine.is_finished() {

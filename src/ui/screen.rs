@@ -203,10 +203,10 @@ pub struct Toast {
 pub struct Texts {
     /// Titles of checks by checklist and check: ids of checks count within their checklist only.
     pub checks: BTreeMap<(String, String), String>,
-    /// What recoveries would do, where the run's world is known.
-    pub previews: Previews,
     /// What each step will do, as `bartizan plan` prints it.
     pub plans: BTreeMap<StepId, Vec<Action>>,
+    /// What recoveries would do, where the run's world is known.
+    pub previews: Previews,
 }
 
 impl Texts {
