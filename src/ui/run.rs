@@ -1,22 +1,20 @@
 //! The thin part that touches the world: terminal, signals, clock, channels. Everything it decides, it asks [`update`].
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use crossterm::event::{Event, EventStream, KeyEventKind};
 use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
-use ratatui::buffer::Buffer;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::SignalKind;
 use tokio::sync::mpsc;
 
 use crate::engine::command::Command;
 use crate::model::event::{Data, Level, LogLine};
 use crate::model::run::RunModel;
 use crate::record::Recorded;
-use crate::spec::secret::redact;
 
 use super::doors::{Door, Doors};
 use super::draw::draw;
@@ -25,10 +23,12 @@ use super::keymap::Keymap;
 use super::layout::Layouts;
 use super::notify::Way;
 use super::screen::{Access, Effect, Input, Screen};
+use super::screenshot::Shot;
+use super::signals::Signals;
 use super::terminal::{self, Guard};
 use super::theme::Theme;
 use super::update::update;
-use super::{Exit, Logs, UiError, UiOptions, notify, screenshot, text};
+use super::{Exit, Logs, UiError, UiOptions, notify, text};
 
 /// Shortest time between two frames, here and over SSH.
 const FRAME: Duration = Duration::from_millis(33);
@@ -111,32 +111,6 @@ fn read_logs(mut logs: Box<dyn Logs>) -> (mpsc::Sender<Wanted>, mpsc::Receiver<R
     (wanted, lines)
 }
 
-/// One screen in the forms in which it is kept; secrets that are known do not leave with it.
-struct Shot {
-    plain: String,
-    ansi: String,
-    svg: String,
-}
-
-impl Shot {
-    fn of(cells: &Buffer, model: &RunModel, theme: &Theme) -> Self {
-        let title = format!("bartizan: {} at {}", model.cluster.name, model.now.unwrap_or(Timestamp::UNIX_EPOCH));
-        let [plain, ansi, svg] =
-            [screenshot::plain(cells), screenshot::ansi(cells), screenshot::svg(cells, &title, theme.name == "light")]
-                .map(|text| redact(&text));
-        Self { plain, ansi, svg }
-    }
-
-    fn write(&self, path: &Path) -> std::io::Result<()> {
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)?;
-        }
-        std::fs::write(path, &self.plain)?;
-        std::fs::write(path.with_extension("ans"), &self.ansi)?;
-        std::fs::write(path.with_extension("svg"), &self.svg)
-    }
-}
-
 struct Runner {
     guard: Guard,
     screen: Screen,
@@ -153,38 +127,6 @@ struct Runner {
     screenshots: PathBuf,
     dirty: bool,
     shot: bool,
-}
-
-struct Signals {
-    term: Signal,
-    hup: Signal,
-    int: Signal,
-    stop: Signal,
-    /// Somebody else stopped us, and now it goes on: the terminal may have been used meanwhile.
-    cont: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            term: signal(SignalKind::terminate())?,
-            hup: signal(SignalKind::hangup())?,
-            int: signal(SignalKind::interrupt())?,
-            stop: signal(SignalKind::from_raw(rustix::process::Signal::TSTP.as_raw()))?,
-            cont: signal(SignalKind::from_raw(rustix::process::Signal::CONT.as_raw()))?,
-        })
-    }
-}
-
-impl Signals {
-    /// The next signal that ends the screen, but not the one that Ctrl-C sends to whoever has the terminal.
-    async fn leave(&mut self) -> Exit {
-        let kind = tokio::select! {
-            _ = self.term.recv() => SignalKind::terminate(),
-            _ = self.hup.recv() => SignalKind::hangup(),
-        };
-        Exit::Signal(kind.as_raw_value())
-    }
 }
 
 impl Runner {
