@@ -2,6 +2,7 @@
 
 mod bastion;
 mod cloud;
+mod config;
 mod copy;
 mod demo;
 mod diagnose;
@@ -89,6 +90,9 @@ struct Front {
     /// Marks in ASCII only.
     #[arg(long)]
     ascii: bool,
+    /// The screen shows the run and cannot change it.
+    #[arg(long, env = "BARTIZAN_READ_ONLY", num_args = 0, default_value_t = false)]
+    read_only: bool,
     /// How a failure, a question or the end calls you: auto, osc9, osc777, osc99, bell, off, or command:PROGRAM.
     #[arg(long, env = "BARTIZAN_NOTIFY", value_name = "WAY", default_value = "auto", value_parser = Way::parse)]
     notify: Way,
@@ -193,6 +197,11 @@ enum Verb {
     Export(export::ExportArgs),
     /// What this machine, the spec and the account have and lack for an installation; makes nothing.
     Doctor(doctor::DoctorArgs),
+    /// Your own keys, layouts and themes: where they are, what is wrong with them; or one of the built-in files.
+    Config {
+        /// keymap, layouts, or the name of a theme.
+        file: Option<String>,
+    },
     /// Completions for a shell.
     Completions { shell: clap_complete::Shell },
     /// Manual pages.
@@ -278,6 +287,7 @@ async fn dispatch(args: Args) -> Result<u8, Failure> {
         Verb::Runs => look::runs(state),
         Verb::Export(args) => export::export(state, args).await,
         Verb::Doctor(args) => doctor::doctor(state, args).await,
+        Verb::Config { file } => config::show(file.as_deref()),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Args::command(), "bartizan", &mut std::io::stdout());
             Ok(exit::DONE)

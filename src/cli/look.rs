@@ -128,6 +128,11 @@ fn sentence(action: &Action) -> String {
     }
 }
 
+/// Where the screen is kept as it was left.
+fn memory(state: Option<&Path>) -> Option<PathBuf> {
+    Store::open(state).ok().map(|store| store.home().join("screen.toml"))
+}
+
 pub async fn watch(state: Option<&Path>, run: &str, front: &Front) -> Result<u8, Failure> {
     let opened = open(state, run)?;
     let model = opened.model();
@@ -152,6 +157,8 @@ pub async fn watch(state: Option<&Path>, run: &str, front: &Front) -> Result<u8,
         None => {
             let mut options = screen_options(front, &Checklists::builtin().map_err(Failure::other)?);
             options.access = ui::screen::Access::ReadOnly;
+            options.memory = memory(state);
+            options.screenshots = dir.join("screenshots");
             options.past = events.iter().cloned().map(Recorded::new).collect();
             options.doors = Some(Box::new(RunDoors::new(dir)));
             let (nobody, _) = mpsc::channel(1);
@@ -202,6 +209,7 @@ pub async fn replay(state: Option<&Path>, run: &str, front: &Front) -> Result<u8
         return Ok(exit::DONE);
     }
     let mut options = screen_options(front, &Checklists::builtin().map_err(Failure::other)?);
+    options.memory = memory(state);
     options.replay = Some(events.iter().cloned().map(Recorded::new).collect());
     options.doors = Some(Box::new(RunDoors::new(dir)));
     let (nobody, _) = mpsc::channel(1);

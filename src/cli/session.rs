@@ -282,6 +282,7 @@ impl Session<'_> {
             tap,
             live: tokio::sync::Mutex::new(None),
         };
+        let plans = stages::steps().iter().map(|(id, step)| (id.clone(), step.preview(&world))).collect();
         let checklists = Checklists::builtin().map_err(Failure::other)?;
         let format = self.front.format();
         // Whoever reads lines at a terminal can decide; a pipe cannot.
@@ -312,6 +313,8 @@ impl Session<'_> {
                 let logs = Box::new(SegmentLogs(SegmentReader::new(&dir)));
                 let mut options = screen_options(&self.front, &checklists);
                 options.screenshots = dir.join("screenshots");
+                options.texts.plans = plans;
+                options.memory = Some(store.home().join("screen.toml"));
                 options.doors = Some(Box::new(RunDoors::new(&dir)));
                 options.past = past.into_iter().map(Recorded::new).collect();
                 let left = ui::run(options, shown, shown_events.into_queue(1024), commands.clone(), logs).await;
@@ -415,7 +418,9 @@ pub(super) fn screen_options(front: &Front, checks: &Checklists) -> ui::UiOption
     let mut options = ui::UiOptions::from_env();
     options.theme.clone_from(&front.theme);
     options.ascii = front.ascii.then_some(true);
+    options.read_only = front.read_only;
     options.notify = front.notify.clone();
+    super::config::apply(&mut options);
     options.texts = texts(checks);
     options
 }

@@ -17,6 +17,7 @@ use crate::record::scrub::{Removal, Scrub};
 use crate::ui::glyph::Glyphs;
 use crate::ui::keymap::Keymap;
 use crate::ui::layout::Layouts;
+use crate::ui::logs::{Ask, Numbered};
 use crate::ui::theme::{Depth, Theme};
 use crate::ui::{self, Access, Effect, Input, Logs, Screen, Texts, UiError};
 
@@ -125,11 +126,12 @@ impl Stage {
         let mut reads = 8;
         while let Some(input) = queue.pop() {
             for effect in ui::update(&mut self.screen, &self.model, input) {
-                if let Effect::ReadLog { source, first, count } = effect
+                if let Effect::Log(Ask::Read { source, first, count }) = effect
                     && reads > 0
                 {
                     reads -= 1;
                     let lines = logs.read(&source, first, count);
+                    let lines = lines.into_iter().map(|line| Numbered { line, home: None }).collect();
                     queue.push(Input::Lines { source, first, lines });
                 }
             }

@@ -4,7 +4,10 @@ use std::io::{self, BufWriter, Stdout, Write};
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crossterm::event::{DisableBracketedPaste, DisableFocusChange, EnableBracketedPaste, EnableFocusChange};
+use crossterm::event::{
+    DisableBracketedPaste, DisableFocusChange, DisableMouseCapture, EnableBracketedPaste, EnableFocusChange,
+    EnableMouseCapture,
+};
 use crossterm::terminal::{
     BeginSynchronizedUpdate, EndSynchronizedUpdate, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode,
     enable_raw_mode,
@@ -56,6 +59,12 @@ impl Guard {
         queue!(self.terminal.backend_mut(), BeginSynchronizedUpdate)?;
         look(self.terminal.draw(render)?.buffer);
         execute!(self.terminal.backend_mut(), EndSynchronizedUpdate)
+    }
+
+    /// Take the mouse, or leave it to the terminal, which selects text with it.
+    pub fn mouse(&mut self, ours: bool) -> io::Result<()> {
+        let out = self.terminal.backend_mut();
+        if ours { execute!(out, EnableMouseCapture) } else { execute!(out, DisableMouseCapture) }
     }
 
     /// Send a sequence that is no cell.
@@ -119,7 +128,8 @@ pub fn restore() {
             let _gone = out.write_all(notify::taskbar(Progress::Nothing).as_bytes());
         }
         // Nothing can be done about a terminal that is gone.
-        let _gone = execute!(out, DisableFocusChange, DisableBracketedPaste, LeaveAlternateScreen, cursor::Show);
+        let _gone = execute!(out, DisableMouseCapture, DisableFocusChange, DisableBracketedPaste);
+        let _gone = execute!(out, LeaveAlternateScreen, cursor::Show);
         let _gone = out.write_all(b"\x1b[23;0t").and_then(|()| out.flush());
         let _gone = disable_raw_mode();
     }

@@ -115,7 +115,7 @@ fn errors_are_found_and_repeats_are_one_row() {
     assert_eq!(cockpit.screen.log.current().unwrap().1.text, "line 250 of the log");
     cockpit.keys("home");
     cockpit.shows("×31");
-    cockpit.keys("]");
+    cockpit.keys("[");
     cockpit.shows("Waiting up to 45m0s for bootstrapping");
 }
 
@@ -141,7 +141,7 @@ fn a_change_is_asked_for_and_no_is_the_default() {
 fn what_destroys_needs_the_name_of_the_cluster() {
     let mut cockpit = Cockpit::new(fixture::install_failed(), 120, 40);
     cockpit.shows("Put the mirror's own CA into the trust bundle");
-    cockpit.keys("6 a");
+    cockpit.keys("6 g a");
     cockpit.shows("Type edge-lab");
     cockpit.shows("destroy what the installer made, by infraID");
     cockpit.shows("then the run goes on from 07-install-config");

@@ -44,11 +44,11 @@ fn child() {
             std::future::pending::<()>().await;
         });
         if scene == "panic" {
-            let cockpit = bartizan::ui::run(options, model, incoming, commands, Box::new(run));
+            let cockpit = bartizan::ui::run(options, model, incoming, commands, Box::new(run.shelf));
             let exit = tokio::time::timeout(Duration::from_secs(2), cockpit).await;
             return format!("{:?}", exit.expect("this panic is the scene"));
         }
-        let exit = bartizan::ui::run(options, model, incoming, commands, Box::new(run)).await.unwrap();
+        let exit = bartizan::ui::run(options, model, incoming, commands, Box::new(run.shelf)).await.unwrap();
         format!("exit {exit:?} asked {:?}", asked.try_recv().ok())
     });
     println!("\n{exit}");
