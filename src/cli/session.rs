@@ -430,7 +430,7 @@ pub(super) fn texts(checks: &Checklists) -> ui::Texts {
     let titled = |list: &Checklist| -> Vec<_> {
         list.checks.iter().map(|check| ((list.id.clone(), check.id.clone()), check.title.clone())).collect()
     };
-    ui::Texts { checks: checks.iter().flat_map(titled).collect() }
+    ui::Texts { checks: checks.iter().flat_map(titled).collect(), ..ui::Texts::default() }
 }
 
 /// Who reads the lines and types answers.

@@ -60,7 +60,7 @@ pub async fn run(
     logs: Box<dyn Logs>,
 ) -> Result<Exit, UiError> {
     let mut screen = screen(&mut options)?;
-    let way = options.notify.resolved(&options.terminal.kind);
+    let way = options.notify.clone().resolved(&options.terminal.kind);
     screen.notify = way != Way::Off;
     let memory = options.memory.as_deref().and_then(|file| remembered(file, &mut options.problems)).unwrap_or_default();
     // What the command line says counts more than what was.

@@ -4,7 +4,7 @@ mod dialog;
 mod pointer;
 
 use crossterm::event::{KeyCode, KeyModifiers};
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 
 use crate::model::event::Level;
 use crate::model::run::RunModel;
