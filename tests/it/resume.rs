@@ -277,7 +277,11 @@ fn a_run_is_taken_over_on_purpose_and_that_is_recorded() {
     let world = World::start();
     let mut first = world.process("09-verify");
     let begun = Instant::now();
-    while world.run().is_none() {
+    let at_work = || {
+        let events = world.run().and_then(|run| read_events(&run.join("run.jsonl")).ok()).unwrap_or_default();
+        events.iter().any(|event| matches!(event.data, Data::StepEnded { .. }))
+    };
+    while !at_work() {
         assert!(begun.elapsed() < LONGEST, "the first did not begin");
         std::thread::sleep(Duration::from_millis(50));
     }
