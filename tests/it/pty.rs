@@ -236,3 +236,21 @@ fn first_steps_are_shown_and_a_slip_of_the_finger_is_understood() {
         assert!(whats.contains(&what), "{whats:?}");
     }
 }
+
+/// Lines alone are enough to decide: what can be done has numbers, and what changes something is asked once more.
+#[cfg(feature = "lab")]
+#[test]
+fn a_run_that_waits_is_answered_in_lines() {
+    let state = tempfile::tempdir().unwrap();
+    let demo = ["demo", "--plain", "--scenario", "missing-image", "--speed", "60", "--payload-mb", "40"];
+    let mut live = start(state.path(), &[&demo[..], &["--until", "08-install"]].concat(), &[]);
+    live.wait_long_for("[wait]:", Duration::from_secs(180));
+    live.type_keys("\r");
+    live.wait_for("Type a number");
+    live.type_keys("1\r");
+    live.wait_for("yes or no [no]:");
+    live.type_keys("yes\r");
+    live.wait_long_for("done up to 08-install", Duration::from_secs(240));
+    assert_eq!(live.child.wait().unwrap().exit_code(), 0);
+    assert!(!live.raw().contains(&0x1b), "an escape sequence among the lines");
+}

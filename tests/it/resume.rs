@@ -269,3 +269,48 @@ fn killed_at_thirty_moments_it_comes_to_the_same_end() {
         eprintln!("{killed} kills");
     }
 }
+
+/// The one who comes says so, the one who leaves detaches, and both stand in the record.
+#[test]
+fn a_run_is_taken_over_on_purpose_and_that_is_recorded() {
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let world = World::start();
+    let mut first = world.process("09-verify");
+    let begun = Instant::now();
+    let at_work = || {
+        let events = world.run().and_then(|run| read_events(&run.join("run.jsonl")).ok()).unwrap_or_default();
+        events.iter().any(|event| matches!(event.data, Data::StepEnded { .. }))
+    };
+    while !at_work() {
+        assert!(begun.elapsed() < LONGEST, "the first did not begin");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let (lab, state) = (world.lab(), world.dir.path().join("state"));
+    let resume = |more: &[&str]| {
+        let mut command = bartizan();
+        command
+            .arg("--state")
+            .arg(&state)
+            .arg("run")
+            .arg(lab.join("cluster.toml"))
+            .arg("--cloud")
+            .arg(lab.join("cloud.json"));
+        command.args(["--resume", "last", "--plain", "--until", "03-credentials"]).args(more).stderr(Stdio::piped());
+        command.output().unwrap()
+    };
+    let refused = resume(&[]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("--take-over"), "{said}");
+    let taken = resume(&["--take-over"]);
+    assert!(taken.status.success(), "{}", String::from_utf8_lossy(&taken.stderr));
+    assert_eq!(ended(&mut first, LONGEST), Some(Some(8)), "the first has detached");
+    let events = read_events(&world.run().unwrap().join("run.jsonl")).unwrap();
+    let decided: Vec<&str> = events
+        .iter()
+        .filter_map(|event| match &event.data {
+            Data::Decision { command, .. } => Some(command.as_str()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(decided, ["detach", "take-over"]);
+}
