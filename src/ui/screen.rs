@@ -20,6 +20,7 @@ use super::keymap::{Key, Keymap};
 use super::layout::{Arrangement, Layouts, PaneId, Phase, Shape};
 use super::logs::{Ask, LogView, Numbered};
 use super::panes;
+use super::recovery::Previews;
 use super::trend::Trend;
 
 /// What a row is about. A chosen row stays chosen when the rows move.
@@ -43,8 +44,8 @@ pub enum Target {
     Next(String),
     /// Finding, check.
     Check(String, String),
-    /// The recovery of a finding.
-    Recovery(String),
+    /// A finding and one of its recoveries.
+    Recovery(String, String),
     /// By its place in the model.
     Activity(usize),
     /// A line of the log in view, by number.
@@ -204,6 +205,8 @@ pub struct Texts {
     pub checks: BTreeMap<(String, String), String>,
     /// What each step will do, as `bartizan plan` prints it.
     pub plans: BTreeMap<StepId, Vec<Action>>,
+    /// What recoveries would do, where the run's world is known.
+    pub previews: Previews,
 }
 
 impl Texts {

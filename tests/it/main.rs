@@ -25,6 +25,8 @@ mod preflight;
 mod pty;
 mod real;
 mod record;
+#[cfg(feature = "lab")]
+mod recoveries;
 mod registry;
 #[cfg(feature = "lab")]
 mod resume;
