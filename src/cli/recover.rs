@@ -105,6 +105,7 @@ pub async fn recover(state: Option<&Path>, args: RecoverArgs) -> Result<u8, Fail
         pace,
         own_world: false,
         resume: Some(dir.to_string_lossy().into_owned()),
+        take_over: false,
         from: None,
         until: Some(args.until.unwrap_or_else(|| super::session::LAST.to_owned())),
         recover: false,
