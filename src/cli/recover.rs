@@ -75,7 +75,7 @@ impl Asked {
 
 pub async fn recover(state: Option<&Path>, args: RecoverArgs) -> Result<u8, Failure> {
     let opened = open(state, &args.run)?;
-    let (dir, model) = (&opened.dir, opened.model());
+    let (dir, model) = (opened.dir.clone(), opened.model());
     let Some(recovery) = args.apply else {
         list(&model);
         return Ok(exit::DONE);
@@ -99,16 +99,17 @@ pub async fn recover(state: Option<&Path>, args: RecoverArgs) -> Result<u8, Fail
     let (file, pace): (Option<PathBuf>, f64) = (None, 1.0);
     let cloud = cloud::open(file.as_deref(), &spec.0).await?;
     let session = Session {
+        take_over: false,
         state,
         spec,
         cloud,
         pace,
         own_world: false,
         resume: Some(dir.to_string_lossy().into_owned()),
-        take_over: false,
         from: None,
         until: Some(args.until.unwrap_or_else(|| super::session::LAST.to_owned())),
         recover: false,
+        take_over: false,
         first: Some(asked),
         accept_host_key: None,
         front: args.front,

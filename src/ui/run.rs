@@ -1,5 +1,8 @@
 //! The thin part that touches the world: terminal, signals, clock, channels. Everything it decides, it asks [`update`].
 
+mod hands;
+mod start;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -8,7 +11,7 @@ use std::time::{Duration, Instant};
 use crossterm::event::{Event, EventStream, KeyEventKind, MouseButton, MouseEvent, MouseEventKind};
 use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
-use tokio::signal::unix::SignalKind;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::engine::command::Command;
@@ -28,19 +31,16 @@ use super::logs::{Ask, Library};
 use super::memory::Memory;
 use super::notify::Way;
 use super::screen::{Access, Effect, Input, Lock, Pointer, Screen};
-use super::screenshot::Shot;
-use super::signals::Signals;
 use super::terminal::{self, Guard};
 use super::theme::{Theme, Themes};
 use super::update::update;
-use super::{Exit, Logs, UiError, UiOptions, logs, notify, text};
+use super::{Exit, Logs, UiError, UiOptions, logs, notify, screenshot, text};
+
+pub use start::run;
 
 /// Shortest time between two frames, here and over SSH.
 const FRAME: Duration = Duration::from_millis(33);
 const FRAME_SSH: Duration = Duration::from_millis(100);
-/// How long the terminal may think about the colour of its background, here and over SSH.
-const ANSWER: Duration = Duration::from_millis(100);
-const ANSWER_SSH: Duration = Duration::from_millis(500);
 /// How often a replay moves on.
 const PLAY: Duration = Duration::from_millis(100);
 /// Events folded before the next look at the keyboard.
@@ -49,123 +49,12 @@ const BATCH: usize = 2000;
 /// What is asked of the logs, and which logs there are.
 type Wanted = (Ask, Known);
 
-/// Show a run until the operator leaves or a signal ends it.
-///
-/// `model` is the fold of all events that `events` will not bring; `commands` takes what the operator asks for.
-pub async fn run(
-    mut options: UiOptions,
-    model: RunModel,
-    events: mpsc::Receiver<Recorded>,
-    commands: mpsc::Sender<Command>,
-    logs: Box<dyn Logs>,
-) -> Result<Exit, UiError> {
-    let mut screen = screen(&mut options)?;
-    let way = options.notify.clone().resolved(&options.terminal.kind);
-    screen.notify = way != Way::Off;
-    let memory = options.memory.as_deref().and_then(|file| remembered(file, &mut options.problems)).unwrap_or_default();
-    // What the command line says counts more than what was.
-    let switched =
-        memory.theme.clone().filter(|name| options.theme.is_none() && options.themes.names().contains(&name.as_str()));
-    options.theme = options.theme.take().or_else(|| switched.clone());
-    let history = match options.replay.take() {
-        Some(events) => {
-            screen.access = Access::Replay;
-            screen.timeline = true;
-            History::replay(events)
-        }
-        None => History::new(std::mem::take(&mut options.past), model),
-    };
-    memory.restore(&mut screen, history.newest());
-    let mut theme = options.themes.load(options.theme(), options.depth())?;
-    let mut guard = Guard::enter()?;
-    if options.asks() {
-        let said = background::ask(if options.terminal.ssh { ANSWER_SSH } else { ANSWER })?;
-        if said != Background::Unknown {
-            options.terminal.background = said;
-            theme = options.themes.load(options.theme(), options.depth())?;
-        }
-    }
-    if screen.mouse {
-        guard.mouse(true)?;
-    }
-    if let Some(problem) = options.problems.first() {
-        let more = options.problems.len() - 1;
-        let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
-        screen.now = Timestamp::now();
-        screen.warn(format!("{problem}{more}; `bartizan config` tells all"));
-    }
-    let (wanted, answers) = read_logs(logs);
-    let runner = Runner {
-        guard,
-        screen,
-        theme,
-        themes: options.themes,
-        switched,
-        memory: options.memory,
-        history,
-        commands,
-        wanted,
-        tmux: options.terminal.tmux,
-        taskbar: options.terminal.kind.has_taskbar() && !options.terminal.tmux,
-        way,
-        doors: options.doors,
-        visiting: None,
-        screenshots: options.screenshots,
-        dirty: true,
-        shot: false,
-    };
-    runner.run(events, answers, if options.terminal.ssh { FRAME_SSH } else { FRAME }).await
-}
-
 /// A test asks for a panic, to see what becomes of the terminal. No release has this.
 fn panic_when_asked() {
     #[cfg(debug_assertions)]
     if std::env::var_os("BARTIZAN_PANIC").is_some() {
         panic!("BARTIZAN_PANIC asked for this");
     }
-}
-
-/// The screen as the options have it. A file of the operator's own that is wrong is left out, and said.
-fn screen(options: &mut UiOptions) -> Result<Screen, UiError> {
-    let own = options.keymap.as_ref().map(|(file, text)| (file.as_str(), text.as_str()));
-    let keymap = Keymap::load(own).or_else(|error| {
-        options.problems.push(error.to_string());
-        Keymap::load(None)
-    })?;
-    let mut layouts = Layouts::embedded()?;
-    if let Some((file, text)) = &options.layouts {
-        match layouts.clone().with(file, text) {
-            Ok(own) => layouts = own,
-            Err(error) => options.problems.push(error.to_string()),
-        }
-    }
-    let mut screen = Screen::new(keymap, layouts, options.glyphs());
-    screen.access = options.access;
-    screen.lock = if options.read_only { Lock::Sealed } else { Lock::Open };
-    screen.saves.clone_from(&options.screenshots);
-    screen.texts = std::mem::take(&mut options.texts);
-    Ok(screen)
-}
-
-/// The screen as it was left; a file of another version is no harm.
-fn remembered(file: &Path, problems: &mut Vec<String>) -> Option<Memory> {
-    let text = std::fs::read_to_string(file).ok()?;
-    Memory::parse(&text).map_err(|error| problems.push(format!("{}: {error}", file.display()))).ok()
-}
-
-fn read_logs(logs: Box<dyn Logs>) -> (mpsc::Sender<Wanted>, mpsc::Receiver<Input>) {
-    let (wanted, mut requests) = mpsc::channel::<Wanted>(8);
-    let (answers, told) = mpsc::channel(8);
-    // Ends when the runner drops its side.
-    tokio::task::spawn_blocking(move || {
-        let mut library = Library::new(logs);
-        while let Some((ask, known)) = requests.blocking_recv() {
-            if answers.blocking_send(library.answer(ask, &known)).is_err() {
-                break;
-            }
-        }
-    });
-    (wanted, told)
 }
 
 struct Runner {
@@ -198,6 +87,38 @@ fn pointer(event: MouseEvent) -> Option<Pointer> {
         MouseEventKind::ScrollDown => Some(Pointer::Wheel { x, y, down: true }),
         MouseEventKind::ScrollUp => Some(Pointer::Wheel { x, y, down: false }),
         _ => None,
+    }
+}
+
+struct Signals {
+    term: Signal,
+    hup: Signal,
+    int: Signal,
+    stop: Signal,
+    /// Somebody else stopped us, and now it goes on: the terminal may have been used meanwhile.
+    cont: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            hup: signal(SignalKind::hangup())?,
+            int: signal(SignalKind::interrupt())?,
+            stop: signal(SignalKind::from_raw(rustix::process::Signal::TSTP.as_raw()))?,
+            cont: signal(SignalKind::from_raw(rustix::process::Signal::CONT.as_raw()))?,
+        })
+    }
+}
+
+impl Signals {
+    /// The next signal that ends the screen, but not the one that Ctrl-C sends to whoever has the terminal.
+    async fn leave(&mut self) -> Exit {
+        let kind = tokio::select! {
+            _ = self.term.recv() => SignalKind::terminate(),
+            _ = self.hup.recv() => SignalKind::hangup(),
+        };
+        Exit::Signal(kind.as_raw_value())
     }
 }
 
@@ -355,185 +276,6 @@ impl Runner {
         None
     }
 
-    /// Do one thing outside; what came of it.
-    fn effect(&mut self, effect: Effect) -> Option<Input> {
-        let told = |level, text: &str| Some(Input::Told(level, text.to_owned()));
-        match effect {
-            Effect::Send(command) => {
-                let name = format!("{command:?}").split(['(', ' ']).next().unwrap_or_default().to_lowercase();
-                match self.commands.try_send(command) {
-                    Ok(()) => told(Level::Info, &format!("{name}: asked for")),
-                    Err(mpsc::error::TrySendError::Full(_)) => told(Level::Warn, "the engine is busy; try again"),
-                    Err(mpsc::error::TrySendError::Closed(_)) => {
-                        told(Level::Error, "the engine has ended; `bartizan run --resume` goes on")
-                    }
-                }
-            }
-            Effect::Log(ask) => {
-                let known = logs::known(self.history.model());
-                // When the reader is busy the next tick asks again for what the view lacks.
-                let busy = self.wanted.try_send((ask, known)).err().map(mpsc::error::TrySendError::into_inner);
-                match busy {
-                    None | Some((Ask::Read { .. }, _)) => None,
-                    Some(_) => told(Level::Warn, "the logs are being read; try again"),
-                }
-            }
-            Effect::Copy(text) => match notify::clipboard(&text, self.tmux) {
-                Some(sequence) => {
-                    let lines = text.lines().count();
-                    self.send(&sequence);
-                    told(Level::Info, &format!("copied {lines} line{} (OSC 52)", if lines == 1 { "" } else { "s" }))
-                }
-                // Terminals cut what is too long, and say nothing.
-                None => Some(self.save("copied", &text)),
-            },
-            Effect::Save { name, text } => Some(self.save(&name, &text)),
-            Effect::Mouse(ours) => {
-                let _gone = self.guard.mouse(ours);
-                None
-            }
-            Effect::Screenshot => {
-                self.shot = true;
-                self.dirty = true;
-                None
-            }
-            Effect::NextTheme => {
-                let names = self.themes.names();
-                let place = names.iter().position(|name| *name == self.theme.name).map_or(0, |place| place + 1);
-                let name = names.get(place % names.len().max(1)).copied().unwrap_or("dark").to_owned();
-                match self.themes.load(&name, self.theme.depth) {
-                    Ok(theme) if theme.name == self.theme.name => told(Level::Info, "this terminal has one theme only"),
-                    Ok(theme) => {
-                        self.theme = theme;
-                        self.switched = Some(name.clone());
-                        told(Level::Info, &format!("theme {name}"))
-                    }
-                    Err(error) => told(Level::Error, &error.to_string()),
-                }
-            }
-            Effect::Notify { title, body } => self.call(&title, &body),
-            Effect::Progress(progress) => {
-                if self.taskbar {
-                    self.guard.taskbar(progress);
-                }
-                None
-            }
-            Effect::Title(title) => {
-                self.send(&notify::title(&title));
-                None
-            }
-            Effect::Seek(seek) => {
-                self.history.seek(seek);
-                self.dirty = true;
-                Some(Input::Moved(self.history.place()))
-            }
-            // These need the loop; `input` has taken them out.
-            Effect::Exit | Effect::Suspend | Effect::Redraw | Effect::Visit(_) => None,
-        }
-    }
-
-    /// Write a text to a file beside the screenshots, and say where.
-    fn save(&self, name: &str, text: &str) -> Input {
-        let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%S");
-        let path = self.screenshots.join(format!("{name}-{stamp}.txt"));
-        let clean: Vec<_> = text.lines().map(text::printable).collect();
-        let clean = redact(&format!("{}\n", clean.join("\n")));
-        match std::fs::create_dir_all(&self.screenshots).and_then(|()| std::fs::write(&path, clean)) {
-            Ok(()) => Input::Told(Level::Info, format!("written to {}", path.display())),
-            Err(error) => Input::Told(Level::Error, format!("{}: {error}", path.display())),
-        }
-    }
-
-    fn send(&mut self, sequence: &str) {
-        // A terminal that is gone shows itself at the next read.
-        let _gone = self.guard.send(sequence);
-    }
-
-    /// Tell a person who may be elsewhere.
-    fn call(&mut self, title: &str, body: &str) -> Option<Input> {
-        let Way::Command(words) = &self.way else {
-            let sequence = notify::notification(&self.way, title, body, self.tmux);
-            self.send(&sequence);
-            return None;
-        };
-        let (program, arguments) = words.split_first()?;
-        let mut command = tokio::process::Command::new(program);
-        command.args(arguments).args([&*text::printable(title), &*text::printable(body)]);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        match command.spawn() {
-            Ok(mut child) => {
-                tokio::spawn(async move { child.wait().await });
-                None
-            }
-            Err(error) => Some(Input::Told(Level::Warn, format!("notifying by {program}: {error}"))),
-        }
-    }
-
-    /// Find the way to a program; the loop goes there.
-    fn open(&mut self, door: &Door) -> Option<Input> {
-        let way = match &self.doors {
-            Some(doors) => doors.way(door, self.history.model()),
-            None => Err("there is no way out of here".to_owned()),
-        };
-        match way {
-            Ok(command) => {
-                self.visiting = Some(command);
-                None
-            }
-            Err(why) => Some(Input::Told(Level::Warn, why)),
-        }
-    }
-
-    /// Leave the terminal to a program until it ends; a signal to us ends both.
-    async fn visit(&mut self, command: &[OsString], signals: &mut Signals) -> Result<Option<Exit>, UiError> {
-        let Some((program, arguments)) = command.split_first() else { return Ok(None) };
-        terminal::restore();
-        let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
-        println!("bartizan: {}", words.join(" "));
-        let told = match tokio::process::Command::new(program).args(arguments).spawn() {
-            Ok(mut child) => tokio::select! {
-                ended = child.wait() => match ended {
-                    Ok(status) if status.success() => None,
-                    Ok(status) => Some(format!("{} ended with {status}", program.to_string_lossy())),
-                    Err(error) => Some(error.to_string()),
-                },
-                exit = signals.leave() => {
-                    let _ended = child.kill().await;
-                    return Ok(Some(exit));
-                }
-            },
-            Err(error) => Some(format!("{}: {error}", program.to_string_lossy())),
-        };
-        // What was typed there was not meant for us.
-        while signals.int.recv().now_or_never().flatten().is_some() {}
-        self.back()?;
-        if let Some(text) = told {
-            self.tell(Input::Told(Level::Warn, text));
-        }
-        Ok(None)
-    }
-
-    /// The terminal is ours again, and its contents are anybody's.
-    fn back(&mut self) -> Result<(), UiError> {
-        self.guard.back()?;
-        self.looked()
-    }
-
-    fn suspend(&mut self) -> Result<(), UiError> {
-        self.guard.suspend()?;
-        self.looked()
-    }
-
-    fn looked(&mut self) -> Result<(), UiError> {
-        if self.screen.mouse {
-            self.guard.mouse(true)?;
-        }
-        let (width, height) = self.guard.size()?;
-        self.tell(Input::Resize(width, height));
-        self.dirty = true;
-        Ok(())
-    }
-
     fn now(&self) -> Timestamp {
         let model = self.history.model();
         match (self.history.clock(), model.now, &model.closed) {
@@ -555,7 +297,7 @@ impl Runner {
         let wanted = std::mem::take(&mut self.shot);
         self.guard.draw(
             |frame| draw(model, screen, theme, frame, now),
-            |cells| shot = wanted.then(|| Shot::of(cells, model, theme)),
+            |cells| shot = wanted.then(|| screenshot::Shot::of(cells, model, theme)),
         )?;
         if let Some(shot) = shot {
             let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%S");

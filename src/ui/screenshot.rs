@@ -1,17 +1,48 @@
 //! A frame as text, as text with SGR sequences, as what changes one frame into the next, and as a picture.
 
-mod shot;
 mod svg;
 
 use std::fmt::Write;
+use std::path::Path;
 
+use jiff::Timestamp;
 use ratatui::buffer::Buffer;
 use ratatui::style::{Color, Modifier};
 
-use super::text;
+use crate::model::run::RunModel;
+use crate::spec::secret::redact;
 
-pub use shot::Shot;
+use super::text;
+use super::theme::Theme;
+
 pub use svg::svg;
+
+/// One screen in the forms in which it is kept; secrets that are known do not leave with it.
+pub struct Shot {
+    plain: String,
+    ansi: String,
+    svg: String,
+}
+
+impl Shot {
+    pub fn of(cells: &Buffer, model: &RunModel, theme: &Theme) -> Self {
+        let title = format!("bartizan: {} at {}", model.cluster.name, model.now.unwrap_or(Timestamp::UNIX_EPOCH));
+        let [plain, ansi, svg] =
+            [plain(cells), ansi(cells), svg(cells, &title, theme.name == "light")].map(|text| redact(&text));
+        Self { plain, ansi, svg }
+    }
+
+    /// # Errors
+    /// When one of the files cannot be written.
+    pub fn write(&self, path: &Path) -> std::io::Result<()> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        std::fs::write(path, &self.plain)?;
+        std::fs::write(path.with_extension("ans"), &self.ansi)?;
+        std::fs::write(path.with_extension("svg"), &self.svg)
+    }
+}
 
 /// Rows of text, without blanks at their ends.
 pub fn plain(buf: &Buffer) -> String {

@@ -32,7 +32,7 @@ pub struct Order {
 }
 
 /// Verbs that may take away what they cannot bring back, by what they are aimed at.
-pub const MAY_DESTROY: [Verb; 2] = [Verb::Retry, Verb::Recover];
+pub const MAY_DESTROY: [Verb; 3] = [Verb::Retry, Verb::Recover, Verb::LeaveOut];
 
 fn is_there(state: &ImageState) -> bool {
     matches!(state, ImageState::Done | ImageState::Present | ImageState::Mounted)

@@ -193,14 +193,14 @@ fn an_image_is_left_out_after_a_question_that_says_what_it_means() {
     });
     let mut cockpit = Cockpit::new(run, 120, 40);
     // The first row is an image of the release that failed.
-    assert_eq!(cockpit.keys("2 x"), []);
+    assert_eq!(cockpit.keys("2 g o"), []);
     cockpit.shows("Do without cli?");
     cockpit.shows("It is part of the release");
     assert_eq!(cockpit.keys("y enter esc"), [], "the cluster's name is asked for");
     let down = cockpit.run.model.sync.images.len();
     cockpit.keys("home");
     let asked = (0..down).find_map(|_| {
-        cockpit.keys("j x");
+        cockpit.keys("j g o");
         let found = cockpit.text().contains(&format!("Do without {extra}?"));
         if found {
             Some(cockpit.keys("y"))
