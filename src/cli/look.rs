@@ -1,7 +1,7 @@
 //! The verbs that drive nothing: plan, watch, replay, status, runs; and the copier.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;

@@ -109,7 +109,6 @@ pub async fn recover(state: Option<&Path>, args: RecoverArgs) -> Result<u8, Fail
         from: None,
         until: Some(args.until.unwrap_or_else(|| super::session::LAST.to_owned())),
         recover: false,
-        take_over: false,
         first: Some(asked),
         accept_host_key: None,
         front: args.front,

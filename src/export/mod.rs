@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
-use crate::model::event::{Data, Event, LogLine, Outcome, RunOutcome};
+use crate::model::event::{Data, Event, Level, LogLine, Outcome, RunOutcome};
 use crate::model::{RunModel, reduce};
 use crate::record::scrub::{Removal, Scrub};
 use crate::ui::glyph::Glyphs;
@@ -47,14 +47,13 @@ impl Recording {
         model
     }
 
-    /// Where to look when nobody says: the first failure if there was one, else the end.
+    /// Where to look when nobody says: the first failure if there was one, mended or not, else the end.
     pub fn telling(&self) -> usize {
-        let failure = |event: &Event| {
-            matches!(
-                event.data,
-                Data::StepEnded { outcome: Outcome::Failed { .. }, .. }
-                    | Data::RunClosed { outcome: RunOutcome::Failed, .. }
-            )
+        let failure = |event: &Event| match &event.data {
+            Data::FindingOpened { finding } => finding.severity == Level::Error,
+            Data::StepEnded { outcome, .. } => matches!(outcome, Outcome::Failed { .. }),
+            Data::RunClosed { outcome, .. } => *outcome == RunOutcome::Failed,
+            _ => false,
         };
         let found = self.events.iter().position(failure);
         // What was found out about a failure comes right after it.

@@ -114,7 +114,12 @@ type LeftOut = Vec<(String, String)>;
 /// The record, the log texts, the spec and the program's own log; and everything else with the reason why not.
 fn contents(dir: &Path) -> Result<(Vec<PathBuf>, LeftOut), RecordError> {
     let mut paths = vec![dir.join("run.jsonl")];
-    paths.extend(["cluster.toml", "bartizan.log"].map(|name| dir.join(name)).into_iter().filter(|path| path.is_file()));
+    paths.extend(
+        ["cluster.toml", "bartizan.log", "verify.json", "verify.txt"]
+            .map(|name| dir.join(name))
+            .into_iter()
+            .filter(|path| path.is_file()),
+    );
     let logs = dir.join("logs");
     if logs.is_dir() {
         let entries = fs::read_dir(&logs).map_err(RecordError::io("reading", &logs))?;
@@ -129,7 +134,7 @@ fn contents(dir: &Path) -> Result<(Vec<PathBuf>, LeftOut), RecordError> {
     let entries = fs::read_dir(dir).map_err(RecordError::io("reading", dir))?;
     for name in entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()) {
         let why = match name.as_str() {
-            "run.jsonl" | "cluster.toml" | "bartizan.log" | "logs" | "lock" => continue,
+            "run.jsonl" | "cluster.toml" | "bartizan.log" | "verify.json" | "verify.txt" | "logs" | "lock" => continue,
             "ssh" => "keys of hosts and control sockets",
             "outputs" => "files for the cluster, not about the run",
             "screenshots" => "pictures cannot be searched for secrets",

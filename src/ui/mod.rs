@@ -25,7 +25,6 @@ mod run;
 pub mod screen;
 pub mod screenshot;
 pub mod search;
-mod signals;
 pub mod terminal;
 pub mod text;
 pub mod theme;
