@@ -1,5 +1,6 @@
 //! Arguments, exit codes, choosing a front end.
 
+mod bastion;
 mod cloud;
 mod copy;
 mod demo;
@@ -7,9 +8,11 @@ mod diagnose;
 mod doctor;
 mod look;
 mod mirror;
+mod recover;
 mod session;
 mod status;
 mod verify;
+mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -111,6 +114,8 @@ enum Verb {
     },
     /// Install: run the stages, or go on with a run.
     Run(session::RunArgs),
+    /// List what can be done about a run's failure, or apply it and go on.
+    Recover(recover::RecoverArgs),
     /// Take down what a run made, in order, with proof.
     Cleanup {
         /// The run: its name, the end of its name, or `last`.
@@ -136,13 +141,8 @@ enum Verb {
     Mirror(mirror::MirrorArgs),
     /// Ask a mirror for every digest and required signature of a release; whoever filled it.
     VerifyMirror(verify::VerifyArgs),
-    /// Follow a run that another bartizan drives.
-    Watch {
-        #[arg(default_value = "last")]
-        run: String,
-        #[command(flatten)]
-        front: Front,
-    },
+    /// Follow a run that another bartizan drives, or an installation that something else started; changes nothing.
+    Watch(watch::WatchArgs),
     /// Show a recorded run in the same screen, with a slider.
     Replay {
         #[arg(default_value = "last")]
@@ -247,6 +247,7 @@ async fn dispatch(args: Args) -> Result<u8, Failure> {
         Verb::Plan { file, permissions: true, .. } => look::permissions(&file),
         Verb::Plan { file, json, .. } => look::plan(&file, json),
         Verb::Run(run) => session::run(state, run).await,
+        Verb::Recover(args) => recover::recover(state, args).await,
         #[cfg(feature = "lab")]
         Verb::Cleanup { run, confirm, front, cloud } => session::cleanup(state, &run, &confirm, front, cloud).await,
         #[cfg(not(feature = "lab"))]
@@ -256,7 +257,7 @@ async fn dispatch(args: Args) -> Result<u8, Failure> {
         #[cfg(feature = "lab")]
         Verb::Lab(lab) => demo::lab(lab).await,
         Verb::Mirror(args) => mirror::mirror(state, args).await,
-        Verb::Watch { run, front } => look::watch(state, &run, &front).await,
+        Verb::Watch(args) => watch::watch(state, args).await,
         Verb::Replay { run, front } => look::replay(state, &run, &front).await,
         Verb::Diagnose { paths, json, phase } => diagnose::diagnose(&paths, json, phase.as_deref()),
         Verb::Signature(SignatureVerb::New { line, id }) => diagnose::new_signature(&line, &id),

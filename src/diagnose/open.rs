@@ -98,7 +98,7 @@ impl Matcher {
             rank: signature.rank,
             explained_by: cause.map(|cause| cause.id),
         };
-        finding.recovery = Recovery::automatic_for(&finding);
+        finding.recovery = Recovery::for_finding(&finding).map(|recovery| recovery.id);
         let milestone = self.unit(seen).and_then(|unit| unit.milestone.clone());
         if self.open.contains_key(&id) {
             self.again(&id, milestone, seen.at, told);

@@ -7,11 +7,13 @@ mod architecture;
 mod aws;
 mod bootkube;
 mod cloud;
+mod cluster;
 mod diagnose;
 mod driven;
 mod engine;
 mod host;
 mod identity;
+mod install_config;
 mod journal;
 #[cfg(feature = "lab")]
 mod lab;
@@ -22,6 +24,8 @@ mod ports;
 mod preflight;
 mod real;
 mod record;
+#[cfg(feature = "lab")]
+mod recoveries;
 mod registry;
 #[cfg(feature = "lab")]
 mod resume;

@@ -80,6 +80,8 @@ struct World {
     tools: Mutex<BTreeMap<&'static str, Arc<dyn Tool>>>,
     routes: Mutex<BTreeMap<(String, Option<u16>), SocketAddr>>,
     machines: Mutex<BTreeMap<String, Arc<Machine>>>,
+    /// Names and ports that nobody reaches, with what a dialler says of them.
+    troubles: Mutex<BTreeMap<(String, u16), String>>,
     /// Clocks that go wrong, also of machines that do not run yet.
     skews: Mutex<BTreeMap<String, Skew>>,
 }
@@ -107,6 +109,7 @@ impl Machines {
             tools: Mutex::default(),
             routes: Mutex::default(),
             machines: Mutex::default(),
+            troubles: Mutex::default(),
             skews: Mutex::default(),
         };
         Ok(Arc::new(Self { world: Arc::new(world), runtime: Mutex::new(Some(runtime)) }))
@@ -224,6 +227,15 @@ impl Machines {
         self.world.resolve(host, port)
     }
 
+    /// Let nodes have trouble with a name and port, or no longer.
+    pub fn set_trouble(&self, host: &str, port: u16, trouble: Option<String>) {
+        let mut troubles = lock(&self.world.troubles);
+        match trouble {
+            Some(trouble) => troubles.insert((host.to_owned(), port), trouble),
+            None => troubles.remove(&(host.to_owned(), port)),
+        };
+    }
+
     /// Cut or mend the network of a machine. Cutting drops its connections at once; new ones are accepted by nobody.
     pub async fn link(&self, name: &str, up: bool) {
         if let Some(machine) = self.machine(name) {
@@ -316,9 +328,17 @@ impl Machine {
         }
         !found.is_empty()
     }
+    /// What is in the way to a name and port.
+    pub fn trouble(&self, host: &str, port: u16) -> Option<String> {
+        lock(&self.world.troubles).get(&(host.to_owned(), port)).cloned()
+    }
     /// Where a connection from this machine really goes; none: refused.
     pub fn resolve(&self, host: &str, port: u16) -> Option<SocketAddr> {
         self.world.resolve(host, port)
+    }
+    /// A unit that systemd has given up. The token is cancelled when somebody starts it again.
+    pub fn fail_unit(&self, name: &str) -> CancellationToken {
+        self.units.fail(name)
     }
     /// Whether a port shows in `ss -ltn`.
     pub fn listen(&self, port: u16, on: bool) {

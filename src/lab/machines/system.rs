@@ -275,6 +275,17 @@ struct Unit {
     stop: CancellationToken,
     status: i32,
     restarts: u32,
+    /// Of one that is no program here: cancelled when it is started again.
+    revived: Option<CancellationToken>,
+}
+
+impl Units {
+    pub(super) fn fail(&self, name: &str) -> CancellationToken {
+        let revived = CancellationToken::new();
+        let unit = Unit { active: Phase::Failed, status: 1, revived: Some(revived.clone()), ..Unit::default() };
+        lock(&self.0).insert(name.to_owned(), unit);
+        revived
+    }
 }
 
 /// `ActiveState`.
@@ -642,6 +653,12 @@ pub(super) async fn systemctl(cx: &mut Cx) -> io::Result<i32> {
                 }
                 let starts =
                     matches!(verb.as_str(), "start" | "restart" | "reload-or-restart") || verb == "enable" && now;
+                if starts && let Some(revived) = state.as_ref().and_then(|unit| unit.revived.as_ref()) {
+                    revived.cancel();
+                    if let Some(unit) = lock(&machine.units.0).get_mut(&name) {
+                        unit.active = Phase::Running;
+                    }
+                }
                 let idle = !verb.starts_with("re") && matches!(active, Phase::Running | Phase::Activating);
                 if starts
                     && !idle

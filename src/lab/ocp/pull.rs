@@ -66,6 +66,9 @@ impl PullConfig {
             None => (registry, 443),
         };
         let ping = format!("pinging container registry {registry}: Get \"https://{registry}/v2/\"");
+        if let Some(trouble) = node.trouble(host, port) {
+            return Err(format!("{ping}: {trouble}"));
+        }
         let Some(address) = node.resolve(host, port) else {
             return Err(format!("{ping}: dial tcp: lookup {host} on 10.0.0.2:53: no such host"));
         };

@@ -7,6 +7,7 @@ use std::time::Duration;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::OcpError;
+use super::breakage::{GIVEN_UP, NO_MACHINES};
 use super::ca::Ca;
 use super::cluster::Scene;
 use super::mirror::Stored;
@@ -59,6 +60,18 @@ impl Scene {
                     machines.link(&host, true).await;
                 });
             }
+            Act::RegistryStop => self.containers.end_all(),
+            Act::ForeignCertificate => self.foreign_certificate()?,
+            Act::ForgetAccounts => self.forget_accounts()?,
+            Act::DiskJunk => self.leave_junk()?,
+            Act::BastionHang => self.machines.link("bastion", false).await,
+            Act::ClosePort => self.close_mirror_port().await?,
+            Act::AssetsExpire => self.age_assets()?,
+            Act::MachinesNone => self.leave_mark("bastion", NO_MACHINES)?,
+            Act::BootkubeGivenUp => self.leave_mark("bootstrap", GIVEN_UP)?,
+            Act::StripLogin => self.strip_login()?,
+            Act::LoseName => self.lose_mirror_name().await?,
+            Act::QuotaLow { code, value, seconds } => self.lower_quota(code, *value, *seconds)?,
             Act::GroupRevoke { group, port } => self.revoke(group, *port).await?,
             Act::DnsChange { host, address } => self.change_record(host, address.as_deref()).await?,
             Act::ClockSet { host, seconds } => self.machines.skew(host).set(*seconds),
@@ -165,7 +178,7 @@ impl Scene {
 }
 
 /// Subject alternative names of the first certificate.
-fn names(pem: &[u8]) -> Vec<String> {
+pub(super) fn names(pem: &[u8]) -> Vec<String> {
     let mut names = Vec::new();
     if let Ok((_, block)) = x509_parser::pem::parse_x509_pem(pem)
         && let Ok((_, certificate)) = X509Certificate::from_der(&block.contents)

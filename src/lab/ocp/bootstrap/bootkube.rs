@@ -1,5 +1,7 @@
 //! bootkube.sh: its stages in their order, with what each prints.
 
+use super::super::breakage::GIVEN_UP;
+use super::super::cluster::Scene;
 use super::super::journal::Records;
 use super::super::payload::{COMPONENT_REPOSITORY, Payload};
 use super::super::scenario::Moment;
@@ -120,6 +122,14 @@ impl Node {
                         format!("bootkube.service: Main process exited, code=exited, status={code}/{meaning}"),
                     );
                     self.pen.systemd(UNIT, "bootkube.service: Failed with result 'exit-code'.");
+                    if Scene::take_mark(&self.pen.machine, GIVEN_UP) {
+                        self.pen.systemd(UNIT, "bootkube.service: Start request repeated too quickly.");
+                        self.pen.systemd(UNIT, "bootkube.service: Failed with result 'start-limit-hit'.");
+                        self.pen.systemd(UNIT, "Failed to start Bootstrap a Kubernetes cluster.");
+                        self.pen.machine.fail_unit("bootkube.service").cancelled().await;
+                        restarts = 0;
+                        continue;
+                    }
                     self.sleep(5).await;
                     restarts += 1;
                     self.pen.systemd(
@@ -147,6 +157,12 @@ impl Node {
             self.pen.line(UNIT, SCRIPT, render.says);
             if render.stage == "etcd-bootstrap" {
                 self.scene.happens(&Moment::EtcdBootstrap).await;
+                if self.pen.machine.fs().exists(GIVEN_UP) {
+                    let message = "/usr/local/bin/bootkube.sh: fork: Cannot allocate memory".to_owned();
+                    records.stage_end(render.stage, Err(&message));
+                    self.pen.line(UNIT, SCRIPT, &message);
+                    return Err(Died { status: 1, message });
+                }
             }
             if let Err(died) = self.render(render).await {
                 records.stage_end(render.stage, Err(&died.message));

@@ -4,10 +4,11 @@ use base64::Engine;
 use serde_json::json;
 
 use super::config::Config;
-use super::{Fatal, Session, elapsed};
+use super::{Fatal, INFRASTRUCTURE, Session, elapsed};
 use crate::cloud::{Cloud, Create, Kind, Resource, alias, ingress};
+use crate::lab::ocp::breakage::NO_MACHINES;
 use crate::lab::ocp::ca::Ca;
-use crate::lab::ocp::cluster::{Assets, NodePlan};
+use crate::lab::ocp::cluster::{Assets, NodePlan, Scene};
 use crate::lab::ocp::mirror::uuid;
 use crate::lab::ocp::network::MACHINE_CONFIG_SERVER;
 use crate::lab::ocp::payload::Payload;
@@ -43,8 +44,23 @@ impl Session {
             }
         }
         let started = std::time::Instant::now();
+        let old = Scene::are_old(&self.log.machine, &self.folder);
+        if old {
+            for name in ["kubelet-signer", "kube-apiserver-lb-signer"] {
+                let line = format!("Bootstrap Ignition-Config Certificate {name}.crt expired at 2025-03-01T10:00:00Z.");
+                self.say("warning", line).await;
+            }
+        }
         let assets = Assets { secrets, no_zones, ..self.provision(&config).await? };
+        if Scene::take_mark(&self.log.machine, NO_MACHINES) {
+            let why = "failed to fetch Cluster: failed to generate asset \"Cluster\": failed to create cluster: control-plane machines were not provisioned within 15m0s: client rate limiter Wait returned an error: context deadline exceeded";
+            return Err(Fatal(INFRASTRUCTURE, why.into()));
+        }
         let cluster = self.scene.launch(assets)?;
+        if old {
+            // Nothing trusts anything there.
+            cluster.cancel.cancel();
+        }
         self.info("Control-plane machines are ready").await;
         self.info("Cluster API resources have been created. Waiting for cluster to become ready...").await;
         self.scene.happens(&Moment::InstallStarted).await;
