@@ -33,6 +33,7 @@ mod spec;
 mod trouble;
 mod ui;
 mod userdata;
+mod usual;
 mod watch;
 #[cfg(feature = "lab")]
 mod whole;
