@@ -193,7 +193,9 @@ fn take_over(dir: &Path) -> Result<Option<Holder>, Failure> {
 impl Session<'_> {
     pub async fn drive(self) -> Result<u8, Failure> {
         let (spec, text) = &self.spec;
-        let plan = stages::plan().map_err(Failure::other)?;
+        let store = Store::open(self.state).map_err(Failure::other)?;
+        let mut plan = stages::plan().map_err(Failure::other)?;
+        stages::usual::learn(&mut plan, &store.folders().map_err(Failure::other)?, &spec.cluster.base_domain);
         let stage = |wanted: &Option<String>| -> Result<Option<StageId>, Failure> {
             let Some(wanted) = wanted else { return Ok(None) };
             let found = plan.find_stage(wanted).map(|stage| stage.id.clone());
@@ -203,7 +205,6 @@ impl Session<'_> {
             })
         };
         let (from, until) = (stage(&self.from)?, stage(&self.until)?);
-        let store = Store::open(self.state).map_err(Failure::other)?;
         let digest = crate::spec::digest(text);
         let (run, dir, resumed) = self.place(&store, &digest)?;
         let before = if self.take_over { take_over(&dir)? } else { None };

@@ -92,6 +92,14 @@ impl Store {
         Ok(None)
     }
 
+    /// The folders of all runs, oldest first.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn folders(&self) -> Result<Vec<PathBuf>, RecordError> {
+        Ok(self.names()?.iter().map(|name| self.dir.join(name)).collect())
+    }
+
     /// Every run that can be read, oldest first.
     ///
     /// # Errors

@@ -39,6 +39,7 @@ mod s09_verify;
 mod s10_cleanup;
 mod settle;
 mod unit;
+pub mod usual;
 pub mod watched;
 pub mod world;
 

@@ -5,6 +5,7 @@
 mod architecture;
 #[cfg(all(feature = "aws", feature = "lab"))]
 mod aws;
+mod bootkube;
 mod cloud;
 mod cluster;
 mod diagnose;
@@ -34,6 +35,7 @@ mod spec;
 mod trouble;
 mod ui;
 mod userdata;
+mod usual;
 mod watch;
 #[cfg(feature = "lab")]
 mod whole;

@@ -99,7 +99,12 @@ impl Plane {
         }
         if self.store.get("configs", "", "cluster").is_none() {
             let spec = json!({ "managementState": "Managed", "storage": { "s3": { "region": assets.region } } });
-            self.store.put(named("configs")?, json!({ "metadata": { "name": "cluster" }, "spec": spec }));
+            let conditions = [("Available", "True"), ("Degraded", "False")]
+                .map(|(kind, is)| condition(kind, is, "AsExpected", "", &now()));
+            let storage = json!({ "managementState": "Managed", "s3": { "region": assets.region } });
+            let status = json!({ "conditions": conditions, "storage": storage });
+            let config = json!({ "metadata": { "name": "cluster" }, "spec": spec, "status": status });
+            self.store.put(named("configs")?, config);
         }
         for node in masters {
             self.machine(node, "Running")?;
