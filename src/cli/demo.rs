@@ -110,6 +110,7 @@ pub async fn demo(state: Option<&Path>, args: DemoArgs) -> Result<u8, Failure> {
         recover: args.recover,
         accept_host_key: None,
         front: args.front,
+        upgrade: None,
     };
     let result = session.drive().await;
     lab.stop().await;

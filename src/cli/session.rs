@@ -24,7 +24,7 @@ use crate::stages::{self, Repair, World};
 use crate::telemetry;
 use crate::ui;
 
-use super::{Failure, Front, cloud, exit};
+use super::{Failure, Front, cloud, exit, upgrade};
 
 #[derive(Debug, clap::Args)]
 pub struct RunArgs {
@@ -93,6 +93,7 @@ pub async fn run(state: Option<&Path>, args: RunArgs) -> Result<u8, Failure> {
         recover: args.recover,
         accept_host_key: args.accept_host_key,
         front: args.front,
+        upgrade: None,
     };
     session.drive().await
 }
@@ -104,7 +105,9 @@ pub async fn cleanup(
     front: Front,
     cloud: Option<PathBuf>,
 ) -> Result<u8, Failure> {
-    let dir = Store::open(state).and_then(|store| store.find(run)).map_err(Failure::other)?;
+    let store = Store::open(state).map_err(Failure::other)?;
+    // What an upgrade belongs to has the record of everything that was made.
+    let dir = upgrade::owner(&store, store.find(run).map_err(Failure::other)?)?;
     let spec = load(&dir.join("cluster.toml"))?;
     if confirm != spec.0.cluster.name {
         return Err(Failure::usage(format!(
@@ -125,6 +128,7 @@ pub async fn cleanup(
         recover: false,
         accept_host_key: None,
         front,
+        upgrade: None,
     };
     session.drive().await
 }
@@ -151,6 +155,15 @@ pub(super) struct Session<'a> {
     /// Fingerprint that the operator says yes to.
     pub accept_host_key: Option<String>,
     pub front: Front,
+    /// An upgrade of what another run installed.
+    pub upgrade: Option<Base>,
+}
+
+/// The run that an upgrade goes on from.
+pub(super) struct Base {
+    pub run: String,
+    /// What it knows of the site.
+    pub facts: Vec<(String, String)>,
 }
 
 /// Log lines of a run for the screen.
@@ -170,7 +183,11 @@ pub(super) fn operator() -> String {
 impl Session<'_> {
     pub async fn drive(self) -> Result<u8, Failure> {
         let (spec, text) = &self.spec;
-        let plan = stages::plan().map_err(Failure::other)?;
+        let plan = match self.upgrade {
+            Some(_) => stages::plan::upgrade(),
+            None => stages::plan(),
+        };
+        let plan = plan.map_err(Failure::other)?;
         let stage = |wanted: &Option<String>| -> Result<Option<StageId>, Failure> {
             let Some(wanted) = wanted else { return Ok(None) };
             let found = plan.find_stage(wanted).map(|stage| stage.id.clone());
@@ -184,17 +201,22 @@ impl Session<'_> {
         let digest = crate::spec::digest(text);
         let (run, dir, resumed) = self.place(&store, &digest)?;
         let recorder = Recorder::open(&dir).map_err(Failure::other)?;
+        // Passwords belong to the run that made them.
+        let owner = match &self.upgrade {
+            Some(base) => base.run.clone(),
+            None => recorder.model().fact(fact::UPGRADE_OF).unwrap_or(&run).to_owned(),
+        };
         let secrets = Secrets::load(spec).map_err(|error| Failure::usage(error.to_string()))?;
         let mirror_password = match &secrets.mirror_password {
             Some(password) => password.clone(),
-            None => kept_password(&store, &run)?,
+            None => kept_password(&store, &owner)?,
         };
         let proxy_password = match spec.runs_proxy() {
-            true => Some(kept_password(&store, &format!("{run}-proxy"))?),
+            true => Some(kept_password(&store, &format!("{owner}-proxy"))?),
             false => None,
         };
         let host_key = match &spec.bastion.host_key {
-            HostKey::Delivered => Some(kept_host_key(&store, &run)?),
+            HostKey::Delivered => Some(kept_host_key(&store, &owner)?),
             _ => None,
         };
         telemetry::start(&dir).map_err(|error| Failure::other(format!("starting the log: {error}")))?;
@@ -232,6 +254,12 @@ impl Session<'_> {
             let spec_digest = digest.clone();
             let (run, plan, operator) = (run.clone(), plan.clone(), operator.clone());
             sink.commit(Data::RunOpened { format: FORMAT, run, bartizan, cluster, spec_digest, plan, operator }).await;
+            if let Some(base) = &self.upgrade {
+                sink.commit(Data::Fact { key: fact::UPGRADE_OF.into(), value: base.run.clone() }).await;
+                for (key, value) in base.facts.clone() {
+                    sink.commit(Data::Fact { key, value }).await;
+                }
+            }
         }
 
         if let Some(print) = &self.accept_host_key {

@@ -4,3 +4,5 @@
 pub const HOST_KEY_SHOWN: &str = "bastion.host-key-shown";
 /// The fingerprint that the operator said yes to.
 pub const HOST_KEY_ACCEPTED: &str = "bastion.host-key-accepted";
+/// The run that installed the cluster which this run upgrades.
+pub const UPGRADE_OF: &str = "upgrade.of";

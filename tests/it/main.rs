@@ -8,6 +8,7 @@ mod aws;
 mod cloud;
 mod diagnose;
 mod driven;
+mod edge;
 mod engine;
 mod host;
 mod identity;
