@@ -219,7 +219,8 @@ impl Step<World> for Upgrade {
         });
         let done = follow(cx, &digest).await;
         let done = match done {
-            Ok(()) => rolled(cx).await,
+            // The version operator is done when the machine-config operator has told the pools.
+        Ok(()) => rolled(cx, Duration::ZERO).await,
             Err(error) => Err(error),
         };
         drop(guard);

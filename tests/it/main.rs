@@ -6,6 +6,8 @@ mod architecture;
 #[cfg(all(feature = "aws", feature = "lab"))]
 mod aws;
 mod cloud;
+#[cfg(feature = "lab")]
+mod day_two;
 mod diagnose;
 mod driven;
 mod edge;
