@@ -6,3 +6,7 @@ pub const HOST_KEY_SHOWN: &str = "bastion.host-key-shown";
 pub const HOST_KEY_ACCEPTED: &str = "bastion.host-key-accepted";
 /// The run that installed the cluster which this run upgrades.
 pub const UPGRADE_OF: &str = "upgrade.of";
+pub const INFRA_ID: &str = "install.infra-id";
+pub const BOOTSTRAP_ADDRESS: &str = "bootstrap.address";
+/// Where an installation that something else drives is watched: such a run is nobody's to go on with.
+pub const WATCHED: &str = "watch.of";

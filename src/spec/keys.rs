@@ -103,6 +103,7 @@ pub const KEYS: &[Key] = &[
     key("mirror.workflow", Choice(&["direct", "via-disk", "from-disk"]), "\"direct\""),
     key("mirror.archive", Text, "\"/mnt/archive\""),
     key("mirror.jobs", Whole(1, 32), "6"),
+    key("mirror.bandwidth", Text, "\"20M\""),
     key("mirror.subset", Choice(&["all", "core-21"]), "\"all\""),
     key("mirror.additional_images", Texts, "[\"registry.redhat.io/ubi9/ubi:latest\"]"),
     key(

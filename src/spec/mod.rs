@@ -25,7 +25,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use load::{digest, example, load, parse};
-pub use mirror::{MirrorEngine, MirrorKind, MirrorRuntime, MirrorSpec, RegistrySoftware, Subset, Workflow};
+pub use mirror::{MirrorEngine, MirrorKind, MirrorRuntime, MirrorSpec, RegistrySoftware, Subset, Workflow, rate};
 pub use problem::{Problem, SpecErrors};
 pub use secret::Secret;
 pub use secrets::Secrets;

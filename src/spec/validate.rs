@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::operators::Catalog;
 use super::problem::{Problem, shown};
-use super::{CredentialsMode, MirrorEngine, MirrorKind, MirrorSpec, Spec, Subset, ToolsSource, Workflow};
+use super::{CredentialsMode, MirrorEngine, MirrorKind, MirrorSpec, Spec, Subset, ToolsSource, Workflow, rate};
 
 /// Collects problems with their places; a key that already has one gets no second.
 pub struct Check<'a> {
@@ -249,6 +249,19 @@ fn engine(mirror: &MirrorSpec, check: &mut Check<'_>) {
     if mirror.engine != MirrorEngine::Bartizan && mirror.subset == Subset::Core21 {
         let want = "only bartizan's own copier takes a part of a release; set mirror.engine = \"bartizan\"";
         check.fail("mirror.subset", "is \"core-21\"", want);
+    }
+    if let Some(text) = &mirror.bandwidth {
+        if rate(text).is_err() {
+            check.bad(
+                "mirror.bandwidth",
+                text,
+                "give bytes per second, with K, M or G behind the number, for example 20M",
+            );
+        } else if mirror.engine != MirrorEngine::Bartizan {
+            let want =
+                "only bartizan's own copier can be slowed down; leave it out, or set mirror.engine = \"bartizan\"";
+            check.fail("mirror.bandwidth", "is set", want);
+        }
     }
     if mirror.workflow != Workflow::Direct && !mirror.needs_oc_mirror() {
         let want = "only oc-mirror has archives; leave it out, or set mirror.engine = \"oc-mirror\"";

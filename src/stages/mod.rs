@@ -40,6 +40,7 @@ mod s09_verify;
 mod s10_cleanup;
 mod settle;
 mod unit;
+pub mod watched;
 pub mod world;
 
 use std::sync::Arc;

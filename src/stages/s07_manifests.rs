@@ -13,6 +13,7 @@ use crate::model::event::{Action, Evidence};
 use crate::spec::manifests::{self, ManifestFile};
 use crate::spec::{CredentialsMode, Secret};
 
+use super::outputs;
 use super::s07_identities;
 use super::s07_install_config::{METADATA, installer};
 use super::world::{Cx, World, action, bytes, exec, fact, file, get, must, put, sha256};
@@ -54,17 +55,19 @@ async fn dns(cx: &Cx, bastion: &Arc<dyn Host>, path: &str) -> Result<Option<Stri
 
 /// Files that go from beside the install directory into it: from where, to where.
 async fn copies(cx: &Cx, bastion: &Arc<dyn Host>) -> Result<Vec<(String, String)>, StepError> {
-    if cx.world.spec.credentials_mode() != CredentialsMode::Manual {
-        return Ok(Vec::new());
-    }
     let directory = cx.need(fact::INSTALL_DIR)?;
+    let rules = outputs::for_installer(cx).await?.into_iter();
+    let rules = rules.map(|(path, name)| (path, format!("{directory}/manifests/{name}")));
+    if cx.world.spec.credentials_mode() != CredentialsMode::Manual {
+        return Ok(rules.collect());
+    }
     let files = s07_identities::files(cx, bastion).await?;
     let place = |path: String| {
         let name = path.rsplit('/').next().unwrap_or_default();
         let folder = if name.ends_with(".key") { "tls" } else { "manifests" };
         (path.clone(), format!("{directory}/{folder}/{name}"))
     };
-    Ok(files.into_iter().map(place).collect())
+    Ok(files.into_iter().map(place).chain(rules).collect())
 }
 
 /// What the operator brought, by name.

@@ -220,7 +220,7 @@ impl Step<World> for Upgrade {
         let done = follow(cx, &digest).await;
         let done = match done {
             // The version operator is done when the machine-config operator has told the pools.
-        Ok(()) => rolled(cx, Duration::ZERO).await,
+            Ok(()) => rolled(cx, Duration::ZERO).await,
             Err(error) => Err(error),
         };
         drop(guard);

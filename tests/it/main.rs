@@ -6,6 +6,7 @@ mod architecture;
 #[cfg(all(feature = "aws", feature = "lab"))]
 mod aws;
 mod cloud;
+mod cluster;
 #[cfg(feature = "lab")]
 mod day_two;
 mod diagnose;

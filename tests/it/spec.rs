@@ -158,6 +158,16 @@ fn every_mistake_gets_its_sentence() {
             "cluster.toml:16: install.compute_type is \"m6g.large\": release.arch is x86_64, and this machine is not; \
              give for example m6i.xlarge",
         ),
+        (
+            "[mirror]",
+            "[mirror]\nbandwidth = \"20 Mbit\"",
+            "cluster.toml:15: mirror.bandwidth is \"20 Mbit\": give bytes per second, with K, M or G",
+        ),
+        (
+            "[mirror]",
+            "[mirror]\nbandwidth = \"20M\"\nengine = \"oc-mirror\"",
+            "cluster.toml:15: mirror.bandwidth is set: only bartizan's own copier can be slowed down",
+        ),
         ("[cluster]", "cluster = 3", "cluster.toml:1: cluster is 3: make it a section: [cluster]"),
         ("name = \"edge-lab\"", "name = edge-lab", "cluster.toml:2: this is not TOML ("),
     ];
