@@ -12,6 +12,7 @@ use crate::cluster::operators::is_installed;
 use crate::engine::{Probe, Ran, Step, StepError};
 use crate::host::Cmd;
 use crate::model::event::{Action, Data, Evidence, Level, Observed, Unit};
+use crate::watch::cluster::Kubeconfig;
 use crate::watch::{Out, cluster};
 
 use super::repair::oc;
@@ -210,7 +211,7 @@ impl Step<World> for Upgrade {
         let cancel = CancellationToken::new();
         let guard = cancel.clone().drop_guard();
         let out = Out::new(cx.sink.clone(), cancel).tap(cx.world.tap.clone());
-        let kubeconfig = format!("{}/auth/kubeconfig", cx.need(fact::INSTALL_DIR)?);
+        let kubeconfig = Kubeconfig::There(format!("{}/auth/kubeconfig", cx.need(fact::INSTALL_DIR)?));
         let watched = tokio::spawn(async move {
             if let Err(error) = cluster::follow(bastion, &kubeconfig, &out).await {
                 let text = format!("the cluster can no longer be followed: {error}");

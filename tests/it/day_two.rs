@@ -56,9 +56,14 @@ fn last_lines(text: &str) -> String {
     lines[lines.len().saturating_sub(8)..].join("\n")
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cluster_is_made_ready_verified_and_upgraded() {
-    let _alone = tokio::task::block_in_place(|| ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+#[test]
+fn a_cluster_is_made_ready_verified_and_upgraded() {
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(from_the_installation_to_the_next_release());
+}
+
+async fn from_the_installation_to_the_next_release() {
     let dir = tempfile::tempdir().unwrap();
     let options = LabOptions { dir: dir.path().join("lab"), scenario: "happy".into(), speed: 60.0, payload_mb: 8 };
     let site = Site { lab: Lab::start(options).await.unwrap(), dir };

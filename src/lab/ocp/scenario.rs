@@ -14,6 +14,13 @@ const FILES: &[(&str, &str)] = &[
     ("link-drop", include_str!("../../../assets/scenarios/link-drop.toml")),
     ("etcd-stuck", include_str!("../../../assets/scenarios/etcd-stuck.toml")),
     ("csr-pending", include_str!("../../../assets/scenarios/csr-pending.toml")),
+    ("mcs-unreachable", include_str!("../../../assets/scenarios/mcs-unreachable.toml")),
+    ("dns-api-int", include_str!("../../../assets/scenarios/dns-api-int.toml")),
+    ("clock-skew", include_str!("../../../assets/scenarios/clock-skew.toml")),
+    ("operator-degraded", include_str!("../../../assets/scenarios/operator-degraded.toml")),
+    ("worker-never-joins", include_str!("../../../assets/scenarios/worker-never-joins.toml")),
+    ("installer-killed", include_str!("../../../assets/scenarios/installer-killed.toml")),
+    ("bootstrap-reboot", include_str!("../../../assets/scenarios/bootstrap-reboot.toml")),
 ];
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -59,6 +66,8 @@ pub enum Moment {
     InstallStarted,
     /// bootkube.sh began this stage for the first time.
     EtcdBootstrap,
+    /// `kube-system/bootstrap` says complete.
+    BootstrapComplete,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -82,6 +91,27 @@ pub enum Act {
     /// No one approves the workers' certificate requests.
     #[serde(rename = "csr.hold")]
     CsrHold,
+    /// The rule for a port is taken out of the security group `<infraID>-<group>`.
+    #[serde(rename = "group.revoke")]
+    GroupRevoke { group: String, port: u16 },
+    /// A name of the cluster loses its record in the private zone, or leads to this address from now on.
+    #[serde(rename = "dns.change")]
+    DnsChange { host: String, address: Option<String> },
+    /// The clock of a machine is off by so much; behind when negative.
+    #[serde(rename = "clock.set")]
+    ClockSet { host: String, seconds: i64 },
+    /// The VPC endpoint of a service (`s3`) is deleted.
+    #[serde(rename = "endpoint.delete")]
+    EndpointDelete { service: String },
+    /// A quota (`ec2/L-1216C47A`) is so low from now on.
+    #[serde(rename = "quota.set")]
+    QuotaSet { code: String, value: f64 },
+    /// SIGKILL for `openshift-install create cluster`.
+    #[serde(rename = "installer.kill")]
+    InstallerKill,
+    /// Somebody resets the bootstrap machine.
+    #[serde(rename = "bootstrap.reset")]
+    BootstrapReset,
 }
 
 impl Scenario {
@@ -164,7 +194,11 @@ mod tests {
                     Act::MirrorDelete { image } => assert!(payload.component(image).is_some(), "{name}: {image}"),
                     Act::DiskLimit { room_percent } => assert!((1..100).contains(room_percent)),
                     Act::LinkDrop { seconds, .. } => assert!(*seconds > 0),
-                    Act::MirrorReissue | Act::EtcdStuck | Act::CsrHold => {}
+                    Act::DnsChange { host, .. } => assert!(["api", "api-int"].contains(&host.as_str())),
+                    Act::ClockSet { seconds, .. } => assert_ne!(*seconds, 0),
+                    Act::QuotaSet { code, value } => assert!(code.starts_with("ec2/L-") && *value > 0.0),
+                    Act::GroupRevoke { .. } | Act::EndpointDelete { .. } => {}
+                    Act::MirrorReissue | Act::EtcdStuck | Act::CsrHold | Act::InstallerKill | Act::BootstrapReset => {}
                 }
             }
         }

@@ -191,7 +191,7 @@ fn an_image_is_left_out_after_a_question_that_says_what_it_means() {
     // The first row is an image of the release that failed.
     assert_eq!(cockpit.keys("2 x"), []);
     cockpit.shows("Do without cli?");
-    cockpit.shows("a cluster cannot be installed or updated without it");
+    cockpit.shows("It is part of the release");
     assert_eq!(cockpit.keys("y enter esc"), [], "the cluster's name is asked for");
     let down = cockpit.run.model.sync.images.len();
     cockpit.keys("home");
