@@ -87,7 +87,7 @@ fn one_node_asks_itself_and_parts_can_be_left_out() {
     assert!(profile.contains("address1=192.0.2.11/24\n") && profile.contains("dns=192.0.2.11;\n"), "{profile}");
     assert_eq!(file(&all[0], "/etc/edge/names").0, "52:54:00:aa:bb:01 master-0.site-7.example.com\n");
     for (edge, sentence) in [
-        ("", "edge.nodes has 0 nodes: a site has one node, or three"),
+        ("dns = true", "edge.nodes has 0 nodes: a site has one node, or three"),
         ("nodes = [\"master-0\"]", "write NAME MAC ADDRESS/PREFIX"),
         (&format!("{ONE}\ngateway = \"10.0.0.1\""), "give an address in the network of the nodes"),
         (&THREE.replace("192.0.2.13", "192.0.2.12"), "name, card and address belong to one node each"),

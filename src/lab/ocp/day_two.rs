@@ -61,7 +61,13 @@ fn seed(scene: &Scene, cluster: &Cluster) {
             "storage": { "managementState": "Managed", "s3": { "region": cluster.assets.region } },
         },
     });
-    absent(scene, "configs.imageregistry.operator.openshift.io", "", "cluster", registry);
+    absent(scene, "configs.imageregistry.operator.openshift.io", "", "cluster", registry.clone());
+    if let Some(configs) = Resource::named("configs.imageregistry.operator.openshift.io") {
+        let silent = scene.kube.get(configs.plural, "", "cluster").is_some_and(|one| one["status"].is_null());
+        if silent {
+            scene.kube.update(configs, "", "cluster", |one| one["status"] = registry["status"].clone());
+        }
+    }
     for pool in ["master", "worker"] {
         let status = json!({ "conditions": [yes("Updated"), no("Updating"), no("Degraded")] });
         absent(scene, "machineconfigpools", "", pool, json!({ "status": status }));
