@@ -8,6 +8,7 @@ mod demo;
 mod diagnose;
 mod doctor;
 mod doors;
+mod edge;
 mod export;
 mod first;
 mod init;
@@ -18,6 +19,7 @@ mod opened;
 mod recover;
 mod session;
 mod status;
+mod upgrade;
 mod verify;
 mod watch;
 
@@ -146,6 +148,8 @@ enum Verb {
         #[arg(long, value_name = "FILE")]
         cloud: Option<PathBuf>,
     },
+    /// Bring a cluster that a run installed to another release: mirror first, then by digest, watched as an installation.
+    Upgrade(upgrade::UpgradeArgs),
     /// The whole pipeline in an embedded lab: no account, no cluster, nothing outside a directory.
     #[cfg(feature = "lab")]
     Demo(demo::DemoArgs),
@@ -156,6 +160,8 @@ enum Verb {
     Mirror(mirror::MirrorArgs),
     /// Ask a mirror for every digest and required signature of a release; whoever filled it.
     VerifyMirror(verify::VerifyArgs),
+    /// Render the MachineConfigs of a site whose nodes serve names and images themselves, from [edge] in the spec.
+    Edge(edge::EdgeArgs),
     /// Follow a run that another bartizan drives, or an installation that something else started; changes nothing.
     Watch(watch::WatchArgs),
     /// Show a recorded run in the same screen, with a slider.
@@ -300,5 +306,7 @@ async fn dispatch(args: Args) -> Result<u8, Failure> {
         Verb::Agent { request } => look::agent(&request).await,
         Verb::Listen { address, token_file } => verify::listen(address, &token_file).await,
         Verb::VerifyMirror(args) => verify::verify_mirror(args).await,
+        Verb::Upgrade(args) => upgrade::run(state, args).await,
+        Verb::Edge(args) => edge::run(&args),
     }
 }

@@ -112,6 +112,7 @@ pub async fn demo(state: Option<&Path>, args: DemoArgs) -> Result<u8, Failure> {
         first: None,
         accept_host_key: None,
         front: args.front,
+        upgrade: None,
     };
     let result = session.drive().await;
     lab.stop().await;

@@ -28,7 +28,7 @@ use crate::telemetry;
 use crate::ui;
 
 use super::doors::RunDoors;
-use super::{Failure, Front, cloud, exit};
+use super::{Failure, Front, cloud, exit, upgrade};
 
 #[derive(Debug, clap::Args)]
 pub struct RunArgs {
@@ -102,6 +102,7 @@ pub async fn run(state: Option<&Path>, args: RunArgs) -> Result<u8, Failure> {
         first: None,
         accept_host_key: args.accept_host_key,
         front: args.front,
+        upgrade: None,
     };
     session.drive().await
 }
@@ -113,7 +114,9 @@ pub async fn cleanup(
     front: Front,
     cloud: Option<PathBuf>,
 ) -> Result<u8, Failure> {
-    let dir = Store::open(state).and_then(|store| store.find(run)).map_err(Failure::other)?;
+    let store = Store::open(state).map_err(Failure::other)?;
+    // What an upgrade belongs to has the record of everything that was made.
+    let dir = upgrade::owner(&store, store.find(run).map_err(Failure::other)?)?;
     let spec = load(&dir.join("cluster.toml"))?;
     if confirm != spec.0.cluster.name {
         return Err(Failure::usage(format!(
@@ -136,6 +139,7 @@ pub async fn cleanup(
         first: None,
         accept_host_key: None,
         front,
+        upgrade: None,
     };
     session.drive().await
 }
@@ -166,6 +170,15 @@ pub(super) struct Session<'a> {
     /// Fingerprint that the operator says yes to.
     pub accept_host_key: Option<String>,
     pub front: Front,
+    /// An upgrade of what another run installed.
+    pub upgrade: Option<Base>,
+}
+
+/// The run that an upgrade goes on from.
+pub(super) struct Base {
+    pub run: String,
+    /// What it knows of the site.
+    pub facts: Vec<(String, String)>,
 }
 
 /// Log lines of a run for the screen.
@@ -194,7 +207,11 @@ impl Session<'_> {
     pub async fn drive(self) -> Result<u8, Failure> {
         let (spec, text) = &self.spec;
         let store = Store::open(self.state).map_err(Failure::other)?;
-        let mut plan = stages::plan().map_err(Failure::other)?;
+        let plan = match self.upgrade {
+            Some(_) => stages::plan::upgrade(),
+            None => stages::plan(),
+        };
+        let mut plan = plan.map_err(Failure::other)?;
         stages::usual::learn(&mut plan, &store.folders().map_err(Failure::other)?, &spec.cluster.base_domain);
         let stage = |wanted: &Option<String>| -> Result<Option<StageId>, Failure> {
             let Some(wanted) = wanted else { return Ok(None) };
@@ -209,21 +226,26 @@ impl Session<'_> {
         let (run, dir, resumed) = self.place(&store, &digest)?;
         let before = if self.take_over { take_over(&dir)? } else { None };
         let recorder = Recorder::open(&dir).map_err(Failure::other)?;
+        // Passwords belong to the run that made them.
+        let owner = match &self.upgrade {
+            Some(base) => base.run.clone(),
+            None => recorder.model().fact(fact::UPGRADE_OF).unwrap_or(&run).to_owned(),
+        };
         let secrets = Secrets::load(spec).map_err(|error| Failure::usage(error.to_string()))?;
         let mirror_password = match &secrets.mirror_password {
             Some(password) => password.clone(),
-            None => kept_password(&store, &run)?,
+            None => kept_password(&store, &owner)?,
         };
         let proxy_password = match spec.runs_proxy() {
-            true => Some(kept_password(&store, &format!("{run}-proxy"))?),
+            true => Some(kept_password(&store, &format!("{owner}-proxy"))?),
             false => None,
         };
         let host_key = match &spec.bastion.host_key {
-            HostKey::Delivered => Some(kept_host_key(&store, &run)?),
+            HostKey::Delivered => Some(kept_host_key(&store, &owner)?),
             _ => None,
         };
         let mirror_ca_key =
-            store.secret(&format!("{run}-mirror-ca"), stages::certificate::new_ca_key).map_err(Failure::other)?;
+            store.secret(&format!("{owner}-mirror-ca"), stages::certificate::new_ca_key).map_err(Failure::other)?;
         telemetry::start(&dir).map_err(|error| Failure::other(format!("starting the log: {error}")))?;
         let verb = if resumed { "going on with" } else { "beginning" };
         tracing::info!("{verb} run {run} of {}, kept in {}", spec.domain(), dir.display());
@@ -265,6 +287,12 @@ impl Session<'_> {
             let spec_digest = digest.clone();
             let (run, plan, operator) = (run.clone(), plan.clone(), operator.clone());
             sink.commit(Data::RunOpened { format: FORMAT, run, bartizan, cluster, spec_digest, plan, operator }).await;
+            if let Some(base) = &self.upgrade {
+                sink.commit(Data::Fact { key: fact::UPGRADE_OF.into(), value: base.run.clone() }).await;
+                for (key, value) in base.facts.clone() {
+                    sink.commit(Data::Fact { key, value }).await;
+                }
+            }
         }
 
         if let Some(print) = &self.accept_host_key {

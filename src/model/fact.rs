@@ -4,6 +4,8 @@
 pub const HOST_KEY_SHOWN: &str = "bastion.host-key-shown";
 /// The fingerprint that the operator said yes to.
 pub const HOST_KEY_ACCEPTED: &str = "bastion.host-key-accepted";
+/// The run that installed the cluster which this run upgrades.
+pub const UPGRADE_OF: &str = "upgrade.of";
 pub const INFRA_ID: &str = "install.infra-id";
 pub const BOOTSTRAP_ADDRESS: &str = "bootstrap.address";
 /// Where an installation that something else drives is watched: such a run is nobody's to go on with.

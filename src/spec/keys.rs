@@ -120,6 +120,16 @@ pub const KEYS: &[Key] = &[
     key("install.service_endpoints", TextMap, "{ ec2 = \"https://ec2.example.com\" }"),
     key("install.manifests", Text, "\"manifests\""),
     key("install.update_service", Text, "\"https://osus.example.com/api/upgrades_info/v1/graph\""),
+    key("edge.nodes", Texts, "[\"master-0 52:54:00:aa:bb:01 192.0.2.11/24\"]"),
+    key("edge.gateway", Text, "\"192.0.2.1\""),
+    key("edge.nameservers", Texts, "[\"192.0.2.53\"]"),
+    key("edge.dns", Truth, "true"),
+    key("edge.registry", Truth, "true"),
+    key("edge.registry_port", Whole(1, 65535), "8443"),
+    key("edge.registry_readonly", Truth, "false"),
+    key("edge.registry_image", Text, "\"docker.io/library/registry:2\""),
+    key("edge.dns_image", Text, "\"docker.io/powerdns/pdns-auth-49:latest\""),
+    key("edge.recursor_image", Text, "\"docker.io/powerdns/pdns-recursor-51:latest\""),
 ];
 
 /// The good part of a file, where its keys stand, and what is wrong with the rest.

@@ -2,6 +2,7 @@
 //! the operator named, and nothing else.
 
 pub mod cidr;
+pub mod edge;
 pub mod files;
 pub mod install_check;
 pub mod install_config;
@@ -48,6 +49,9 @@ pub struct Spec {
     pub mirror: MirrorSpec,
     #[serde(default)]
     pub install: InstallSpec,
+    /// Services on the nodes of a site; only `bartizan edge` reads it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edge: Option<edge::EdgeSpec>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

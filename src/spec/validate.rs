@@ -78,6 +78,9 @@ pub fn validate(spec: &Spec, check: &mut Check<'_>) {
         let want = "the ingress routers need two machines; give 2 or more, or 0 to run on the control plane";
         check.fail("install.compute_replicas", "is 1", want);
     }
+    for (key, found, want) in spec.edge.iter().flat_map(super::edge::EdgeSpec::problems) {
+        check.fail(key, found, want);
+    }
     if let Some(url) = &spec.install.update_service
         && !url.strip_prefix("https://").is_some_and(|rest| !rest.is_empty() && is_printable(rest))
     {

@@ -7,6 +7,7 @@ pub mod certificate;
 mod consoles;
 pub mod diagnosis;
 mod driven;
+pub mod edge;
 pub mod ignition;
 mod keeper;
 pub mod live;
@@ -32,6 +33,7 @@ mod s07_manifests;
 mod s08_apps;
 mod s08_day_two;
 mod s08_install;
+mod s08_upgrade;
 mod s09_node;
 mod s09_report;
 mod s09_services;
@@ -56,9 +58,9 @@ pub use plan::plan;
 pub use repair::Repair;
 pub use world::World;
 
-/// Every step of `assets/stages.toml`.
+/// Every step of `assets/stages.toml` and of `assets/upgrade.toml`.
 pub fn steps() -> Steps<World> {
-    let all: [(&str, Arc<dyn Step<World>>); 42] = [
+    let all: [(&str, Arc<dyn Step<World>>); 44] = [
         ("01-infrastructure/preflight", Arc::new(s01_infrastructure::Preflight)),
         ("01-infrastructure/network", Arc::new(s01_infrastructure::Network)),
         ("02-bastion/machine", Arc::new(s02_bastion::Machine)),
@@ -90,6 +92,8 @@ pub fn steps() -> Steps<World> {
         ("08-install/catalogs", Arc::new(DayTwo::Catalogs)),
         ("08-install/samples", Arc::new(DayTwo::Samples)),
         ("08-install/updates", Arc::new(DayTwo::Updates)),
+        ("08-install/gate", Arc::new(s08_upgrade::Gate)),
+        ("08-install/upgrade", Arc::new(s08_upgrade::Upgrade)),
         ("09-verify/version", Arc::new(s09_verify::Version)),
         ("09-verify/nodes", Arc::new(s09_verify::Nodes)),
         ("09-verify/mirror", Arc::new(s09_verify::Mirror)),
@@ -119,12 +123,13 @@ mod tests {
     #[test]
     fn every_planned_step_exists_and_every_step_is_planned() {
         let plan = plan().unwrap();
-        let planned: Vec<_> = plan.steps().map(|step| step.id.clone()).collect();
-        let mut sorted = planned.clone();
+        let upgrade = plan::upgrade().unwrap();
+        let mut sorted: Vec<_> = plan.steps().chain(upgrade.steps()).map(|step| step.id.clone()).collect();
         sorted.sort();
+        sorted.dedup();
         assert_eq!(sorted, steps().into_keys().collect::<Vec<_>>());
         assert_eq!(plan.stages.len(), 10);
-        for stage in &plan.stages {
+        for stage in plan.stages.iter().chain(&upgrade.stages) {
             assert!(stage.steps.iter().all(|step| step.attempts > 0 && step.usual_s.0 <= step.usual_s.1));
         }
     }

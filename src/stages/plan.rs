@@ -5,6 +5,7 @@ use serde::Deserialize;
 use crate::model::plan::{Plan, StageId, StagePlan, StepId, StepPlan};
 
 const STAGES: &str = include_str!("../../assets/stages.toml");
+const UPGRADE: &str = include_str!("../../assets/upgrade.toml");
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -37,7 +38,19 @@ struct Step {
 /// # Errors
 /// Only when the file built into this program is broken, which a test rules out.
 pub fn plan() -> Result<Plan, toml::de::Error> {
-    let file: File = toml::from_str(STAGES)?;
+    read(STAGES)
+}
+
+/// An upgrade of a cluster that stands.
+///
+/// # Errors
+/// As of [`plan`].
+pub fn upgrade() -> Result<Plan, toml::de::Error> {
+    read(UPGRADE)
+}
+
+fn read(text: &str) -> Result<Plan, toml::de::Error> {
+    let file: File = toml::from_str(text)?;
     let stages = file.stage.into_iter().map(|stage| StagePlan {
         steps: stage
             .step

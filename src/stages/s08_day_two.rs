@@ -275,7 +275,7 @@ impl Step<World> for DayTwo {
         let Wanted::Objects(all) = self.wanted(cx).await? else { return Ok(Ran::Ok) };
         let changed = bring(cx, &all).await?;
         if *self == DayTwo::Rules && changed > 0 {
-            rolled(cx).await?;
+            rolled(cx, Duration::from_secs(60)).await?;
         }
         if *self == DayTwo::Catalogs {
             let words = ["catalogsources.operators.coreos.com", "--namespace", MARKETPLACE];

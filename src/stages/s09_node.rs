@@ -108,7 +108,7 @@ fn chosen(nodes: &[Value]) -> Vec<String> {
 }
 
 /// The release by the name of its source: the mirror rules have to lead it to the mirror.
-fn release(cx: &Cx) -> Result<String, StepError> {
+pub(super) fn release(cx: &Cx) -> Result<String, StepError> {
     let sources: Vec<DigestSource> = serde_json::from_str(&cx.need(fact::IMAGE_SOURCES)?)
         .map_err(|error| StepError::fatal(format!("the recorded image sources are broken: {error}")))?;
     let spec = &cx.world.spec;

@@ -211,13 +211,12 @@ fn rolling(pools: &[Value]) -> Result<Vec<&str>, String> {
     Ok(pools.iter().filter(|pool| !is(pool, "Updated", "True")).map(name).collect())
 }
 
-/// Waits until every node has the configuration of its pool; they restart one after the other.
+/// Waits until every node has the configuration of its pool; they restart one after the other. `grace` is what the
+/// machine-config operator gets to see that there is something to do.
 ///
 /// # Errors
 /// When a pool is degraded, or it takes longer than nodes take.
-pub(super) async fn rolled(cx: &Cx) -> Result<(), StepError> {
-    /// Until the machine-config operator has seen what it has to do.
-    const GRACE: Duration = Duration::from_secs(60);
+pub(super) async fn rolled(cx: &Cx, grace: Duration) -> Result<(), StepError> {
     const LONGEST: Duration = Duration::from_secs(5400);
     let (started, begun) = (Instant::now(), AtomicBool::new(false));
     wait_for(cx, "the machine-config pools", Duration::from_secs(5), LONGEST, || async {
@@ -230,7 +229,7 @@ pub(super) async fn rolled(cx: &Cx) -> Result<(), StepError> {
             cx.progress(done, u64::try_from(pools.len()).ok(), Unit::Count, note).await;
             return Ok(None);
         }
-        Ok((begun.load(Ordering::Relaxed) || started.elapsed() > GRACE).then_some(()))
+        Ok((begun.load(Ordering::Relaxed) || started.elapsed() >= grace).then_some(()))
     })
     .await
 }

@@ -8,8 +8,11 @@ mod aws;
 mod bootkube;
 mod cloud;
 mod cluster;
+#[cfg(feature = "lab")]
+mod day_two;
 mod diagnose;
 mod driven;
+mod edge;
 mod engine;
 mod export;
 mod host;

@@ -1,6 +1,8 @@
 //! What the controllers of a finished cluster keep up: the objects that every cluster has, and how these answer to changes.
 //! It is brought up to date whenever somebody asks.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::cluster::{Cluster, Scene};
@@ -59,7 +61,13 @@ fn seed(scene: &Scene, cluster: &Cluster) {
             "storage": { "managementState": "Managed", "s3": { "region": cluster.assets.region } },
         },
     });
-    absent(scene, "configs.imageregistry.operator.openshift.io", "", "cluster", registry);
+    absent(scene, "configs.imageregistry.operator.openshift.io", "", "cluster", registry.clone());
+    if let Some(configs) = Resource::named("configs.imageregistry.operator.openshift.io") {
+        let silent = scene.kube.get(configs.plural, "", "cluster").is_some_and(|one| one["status"].is_null());
+        if silent {
+            scene.kube.update(configs, "", "cluster", |one| one["status"] = registry["status"].clone());
+        }
+    }
     for pool in ["master", "worker"] {
         let status = json!({ "conditions": [yes("Updated"), no("Updating"), no("Degraded")] });
         absent(scene, "machineconfigpools", "", pool, json!({ "status": status }));
@@ -98,4 +106,60 @@ fn catalogs(scene: &Scene) {
             });
         }
     }
+}
+
+fn condition_of(object: &mut Value, kind: &str, status: &str, message: &str) {
+    let fresh = condition(kind, status, "", message, &now());
+    if let Some(all) = object["status"]["conditions"].as_array_mut() {
+        match all.iter_mut().find(|one| one["type"] == kind) {
+            Some(one) => *one = fresh,
+            None => all.push(fresh),
+        }
+    }
+}
+
+/// What the version operator does with a release that it was told to go to: the lab's own, or one that it cannot have.
+pub fn upgrade(scene: &Arc<Scene>, image: &str) {
+    let Some(versions) = Resource::named("clusterversions") else { return };
+    if !image.ends_with(&scene.payload.release.digest) {
+        let why = format!("Retrieving payload failed version=\"\" image={image:?} failure=Unable to download");
+        scene.kube.update(versions, "", "version", |version| {
+            condition_of(version, "ReleaseAccepted", "False", &why);
+        });
+        return;
+    }
+    let (to, image) = (scene.payload.version.clone(), image.to_owned());
+    let step = move |scene: &Scene, done: u64| {
+        let (to, image) = (to.clone(), image.clone());
+        scene.kube.update(versions, "", "version", |version| {
+            let finished = done >= 901;
+            let state = if finished { "Completed" } else { "Partial" };
+            let newest = json!({ "state": state, "version": to, "image": image, "startedTime": now() });
+            version["status"]["desired"] = json!({ "version": to, "image": image });
+            if let Some(history) = version["status"]["history"].as_array_mut() {
+                history.retain(|one| one["image"] != image);
+                history.insert(0, newest);
+            }
+            let message = match finished {
+                true => format!("Cluster version is {to}"),
+                false => format!("Working towards {to}: {done} of 901 done ({}% complete)", done * 100 / 901),
+            };
+            condition_of(version, "Progressing", if finished { "False" } else { "True" }, &message);
+        });
+    };
+    let pools = |scene: &Scene, updated: &str| {
+        let Some(pools) = Resource::named("machineconfigpools") else { return };
+        for pool in ["master", "worker"] {
+            scene.kube.update(pools, "", pool, |pool| condition_of(pool, "Updated", updated, ""));
+        }
+    };
+    step(scene, 12);
+    let scene = scene.clone();
+    tokio::spawn(async move {
+        for done in [106, 623, 870, 901] {
+            scene.sleep(60).await;
+            pools(&scene, if done < 901 { "False" } else { "True" });
+            step(&scene, done);
+        }
+    });
 }

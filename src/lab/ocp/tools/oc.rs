@@ -49,6 +49,7 @@ const VALUED: &[&str] = &[
     "patch",
     "image-for",
     "to-release-image",
+    "to-image",
 ];
 
 pub struct Oc {
@@ -81,6 +82,7 @@ impl Tool for Oc {
                 }
                 match (verb, second) {
                     ("apply", _) => oc_write::apply(&self.scene, &mut cx, &words).await,
+                    ("adm", "upgrade") => oc_write::upgrade(&self.scene, &mut cx, &words).await,
                     ("debug", _) => oc_write::debug(&self.scene, &mut cx, &words).await,
                     ("get", _) => self.get(&mut cx, &words).await,
                     ("adm", "certificate") | ("certificate", _) => self.certificate(&mut cx, &words).await,

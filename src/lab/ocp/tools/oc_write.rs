@@ -1,4 +1,4 @@
-//! What `oc` changes in the lab's cluster: `apply`; and `debug`, which runs a command on a node.
+//! What `oc` changes in the lab's cluster: `apply` and `adm upgrade`; and `debug`, which runs a command on a node.
 
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::{Words, err, out, read};
 use crate::lab::machines::ToolCx;
 use crate::lab::ocp::cluster::Scene;
+use crate::lab::ocp::day_two;
 use crate::lab::ocp::kube_store::Resource;
 
 /// `oc apply -f FILE`.
@@ -58,6 +59,19 @@ fn merge(object: &mut Value, change: &Value) {
             change => merge(fields.entry(key.clone()).or_insert(Value::Null), change),
         }
     }
+}
+
+/// `oc adm upgrade --to-image`.
+pub(super) async fn upgrade(scene: &Arc<Scene>, cx: &mut ToolCx, words: &Words) -> i32 {
+    let image = words.get(&["to-image"]).unwrap_or_default().to_owned();
+    if !words.has(&["allow-explicit-upgrade"]) {
+        let why = "the requested upgrade image is not one of the available updates";
+        err(cx, format!("error: {why}, you must pass --allow-explicit-upgrade to continue\n")).await;
+        return 1;
+    }
+    day_two::upgrade(scene, &image);
+    out(cx, format!("Requested update to release image {image}\n")).await;
+    0
 }
 
 /// `oc debug node/NAME -- chroot /host COMMAND…`.
