@@ -151,7 +151,10 @@ fn what_destroys_needs_the_name_of_the_cluster() {
     cockpit.typed("edge-la");
     assert_eq!(cockpit.keys("enter"), []);
     cockpit.typed("b");
-    assert_eq!(cockpit.keys("enter"), [Effect::Send(Command::Recover { finding: "REG-CA/registry".into() })]);
+    assert_eq!(
+        cockpit.keys("enter"),
+        [Effect::Send(Command::Recover { finding: "REG-CA/registry".into(), recovery: None })]
+    );
 }
 
 #[test]
