@@ -5,6 +5,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::Line;
 
+use crate::cluster::operators;
 use crate::model::event::{Action, Condition, ImageState, Object, Outcome, Tri, Warning};
 use crate::model::plan::StepId;
 use crate::model::run::{HOURS_OF_A_MONTH, RunModel};
@@ -242,6 +243,14 @@ fn tri(value: Tri) -> &'static str {
     }
 }
 
+/// What an operator in trouble waits for, when that is in trouble itself.
+fn because(model: &RunModel, name: &str) -> Option<String> {
+    let state = &model.cluster_state;
+    let workers = state.nodes.values().filter(|node| node.ready && node.role.contains("worker")).count();
+    let all = state.operators.values().map(|record| &record.operator);
+    operators::troubles(all, workers).into_iter().find(|trouble| trouble.name == name)?.because
+}
+
 /// A condition on a line of its own.
 fn condition(condition: &Condition) -> String {
     let since = condition.since.map_or(String::new(), |at| format!(" since {}", time(at)));
@@ -280,6 +289,7 @@ fn cluster(model: &RunModel, target: &Target) -> Vec<String> {
             out.extend(operator.since.map(|at| format!("since        {}", time(at))));
             out.extend(record.stable_since.map(|at| format!("stable since {}", time(at))));
             out.push(format!("changed      {}", time(record.changed)));
+            out.extend(because(model, name).map(|root| format!("because      {root} comes first")));
             out.push("Message:".into());
             out.extend(operator.message.lines().map(|line| format!("  {line}")));
             if !operator.conditions.is_empty() {
