@@ -229,8 +229,8 @@ impl Found {
             bastion.with_sink(sink.clone(), LinkName::Ssh);
         }
 
-        let (tap, tapped) = mpsc::channel(256);
-        let (onward, matched) = mpsc::channel(256);
+        let (tap, tapped) = mpsc::channel(32);
+        let (onward, matched) = mpsc::channel(32);
         let (heard, hearing) = mpsc::channel(64);
         tokio::spawn(overhear(tapped, onward, heard));
         let (model, follower) = hub.follow().await;

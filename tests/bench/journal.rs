@@ -203,7 +203,7 @@ async fn through(
     let kept = kept.filter(|line| Entry::parse(line).is_ok_and(|entry| !entry.is_duplicate())).count() as u64;
     let dir = tempfile::tempdir()?;
     let hub = Hub::start(Recorder::open(dir.path())?);
-    let (tap, tapped) = tokio::sync::mpsc::channel(256);
+    let (tap, tapped) = tokio::sync::mpsc::channel(32);
     let (model, follower) = hub.follow().await;
     let matching = stages::diagnosis::start(catalogue, dir.path(), &model, tapped, follower, hub.sink());
     let over = Arc::new(AtomicBool::new(false));
