@@ -227,8 +227,14 @@ impl State {
         value: &str,
         call: &str,
     ) -> Result<(), CloudError> {
+        if kind == Kind::Volume {
+            return self.resize(id, name, value, call);
+        }
         self.get(kind, id)?;
         rules::may_modify(self, kind, id, name, value, call)?;
+        if kind == Kind::Instance && name == "State" {
+            return self.switch(id, value);
+        }
         if let Some(stored) = self.objects.get_mut(id) {
             if value.is_empty() {
                 stored.resource.properties.remove(name);
@@ -236,6 +242,55 @@ impl State {
                 stored.resource.properties.insert(name.to_owned(), value.to_owned());
             }
         }
+        Ok(())
+    }
+
+    /// Volumes that come and go with their instances.
+    pub(super) fn volumes(&self) -> impl Iterator<Item = Resource> {
+        let instances = self.objects.values().map(|stored| &stored.resource);
+        instances.filter(|resource| resource.kind == Kind::Instance && !resource.is_gone()).filter_map(|instance| {
+            let size = instance.property("RootVolumeSize")?;
+            let properties = [("Size", size), ("InstanceId", instance.id.as_str())];
+            Some(Resource {
+                kind: Kind::Volume,
+                id: volume_of(&instance.id),
+                state: "in-use".into(),
+                tags: instance.tags.clone(),
+                properties: properties.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+            })
+        })
+    }
+
+    /// A volume can only become larger.
+    fn resize(&mut self, id: &str, name: &str, value: &str, call: &str) -> Result<(), CloudError> {
+        let instances = self.objects.values_mut().map(|stored| &mut stored.resource);
+        let instance = instances.into_iter().find(|one| one.kind == Kind::Instance && volume_of(&one.id) == id);
+        let instance = instance.ok_or_else(|| rules::not_found(call, Kind::Volume, id))?;
+        let gib = |text: &str| text.parse::<u64>().ok();
+        let now = instance.property("RootVolumeSize").and_then(gib).unwrap_or(0);
+        if name != "Size" || gib(value).is_none_or(|next| next < now) {
+            return Err(CloudError::new(call, "InvalidParameterValue", format!("{name}={value}")));
+        }
+        instance.properties.insert("RootVolumeSize".into(), value.to_owned());
+        Ok(())
+    }
+
+    /// Starts, stops, or starts again. A machine that starts again stays `running`; how often is counted.
+    fn switch(&mut self, id: &str, to: &str) -> Result<(), CloudError> {
+        let due = self.in_paces(2);
+        let Some(stored) = self.objects.get_mut(id) else { return Ok(()) };
+        let (now, next) = match to {
+            "rebooting" => {
+                let times =
+                    stored.resource.property("Reboots").and_then(|times| times.parse::<u64>().ok()).unwrap_or(0);
+                stored.resource.properties.insert("Reboots".into(), (times + 1).to_string());
+                return Ok(());
+            }
+            "running" => ("pending", "running"),
+            _ => ("stopping", "stopped"),
+        };
+        now.clone_into(&mut stored.resource.state);
+        stored.next = Some((due, next.to_owned()));
         Ok(())
     }
 
@@ -314,4 +369,8 @@ impl State {
         };
         format!("{prefix}0{digits:016x}")
     }
+}
+
+fn volume_of(instance: &str) -> String {
+    instance.replacen("i-", "vol-", 1)
 }
