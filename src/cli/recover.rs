@@ -9,7 +9,7 @@ use crate::model::RunModel;
 use crate::model::event::Finding;
 use crate::model::text::strip_control;
 
-use super::look::{fold, open};
+use super::opened::open;
 use super::session::{Session, load};
 use super::{Failure, Front, cloud, exit};
 
@@ -74,8 +74,8 @@ impl Asked {
 }
 
 pub async fn recover(state: Option<&Path>, args: RecoverArgs) -> Result<u8, Failure> {
-    let (dir, events) = open(state, &args.run)?;
-    let model = fold(&events);
+    let opened = open(state, &args.run)?;
+    let (dir, model) = (&opened.dir, opened.model());
     let Some(recovery) = args.apply else {
         list(&model);
         return Ok(exit::DONE);
@@ -108,6 +108,7 @@ pub async fn recover(state: Option<&Path>, args: RecoverArgs) -> Result<u8, Fail
         from: None,
         until: Some(args.until.unwrap_or_else(|| super::session::LAST.to_owned())),
         recover: false,
+        take_over: false,
         first: Some(asked),
         accept_host_key: None,
         front: args.front,

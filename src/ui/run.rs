@@ -1,108 +1,229 @@
 //! The thin part that touches the world: terminal, signals, clock, channels. Everything it decides, it asks [`update`].
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crossterm::event::{Event, EventStream, KeyEventKind};
-use futures::StreamExt;
+use crossterm::event::{Event, EventStream, KeyEventKind, MouseButton, MouseEvent, MouseEventKind};
+use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
+use ratatui::buffer::Buffer;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::engine::command::Command;
-use crate::model::event::{Data, Level, LogLine};
+use crate::model::event::{Data, Level};
 use crate::model::run::RunModel;
 use crate::record::Recorded;
+use crate::spec::secret::redact;
 
+use super::background::{self, Background};
+use super::doors::{Door, Doors};
 use super::draw::draw;
 use super::history::History;
 use super::keymap::Keymap;
 use super::layout::Layouts;
-use super::screen::{Access, Effect, Input, Screen};
-use super::terminal::Guard;
-use super::theme::Theme;
+use super::logs::library::Known;
+use super::logs::{Ask, Library};
+use super::memory::Memory;
+use super::notify::Way;
+use super::screen::{Access, Effect, Input, Lock, Pointer, Screen};
+use super::terminal::{self, Guard};
+use super::theme::{Theme, Themes};
 use super::update::update;
-use super::{Exit, Logs, UiError, UiOptions, notify, screenshot};
+use super::{Exit, Logs, UiError, UiOptions, logs, notify, screenshot, text};
 
 /// Shortest time between two frames, here and over SSH.
 const FRAME: Duration = Duration::from_millis(33);
 const FRAME_SSH: Duration = Duration::from_millis(100);
+/// How long the terminal may think about the colour of its background, here and over SSH.
+const ANSWER: Duration = Duration::from_millis(100);
+const ANSWER_SSH: Duration = Duration::from_millis(500);
 /// How often a replay moves on.
 const PLAY: Duration = Duration::from_millis(100);
 /// Events folded before the next look at the keyboard.
 const BATCH: usize = 2000;
 
-/// Log lines to be read, off this task.
-type Wanted = (String, u64, usize);
-/// What was read: source, first line, lines.
-type Read = (String, u64, Vec<LogLine>);
+/// What is asked of the logs, and which logs there are.
+type Wanted = (Ask, Known);
 
 /// Show a run until the operator leaves or a signal ends it.
 ///
 /// `model` is the fold of all events that `events` will not bring; `commands` takes what the operator asks for.
 pub async fn run(
-    options: UiOptions,
+    mut options: UiOptions,
     model: RunModel,
     events: mpsc::Receiver<Recorded>,
     commands: mpsc::Sender<Command>,
     logs: Box<dyn Logs>,
 ) -> Result<Exit, UiError> {
-    let own = options.keymap.as_ref().map(|(file, text)| (file.as_str(), text.as_str()));
-    let mut screen = Screen::new(Keymap::load(own)?, Layouts::embedded()?, options.glyphs());
-    let theme = Theme::load(options.theme(), options.depth())?;
-    screen.access = options.access;
-    screen.notify = options.notify;
-    screen.texts = options.texts;
-    let history = match options.replay {
+    let mut screen = screen(&mut options)?;
+    let way = options.notify.clone().resolved(&options.terminal.kind);
+    screen.notify = way != Way::Off;
+    let memory = options.memory.as_deref().and_then(|file| remembered(file, &mut options.problems)).unwrap_or_default();
+    // What the command line says counts more than what was.
+    let switched =
+        memory.theme.clone().filter(|name| options.theme.is_none() && options.themes.names().contains(&name.as_str()));
+    options.theme = options.theme.take().or_else(|| switched.clone());
+    let history = match options.replay.take() {
         Some(events) => {
             screen.access = Access::Replay;
             screen.timeline = true;
             History::replay(events)
         }
-        None => History::new(options.past, model),
+        None => History::new(std::mem::take(&mut options.past), model),
     };
-    let (wanted, lines) = read_logs(logs);
+    memory.restore(&mut screen, history.newest());
+    let mut theme = options.themes.load(options.theme(), options.depth())?;
+    let mut guard = Guard::enter()?;
+    if options.asks() {
+        let said = background::ask(if options.terminal.ssh { ANSWER_SSH } else { ANSWER })?;
+        if said != Background::Unknown {
+            options.terminal.background = said;
+            theme = options.themes.load(options.theme(), options.depth())?;
+        }
+    }
+    if screen.mouse {
+        guard.mouse(true)?;
+    }
+    if let Some(problem) = options.problems.first() {
+        let more = options.problems.len() - 1;
+        let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
+        screen.now = Timestamp::now();
+        screen.warn(format!("{problem}{more}; `bartizan config` tells all"));
+    }
+    let (wanted, answers) = read_logs(logs);
     let runner = Runner {
-        guard: Guard::enter()?,
+        guard,
         screen,
         theme,
+        themes: options.themes,
+        switched,
+        memory: options.memory,
         history,
         commands,
         wanted,
         tmux: options.terminal.tmux,
+        taskbar: options.terminal.kind.has_taskbar() && !options.terminal.tmux,
+        way,
+        doors: options.doors,
+        visiting: None,
         screenshots: options.screenshots,
         dirty: true,
         shot: false,
     };
-    runner.run(events, lines, if options.terminal.ssh { FRAME_SSH } else { FRAME }).await
+    runner.run(events, answers, if options.terminal.ssh { FRAME_SSH } else { FRAME }).await
 }
 
-fn read_logs(mut logs: Box<dyn Logs>) -> (mpsc::Sender<Wanted>, mpsc::Receiver<Read>) {
+/// A test asks for a panic, to see what becomes of the terminal. No release has this.
+fn panic_when_asked() {
+    #[cfg(debug_assertions)]
+    if std::env::var_os("BARTIZAN_PANIC").is_some() {
+        panic!("BARTIZAN_PANIC asked for this");
+    }
+}
+
+/// The screen as the options have it. A file of the operator's own that is wrong is left out, and said.
+fn screen(options: &mut UiOptions) -> Result<Screen, UiError> {
+    let own = options.keymap.as_ref().map(|(file, text)| (file.as_str(), text.as_str()));
+    let keymap = Keymap::load(own).or_else(|error| {
+        options.problems.push(error.to_string());
+        Keymap::load(None)
+    })?;
+    let mut layouts = Layouts::embedded()?;
+    if let Some((file, text)) = &options.layouts {
+        match layouts.clone().with(file, text) {
+            Ok(own) => layouts = own,
+            Err(error) => options.problems.push(error.to_string()),
+        }
+    }
+    let mut screen = Screen::new(keymap, layouts, options.glyphs());
+    screen.access = options.access;
+    screen.lock = if options.read_only { Lock::Sealed } else { Lock::Open };
+    screen.saves.clone_from(&options.screenshots);
+    screen.texts = std::mem::take(&mut options.texts);
+    Ok(screen)
+}
+
+/// The screen as it was left; a file of another version is no harm.
+fn remembered(file: &Path, problems: &mut Vec<String>) -> Option<Memory> {
+    let text = std::fs::read_to_string(file).ok()?;
+    Memory::parse(&text).map_err(|error| problems.push(format!("{}: {error}", file.display()))).ok()
+}
+
+fn read_logs(logs: Box<dyn Logs>) -> (mpsc::Sender<Wanted>, mpsc::Receiver<Input>) {
     let (wanted, mut requests) = mpsc::channel::<Wanted>(8);
-    let (answers, lines) = mpsc::channel(8);
+    let (answers, told) = mpsc::channel(8);
     // Ends when the runner drops its side.
     tokio::task::spawn_blocking(move || {
-        while let Some((source, first, count)) = requests.blocking_recv() {
-            let read = logs.read(&source, first, count);
-            if answers.blocking_send((source, first, read)).is_err() {
+        let mut library = Library::new(logs);
+        while let Some((ask, known)) = requests.blocking_recv() {
+            if answers.blocking_send(library.answer(ask, &known)).is_err() {
                 break;
             }
         }
     });
-    (wanted, lines)
+    (wanted, told)
+}
+
+/// One screen in the forms in which it is kept; secrets that are known do not leave with it.
+struct Shot {
+    plain: String,
+    ansi: String,
+    svg: String,
+}
+
+impl Shot {
+    fn of(cells: &Buffer, model: &RunModel, theme: &Theme) -> Self {
+        let title = format!("bartizan: {} at {}", model.cluster.name, model.now.unwrap_or(Timestamp::UNIX_EPOCH));
+        let [plain, ansi, svg] =
+            [screenshot::plain(cells), screenshot::ansi(cells), screenshot::svg(cells, &title, theme.name == "light")]
+                .map(|text| redact(&text));
+        Self { plain, ansi, svg }
+    }
+
+    fn write(&self, path: &Path) -> std::io::Result<()> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        std::fs::write(path, &self.plain)?;
+        std::fs::write(path.with_extension("ans"), &self.ansi)?;
+        std::fs::write(path.with_extension("svg"), &self.svg)
+    }
 }
 
 struct Runner {
     guard: Guard,
     screen: Screen,
     theme: Theme,
+    themes: Themes,
+    /// The theme that the operator switched to, now or the last time.
+    switched: Option<String>,
+    memory: Option<PathBuf>,
     history: History,
     commands: mpsc::Sender<Command>,
     wanted: mpsc::Sender<Wanted>,
     tmux: bool,
+    taskbar: bool,
+    way: Way,
+    doors: Option<Box<dyn Doors>>,
+    /// The program that the terminal is to be left to.
+    visiting: Option<Vec<OsString>>,
     screenshots: PathBuf,
     dirty: bool,
     shot: bool,
+}
+
+/// What a mouse event means here.
+fn pointer(event: MouseEvent) -> Option<Pointer> {
+    let (x, y) = (event.column, event.row);
+    match event.kind {
+        MouseEventKind::Down(MouseButton::Left) => Some(Pointer::Click { x, y }),
+        MouseEventKind::ScrollDown => Some(Pointer::Wheel { x, y, down: true }),
+        MouseEventKind::ScrollUp => Some(Pointer::Wheel { x, y, down: false }),
+        _ => None,
+    }
 }
 
 struct Signals {
@@ -110,6 +231,8 @@ struct Signals {
     hup: Signal,
     int: Signal,
     stop: Signal,
+    /// Somebody else stopped us, and now it goes on: the terminal may have been used meanwhile.
+    cont: Signal,
 }
 
 impl Signals {
@@ -119,7 +242,19 @@ impl Signals {
             hup: signal(SignalKind::hangup())?,
             int: signal(SignalKind::interrupt())?,
             stop: signal(SignalKind::from_raw(rustix::process::Signal::TSTP.as_raw()))?,
+            cont: signal(SignalKind::from_raw(rustix::process::Signal::CONT.as_raw()))?,
         })
+    }
+}
+
+impl Signals {
+    /// The next signal that ends the screen, but not the one that Ctrl-C sends to whoever has the terminal.
+    async fn leave(&mut self) -> Exit {
+        let kind = tokio::select! {
+            _ = self.term.recv() => SignalKind::terminate(),
+            _ = self.hup.recv() => SignalKind::hangup(),
+        };
+        Exit::Signal(kind.as_raw_value())
     }
 }
 
@@ -127,7 +262,7 @@ impl Runner {
     async fn run(
         mut self,
         mut events: mpsc::Receiver<Recorded>,
-        mut lines: mpsc::Receiver<Read>,
+        mut answers: mpsc::Receiver<Input>,
         frame: Duration,
     ) -> Result<Exit, UiError> {
         let mut signals = Signals::new()?;
@@ -154,15 +289,16 @@ impl Runner {
                 _ = signals.hup.recv() => Some(Exit::Signal(SignalKind::hangup().as_raw_value())),
                 _ = signals.int.recv() => Some(Exit::Signal(SignalKind::interrupt().as_raw_value())),
                 _ = signals.stop.recv() => { self.suspend()?; None }
+                _ = signals.cont.recv() => { self.back()?; None }
                 input = keys.next() => match input {
                     Some(Ok(event)) => self.input(event)?,
                     // The terminal is gone.
                     Some(Err(_)) | None => Some(Exit::Signal(SignalKind::hangup().as_raw_value())),
                 },
                 () = tokio::time::sleep_until(deadline.into()) => None,
-                Some((source, first, read)) = lines.recv() => {
+                Some(answer) = answers.recv() => {
                     self.dirty = true;
-                    self.tell(Input::Lines { source, first, lines: read })
+                    self.tell(answer)
                 }
                 event = events.recv(), if alive => match event {
                     Some(event) => self.recorded(event, &mut events),
@@ -171,6 +307,15 @@ impl Runner {
             };
             if let Some(exit) = leave {
                 return Ok(self.leave(exit));
+            }
+            if let Some(command) = self.visiting.take() {
+                // Nobody else may read the keyboard meanwhile.
+                drop(keys);
+                let leave = self.visit(&command, &mut signals).await?;
+                keys = EventStream::new();
+                if let Some(exit) = leave {
+                    return Ok(self.leave(exit));
+                }
             }
             let now = Instant::now();
             if self.history.playing() && now >= played + PLAY {
@@ -184,6 +329,7 @@ impl Runner {
             }
             if now >= ticked + Duration::from_secs(1) {
                 ticked = now;
+                panic_when_asked();
                 tui_logger::move_events();
                 let at = Timestamp::now();
                 self.tell(Input::Tick(at));
@@ -202,7 +348,13 @@ impl Runner {
         let mut count = 0;
         while let Some(event) = next {
             self.history.push(event.clone());
-            if matches!(event.data, Data::StepEnded { .. } | Data::FindingOpened { .. } | Data::RunClosed { .. }) {
+            if matches!(
+                event.data,
+                Data::StepEnded { .. }
+                    | Data::FindingOpened { .. }
+                    | Data::RunClosed { .. }
+                    | Data::Note { level: Level::Warn, .. }
+            ) {
                 self.tell(Input::Recorded(event));
             }
             count += 1;
@@ -228,6 +380,10 @@ impl Runner {
             }
             Event::FocusGained => Input::Focus(true),
             Event::FocusLost => Input::Focus(false),
+            Event::Mouse(event) => match pointer(event) {
+                Some(pointer) => Input::Mouse(pointer),
+                None => return Ok(None),
+            },
             _ => return Ok(None),
         };
         let mut queue = vec![input];
@@ -237,6 +393,7 @@ impl Runner {
                     Effect::Exit => return Ok(Some(self.exit())),
                     Effect::Suspend => self.suspend()?,
                     Effect::Redraw => self.guard.clear()?,
+                    Effect::Visit(door) => queue.extend(self.open(&door)),
                     effect => queue.extend(self.effect(effect)),
                 }
             }
@@ -269,10 +426,14 @@ impl Runner {
                     }
                 }
             }
-            Effect::ReadLog { source, first, count } => {
-                // When the reader is busy the next tick asks again.
-                let _busy = self.wanted.try_send((source, first, count));
-                None
+            Effect::Log(ask) => {
+                let known = logs::known(self.history.model());
+                // When the reader is busy the next tick asks again for what the view lacks.
+                let busy = self.wanted.try_send((ask, known)).err().map(mpsc::error::TrySendError::into_inner);
+                match busy {
+                    None | Some((Ask::Read { .. }, _)) => None,
+                    Some(_) => told(Level::Warn, "the logs are being read; try again"),
+                }
             }
             Effect::Copy(text) => match notify::clipboard(&text, self.tmux) {
                 Some(sequence) => {
@@ -280,28 +441,38 @@ impl Runner {
                     self.send(&sequence);
                     told(Level::Info, &format!("copied {lines} line{} (OSC 52)", if lines == 1 { "" } else { "s" }))
                 }
-                None => told(Level::Warn, "too long for the clipboard; `s` or `bartizan export` writes it to a file"),
+                // Terminals cut what is too long, and say nothing.
+                None => Some(self.save("copied", &text)),
             },
+            Effect::Save { name, text } => Some(self.save(&name, &text)),
+            Effect::Mouse(ours) => {
+                let _gone = self.guard.mouse(ours);
+                None
+            }
             Effect::Screenshot => {
                 self.shot = true;
                 self.dirty = true;
                 None
             }
             Effect::NextTheme => {
-                let names: Vec<_> = Theme::names().collect();
+                let names = self.themes.names();
                 let place = names.iter().position(|name| *name == self.theme.name).map_or(0, |place| place + 1);
-                let name = names.get(place % names.len().max(1)).copied().unwrap_or("dark");
-                match Theme::load(name, self.theme.depth) {
+                let name = names.get(place % names.len().max(1)).copied().unwrap_or("dark").to_owned();
+                match self.themes.load(&name, self.theme.depth) {
                     Ok(theme) if theme.name == self.theme.name => told(Level::Info, "this terminal has one theme only"),
                     Ok(theme) => {
                         self.theme = theme;
+                        self.switched = Some(name.clone());
                         told(Level::Info, &format!("theme {name}"))
                     }
                     Err(error) => told(Level::Error, &error.to_string()),
                 }
             }
-            Effect::Notify { title, body } => {
-                self.send(&notify::notification(&title, &body, self.tmux));
+            Effect::Notify { title, body } => self.call(&title, &body),
+            Effect::Progress(progress) => {
+                if self.taskbar {
+                    self.guard.taskbar(progress);
+                }
                 None
             }
             Effect::Title(title) => {
@@ -314,7 +485,19 @@ impl Runner {
                 Some(Input::Moved(self.history.place()))
             }
             // These need the loop; `input` has taken them out.
-            Effect::Exit | Effect::Suspend | Effect::Redraw => None,
+            Effect::Exit | Effect::Suspend | Effect::Redraw | Effect::Visit(_) => None,
+        }
+    }
+
+    /// Write a text to a file beside the screenshots, and say where.
+    fn save(&self, name: &str, text: &str) -> Input {
+        let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%S");
+        let path = self.screenshots.join(format!("{name}-{stamp}.txt"));
+        let clean: Vec<_> = text.lines().map(text::printable).collect();
+        let clean = redact(&format!("{}\n", clean.join("\n")));
+        match std::fs::create_dir_all(&self.screenshots).and_then(|()| std::fs::write(&path, clean)) {
+            Ok(()) => Input::Told(Level::Info, format!("written to {}", path.display())),
+            Err(error) => Input::Told(Level::Error, format!("{}: {error}", path.display())),
         }
     }
 
@@ -323,8 +506,85 @@ impl Runner {
         let _gone = self.guard.send(sequence);
     }
 
+    /// Tell a person who may be elsewhere.
+    fn call(&mut self, title: &str, body: &str) -> Option<Input> {
+        let Way::Command(words) = &self.way else {
+            let sequence = notify::notification(&self.way, title, body, self.tmux);
+            self.send(&sequence);
+            return None;
+        };
+        let (program, arguments) = words.split_first()?;
+        let mut command = tokio::process::Command::new(program);
+        command.args(arguments).args([&*text::printable(title), &*text::printable(body)]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        match command.spawn() {
+            Ok(mut child) => {
+                tokio::spawn(async move { child.wait().await });
+                None
+            }
+            Err(error) => Some(Input::Told(Level::Warn, format!("notifying by {program}: {error}"))),
+        }
+    }
+
+    /// Find the way to a program; the loop goes there.
+    fn open(&mut self, door: &Door) -> Option<Input> {
+        let way = match &self.doors {
+            Some(doors) => doors.way(door, self.history.model()),
+            None => Err("there is no way out of here".to_owned()),
+        };
+        match way {
+            Ok(command) => {
+                self.visiting = Some(command);
+                None
+            }
+            Err(why) => Some(Input::Told(Level::Warn, why)),
+        }
+    }
+
+    /// Leave the terminal to a program until it ends; a signal to us ends both.
+    async fn visit(&mut self, command: &[OsString], signals: &mut Signals) -> Result<Option<Exit>, UiError> {
+        let Some((program, arguments)) = command.split_first() else { return Ok(None) };
+        terminal::restore();
+        let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
+        println!("bartizan: {}", words.join(" "));
+        let told = match tokio::process::Command::new(program).args(arguments).spawn() {
+            Ok(mut child) => tokio::select! {
+                ended = child.wait() => match ended {
+                    Ok(status) if status.success() => None,
+                    Ok(status) => Some(format!("{} ended with {status}", program.to_string_lossy())),
+                    Err(error) => Some(error.to_string()),
+                },
+                exit = signals.leave() => {
+                    let _ended = child.kill().await;
+                    return Ok(Some(exit));
+                }
+            },
+            Err(error) => Some(format!("{}: {error}", program.to_string_lossy())),
+        };
+        // What was typed there was not meant for us.
+        while signals.int.recv().now_or_never().flatten().is_some() {}
+        self.back()?;
+        if let Some(text) = told {
+            self.tell(Input::Told(Level::Warn, text));
+        }
+        Ok(None)
+    }
+
+    /// The terminal is ours again, and its contents are anybody's.
+    fn back(&mut self) -> Result<(), UiError> {
+        self.guard.back()?;
+        self.looked()
+    }
+
     fn suspend(&mut self) -> Result<(), UiError> {
         self.guard.suspend()?;
+        self.looked()
+    }
+
+    fn looked(&mut self) -> Result<(), UiError> {
+        if self.screen.mouse {
+            self.guard.mouse(true)?;
+        }
         let (width, height) = self.guard.size()?;
         self.tell(Input::Resize(width, height));
         self.dirty = true;
@@ -335,6 +595,8 @@ impl Runner {
         let model = self.history.model();
         match (self.history.clock(), model.now, &model.closed) {
             (Some(clock), ..) => clock,
+            // Nothing of a record gets older.
+            (None, Some(end), _) if self.screen.access == Access::Replay => end,
             (None, Some(end), Some(_)) => end,
             // A clock that runs faster than ours is the run's own.
             (None, Some(newest), None) => newest.max(Timestamp::now()),
@@ -350,16 +612,13 @@ impl Runner {
         let wanted = std::mem::take(&mut self.shot);
         self.guard.draw(
             |frame| draw(model, screen, theme, frame, now),
-            |cells| shot = wanted.then(|| (screenshot::plain(cells), screenshot::ansi(cells))),
+            |cells| shot = wanted.then(|| Shot::of(cells, model, theme)),
         )?;
-        if let Some((plain, ansi)) = shot {
+        if let Some(shot) = shot {
             let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%S");
             let path = self.screenshots.join(format!("bartizan-{stamp}.txt"));
-            let written = std::fs::create_dir_all(&self.screenshots)
-                .and_then(|()| std::fs::write(&path, plain))
-                .and_then(|()| std::fs::write(path.with_extension("ans"), ansi));
-            let (level, text) = match written {
-                Ok(()) => (Level::Info, format!("written to {}", path.display())),
+            let (level, text) = match shot.write(&path) {
+                Ok(()) => (Level::Info, format!("written to {} (and .svg, .ans)", path.display())),
                 Err(error) => (Level::Error, format!("{}: {error}", path.display())),
             };
             self.tell(Input::Told(level, text));
@@ -376,7 +635,17 @@ impl Runner {
         }
     }
 
+    /// Keep the screen as it is for the next time. What cannot be kept is no loss.
+    fn remember(&self) {
+        let memory = Memory::of(&self.screen, self.history.newest(), self.switched.clone());
+        if let (Some(file), Ok(text)) = (&self.memory, memory.write()) {
+            let new = file.with_extension("new");
+            let _lost = std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, file));
+        }
+    }
+
     fn leave(self, exit: Exit) -> Exit {
+        self.remember();
         if exit != Exit::Closed && self.screen.access == Access::Full {
             // An engine that has ended already needs no telling.
             let _ended = self.commands.try_send(Command::Detach);

@@ -1,9 +1,15 @@
-//! A frame as text, and as text with SGR sequences.
+//! A frame as text, as text with SGR sequences, as what changes one frame into the next, and as a picture.
+
+mod svg;
+
+use std::fmt::Write;
 
 use ratatui::buffer::Buffer;
 use ratatui::style::{Color, Modifier};
 
 use super::text;
+
+pub use svg::svg;
 
 /// Rows of text, without blanks at their ends.
 pub fn plain(buf: &Buffer) -> String {
@@ -23,6 +29,26 @@ pub fn ansi(buf: &Buffer) -> String {
     });
     let mut out = rows.join("\n");
     out.push_str("\u{1b}[0m\n");
+    out
+}
+
+/// What a terminal that shows `before` has to be sent to show `after`.
+pub fn changes(before: &Buffer, after: &Buffer) -> String {
+    let mut out = String::new();
+    let (mut at, mut last) = (None, None);
+    for (x, y, cell) in before.diff(after) {
+        if at != Some((x, y)) {
+            let _infallible = write!(out, "\u{1b}[{};{}H", y + 1, x + 1);
+        }
+        let style = sgr(cell.fg, cell.bg, cell.modifier);
+        if last.as_ref() != Some(&style) {
+            let _infallible = write!(out, "\u{1b}[0{style}m");
+            last = Some(style);
+        }
+        out.push_str(cell.symbol());
+        let width = u16::try_from(text::width(cell.symbol()).max(1)).unwrap_or(1);
+        at = Some((x + width, y));
+    }
     out
 }
 
