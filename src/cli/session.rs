@@ -301,7 +301,7 @@ impl Session<'_> {
             sink.commit(Data::Fact { key: fact::HOST_KEY_ACCEPTED.into(), value: print.clone() }).await;
         }
 
-        let (tap, tapped) = mpsc::channel(256);
+        let (tap, tapped) = mpsc::channel(32);
         let (model, follower) = hub.follow().await;
         let catalogue = super::diagnose::catalogue()?.at_pace(self.pace);
         stages::diagnosis::start(&catalogue, &dir, &model, tapped, follower, sink.clone());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
-use tokio::time::{Duration, sleep};
+use tokio::time::{Duration, Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::diagnose::Checklists;
@@ -33,7 +33,7 @@ use super::doors::RunDoors;
 use super::session::{SegmentLogs, interrupt, screen_options};
 use super::{Failure, Front, exit, look};
 
-/// How long the installer may be silent after it gave up before a run without a screen ends.
+/// How long after the installer gave up a run without a screen waits for somebody to go on with it.
 const GIVEN_UP: Duration = Duration::from_secs(60);
 /// For the last lines of an installation that is complete.
 const LAST_LINES: Duration = Duration::from_secs(3);
@@ -231,8 +231,8 @@ impl Found {
             bastion.with_sink(sink.clone(), LinkName::Ssh);
         }
 
-        let (tap, tapped) = mpsc::channel(256);
-        let (onward, matched) = mpsc::channel(256);
+        let (tap, tapped) = mpsc::channel(32);
+        let (onward, matched) = mpsc::channel(32);
         let (heard, hearing) = mpsc::channel(64);
         tokio::spawn(overhear(tapped, onward, heard));
         let (model, follower) = hub.follow().await;
@@ -310,15 +310,23 @@ async fn go_along(
     sink: Sink,
     cancel: CancellationToken,
 ) -> Option<End> {
+    // When it is over, unless somebody goes on with it.
+    let mut over: Option<Instant> = None;
     loop {
-        let patience = match steps.end() {
-            Some(End::Installed) => LAST_LINES,
-            Some(End::Failed { .. }) => GIVEN_UP,
-            None => Duration::MAX,
+        over = match steps.end() {
+            Some(End::Installed) => over.or(Some(Instant::now() + LAST_LINES)),
+            Some(End::Failed { .. }) => over.or(Some(Instant::now() + GIVEN_UP)),
+            None => None,
+        };
+        let ended = async {
+            match over {
+                Some(over) => sleep_until(over).await,
+                None => std::future::pending().await,
+            }
         };
         let told = tokio::select! {
             () = cancel.cancelled() => return None,
-            () = sleep(patience) => return steps.end().cloned(),
+            () = ended => return steps.end().cloned(),
             event = events.next() => steps.feed(&*event?),
             line = heard.recv() => steps.hear(&line?, Timestamp::now()),
         };

@@ -18,7 +18,8 @@ use super::sink::{Entry, Recorded, Sink};
 const PROGRESS_EVERY: Duration = Duration::from_millis(400);
 /// Events that a follower may be behind before it has to read them from the file.
 const BACKLOG: usize = 4096;
-const QUEUE: usize = 1024;
+/// Entries on their way to the recorder; one may hold some hundred lines.
+const QUEUE: usize = 128;
 
 /// The recorder at work in a task of its own.
 #[derive(Debug)]

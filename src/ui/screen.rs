@@ -35,6 +35,8 @@ pub enum Target {
     ClusterVersion,
     Operator(String),
     Node(String),
+    Machine(String),
+    Pool(String),
     Csr(String),
     Resource(Object),
     Finding(String),

@@ -55,6 +55,35 @@ pub fn metadata(text: &[u8]) -> Option<Identity> {
     (!infra_id.is_empty()).then_some(Identity { cluster, infra_id })
 }
 
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct InstallConfig {
+    base_domain: String,
+    metadata: InstallConfigName,
+    platform: InstallConfigPlatform,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct InstallConfigName {
+    name: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct InstallConfigPlatform {
+    aws: AwsMetadata,
+}
+
+/// Read `install-config.yaml`, which is there until the installer has consumed it.
+pub fn install_config(text: &[u8]) -> Option<Identity> {
+    let read: InstallConfig = yaml_serde::from_slice(text).ok()?;
+    let clean = |text: &str| one_line(text, 253);
+    let (name, base_domain) = (clean(&read.metadata.name), clean(&read.base_domain));
+    let cluster = ClusterName { name, base_domain, region: clean(&read.platform.aws.region), version: String::new() };
+    (!cluster.name.is_empty()).then_some(Identity { cluster, infra_id: String::new() })
+}
+
 /// The version in `OpenShift Installer 4.18.12`, the first line that every run of the installer logs.
 pub fn version(line: &str) -> Option<String> {
     let rest = line.split("OpenShift Installer ").nth(1)?;
@@ -105,23 +134,19 @@ impl InstallDir<'_> {
         format!("{}/{name}", self.path.trim_end_matches('/'))
     }
 
-    /// Whether an installer has been at work here.
-    ///
-    /// # Errors
-    /// When the host cannot be asked.
-    pub async fn exists(&self) -> Result<bool, HostError> {
-        let script = r#"[ -e "$1" ] || [ -e "$2" ] || [ -e "$3" ]"#;
-        let files = [LOG, ".openshift_install_state.json", "metadata.json"].map(|name| self.file(name));
-        Ok(self.host.exec(&Cmd::sh(script).args(files)).await?.ok())
-    }
-
     /// What cluster it is, as far as the directory tells now.
     ///
     /// # Errors
     /// When the host cannot be asked.
     pub async fn identity(&self) -> Result<Identity, HostError> {
         let known = self.host.get(&self.file("metadata.json")).await?;
-        let mut identity = known.as_deref().and_then(metadata).unwrap_or_default();
+        let mut identity = match known.as_deref().and_then(metadata) {
+            Some(identity) => identity,
+            None => {
+                let config = self.host.get(&self.file("install-config.yaml")).await?;
+                config.as_deref().and_then(install_config).unwrap_or_default()
+            }
+        };
         let script = r#"grep -a "OpenShift Installer " "$1" 2>/dev/null | tail -n 1"#;
         let line = self.host.exec(&Cmd::sh(script).arg(self.file(LOG))).await?;
         identity.cluster.version = version(&line.text()).unwrap_or_default();
@@ -174,6 +199,12 @@ mod tests {
         let identity = metadata(text).unwrap();
         assert_eq!((identity.infra_id.as_str(), identity.cluster.base_domain.as_str()), ("edge-x7k2p", "example.com"));
         assert_eq!((metadata(b"{}"), metadata(b"[")), (None, None));
+        let config = b"baseDomain: example.com\nmetadata: {name: edge}\nplatform: {aws: {region: us-east-2}}\n";
+        let early = install_config(config).unwrap();
+        assert_eq!(
+            (early.cluster.name, early.cluster.region, early.infra_id),
+            ("edge".into(), "us-east-2".into(), "".into())
+        );
         let line = r#"time="2025-03-01T10:00:00Z" level=debug msg="OpenShift Installer 4.18.12""#;
         assert_eq!(version(line).as_deref(), Some("4.18.12"));
         assert_eq!(version("OpenShift Installer v4.19.0-rc.1 ").as_deref(), Some("4.19.0-rc.1"));

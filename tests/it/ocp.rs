@@ -536,3 +536,60 @@ fn the_scenarios_say_what_to_expect() {
     }
     assert_eq!(journal::number("x lab#000007"), Some(7));
 }
+
+/// Names of all files of the bastion's home but the installer's own.
+fn home(lab: &Path) -> Vec<std::path::PathBuf> {
+    let root = lab.join("machines/hosts/bastion/root/home/ec2-user");
+    let (mut found, mut dirs) = (Vec::new(), vec![root.clone()]);
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(dir).unwrap().flatten() {
+            let path = entry.path();
+            if path.is_dir() && path != root.join("install") {
+                dirs.push(path.clone());
+            }
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// An engineer typed `openshift-install create cluster`; another one watches.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_installation_that_somebody_typed_is_watched_to_its_end() {
+    use bartizan::model::event::{BootStage, Event, RunOutcome};
+    use bartizan::model::run::Status;
+    let dir = tempfile::tempdir().unwrap();
+    let lab = fast(dir.path(), "happy", 100.0).await;
+    let (bastion, subnet) = bastion(&lab).await;
+    let ca = registry(&lab, &bastion).await;
+    let (code, said) = sync(&lab, &bastion).await;
+    assert_eq!(code, 0, "{said}");
+    install_config(&lab, &bastion, &subnet, &ca);
+    let before = home(dir.path());
+
+    let spec: toml::Value = toml::from_str(&lab.spec_toml()).unwrap();
+    let address = format!("ec2-user@127.0.0.1:{}", spec["bastion"]["port"].as_integer().unwrap());
+    let mut watch = tokio::process::Command::new(env!("CARGO_BIN_EXE_bartizan"));
+    watch.arg("--state").arg(dir.path().join("state")).args(["watch", "--json", "--bastion", &address]);
+    watch.args(["--dir", "/home/ec2-user/install", "--host-key", &bastion.host_key()]);
+    watch.arg("--identity-file").arg(lab.scene().dir.join("id_ed25519")).stdin(std::process::Stdio::null());
+    watch.kill_on_drop(true);
+    let (watched, (code, log)) = tokio::join!(watch.output(), install(&bastion));
+    assert_eq!(code, 0, "{log}");
+    let watched = watched.unwrap();
+    assert_eq!(watched.status.code(), Some(0), "{}", String::from_utf8_lossy(&watched.stderr));
+    let mut model = bartizan::model::RunModel::default();
+    for line in String::from_utf8(watched.stdout).unwrap().lines() {
+        bartizan::model::reduce(&mut model, &serde_json::from_str::<Event>(line).unwrap());
+    }
+    assert_eq!(model.closed.as_ref().unwrap().0, RunOutcome::Done);
+    assert_eq!(model.cluster.name, "edge-lab");
+    assert!(model.plan.steps().all(|step| model.steps[&step.id].status == Status::Done), "{:?}", model.steps);
+    let done = model.bootkube.iter().filter(|stage| stage.state == BootStage::Done).count();
+    assert!(done > 10, "{:?}", model.bootkube);
+    assert!(model.cluster_state.operators.len() > 30 && model.cluster_state.nodes.len() > 2);
+    assert!(model.open_findings().is_empty(), "{:?}", model.open_findings());
+    assert_eq!(home(dir.path()), before);
+    lab.stop().await;
+}

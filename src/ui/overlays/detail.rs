@@ -5,7 +5,8 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::Line;
 
-use crate::model::event::{ImageState, Object, Outcome, Tri};
+use crate::cluster::operators;
+use crate::model::event::{Condition, ImageState, Object, Outcome, Tri, Warning};
 use crate::model::plan::StepId;
 use crate::model::run::{HOURS_OF_A_MONTH, RunModel};
 use crate::model::text::dollars;
@@ -86,7 +87,12 @@ pub fn text(model: &RunModel, screen: &Screen, target: &Target) -> Vec<String> {
             ],
             None => Vec::new(),
         },
-        Target::ClusterVersion | Target::Operator(_) | Target::Node(_) | Target::Csr(_) => cluster(model, target),
+        Target::ClusterVersion
+        | Target::Operator(_)
+        | Target::Node(_)
+        | Target::Machine(_)
+        | Target::Pool(_)
+        | Target::Csr(_) => cluster(model, target),
         Target::Finding(id)
         | Target::Evidence(id)
         | Target::Next(id)
@@ -250,6 +256,37 @@ fn tri(value: Tri) -> &'static str {
     }
 }
 
+/// What an operator in trouble waits for, when that is in trouble itself.
+fn because(model: &RunModel, name: &str) -> Option<String> {
+    let state = &model.cluster_state;
+    let workers = state.nodes.values().filter(|node| node.ready && node.role.contains("worker")).count();
+    let all = state.operators.values().map(|record| &record.operator);
+    operators::troubles(all, workers).into_iter().find(|trouble| trouble.name == name)?.because
+}
+
+/// A condition on a line of its own.
+fn condition(condition: &Condition) -> String {
+    let since = condition.since.map_or(String::new(), |at| format!(" since {}", time(at)));
+    let words = [condition.reason.as_str(), condition.message.as_str()];
+    let words: Vec<&str> = words.into_iter().filter(|words| !words.is_empty()).collect();
+    let words = if words.is_empty() { String::new() } else { format!(": {}", words.join(", ")) };
+    format!("  {} {}{since}{words}", condition.kind, tri(condition.status))
+}
+
+/// The warnings among the cluster's Events that are about it, newest last.
+fn warnings(model: &RunModel, about_it: impl Fn(&Warning) -> bool) -> Vec<String> {
+    let all = model.cluster_state.warnings.values().flatten();
+    let mut mine: Vec<&Warning> = all.filter(|warning| about_it(warning)).collect();
+    mine.sort_by_key(|warning| warning.last);
+    let head = (!mine.is_empty()).then(|| "Warnings:".to_owned());
+    let line = |warning: &&Warning| {
+        let at = warning.last.map_or(String::new(), words::time_of_day);
+        let Warning { about, reason, message, count, .. } = warning;
+        format!("  {at} {about} {reason}, {count} times: {message}")
+    };
+    head.into_iter().chain(mine.iter().map(line)).collect()
+}
+
 fn cluster(model: &RunModel, target: &Target) -> Vec<String> {
     let state = &model.cluster_state;
     let known = match target {
@@ -265,19 +302,65 @@ fn cluster(model: &RunModel, target: &Target) -> Vec<String> {
             out.extend(operator.since.map(|at| format!("since        {}", time(at))));
             out.extend(record.stable_since.map(|at| format!("stable since {}", time(at))));
             out.push(format!("changed      {}", time(record.changed)));
+            out.extend(because(model, name).map(|root| format!("because      {root} comes first")));
             out.push("Message:".into());
-            out.push(format!("  {}", operator.message));
+            out.extend(operator.message.lines().map(|line| format!("  {line}")));
+            if !operator.conditions.is_empty() {
+                out.push("Conditions:".into());
+                out.extend(operator.conditions.iter().map(condition));
+            }
+            out.extend(warnings(model, |warning| operator.namespaces.contains(&warning.namespace)));
+            out.push("To read on:".into());
+            out.push(format!("  oc adm inspect clusteroperator/{name}"));
+            out.extend(operator.namespaces.iter().map(|namespace| format!("  oc -n {namespace} get pods -o wide")));
             out
         }),
         Target::Node(name) => state.nodes.get(name).map(|node| {
-            vec![
+            let about = format!("node/{name}");
+            let mut out = vec![
                 format!("node/{name}"),
                 format!("ready    {}", node.ready),
                 format!("role     {}", node.role),
                 format!("version  {}", node.version),
                 format!("changed  {}", time(node.changed)),
                 format!("message  {}", node.message),
-            ]
+            ];
+            out.extend(warnings(model, |warning| warning.about == about));
+            out.push("To read on:".into());
+            out.push(format!("  oc describe node/{name}"));
+            out.push(format!("  oc adm node-logs {name} -u kubelet"));
+            out
+        }),
+        Target::Machine(name) => state.machines.get(name).map(|machine| {
+            let about = format!("machine/{name}");
+            let mut out = vec![
+                format!("machine/{name}"),
+                format!("phase    {}", machine.phase),
+                format!("role     {}", machine.role),
+                format!("message  {}", machine.message),
+            ];
+            out.extend(warnings(model, |warning| warning.about == about));
+            out.push("To read on:".into());
+            out.push(format!("  oc -n openshift-machine-api describe machine/{name}"));
+            out.push("  oc -n openshift-machine-api logs deployment/machine-api-controllers -c machine-controller".into());
+            out
+        }),
+        Target::Pool(name) => state.pools.get(name).map(|pool| {
+            let about = format!("machineconfigpool/{name}");
+            let mut out = vec![
+                format!("machineconfigpool/{name}"),
+                format!("machines  {}", pool.machines),
+                format!("ready     {}", pool.ready),
+                format!("updated   {}", pool.updated),
+                format!("degraded  {}", pool.degraded),
+                format!("changed   {}", time(pool.changed)),
+                format!("message   {}", pool.message),
+            ];
+            out.extend(warnings(model, |warning| warning.about == about));
+            out.push("To read on:".into());
+            out.push(format!("  oc describe machineconfigpool/{name}"));
+            out.push("  oc -n openshift-machine-config-operator logs daemonset/machine-config-daemon -c machine-config-daemon".into());
+            out
         }),
         Target::Csr(name) => state.csrs.get(name).map(|csr| {
             vec![

@@ -105,6 +105,10 @@ pub fn command_of(screen: &Screen, model: &RunModel, target: &Target) -> Option<
         Target::Csr(name) => Some(format!("oc adm certificate approve {}", text::printable(name))),
         Target::Operator(name) => Some(format!("oc describe clusteroperator {}", text::printable(name))),
         Target::Node(name) => Some(format!("oc describe node {}", text::printable(name))),
+        Target::Machine(name) => {
+            Some(format!("oc -n openshift-machine-api describe machine {}", text::printable(name)))
+        }
+        Target::Pool(name) => Some(format!("oc describe machineconfigpool {}", text::printable(name))),
         Target::ClusterVersion => Some("oc describe clusterversion version".to_owned()),
         _ => None,
     }

@@ -6,7 +6,7 @@ use ratatui::text::Line;
 
 use crate::model::event::{CsrState, Operator, Tri};
 use crate::model::progress::percent;
-use crate::model::run::RunModel;
+use crate::model::run::{PoolRecord, RunModel};
 use crate::ui::glyph::Mark;
 use crate::ui::layout::PaneId;
 use crate::ui::screen::Target;
@@ -49,6 +49,17 @@ pub fn targets(model: &RunModel) -> Vec<Target> {
     rows.extend(pending.map(|(name, _)| (0, Target::Csr(name.clone()))));
     for (name, node) in &state.nodes {
         rows.push((if node.ready { 5 } else { 2 }, Target::Node(name.clone())));
+    }
+    for (name, machine) in state.machines.iter().filter(|(_, machine)| machine.phase != "Running") {
+        rows.push((if machine.phase == "Failed" { 0 } else { 3 }, Target::Machine(name.clone())));
+    }
+    for (name, pool) in &state.pools {
+        let severity = match pool {
+            PoolRecord { degraded: 1.., .. } => 1,
+            PoolRecord { machines, updated, .. } if updated < machines => 3,
+            _ => 5,
+        };
+        rows.push((severity, Target::Pool(name.clone())));
     }
     for (name, record) in &state.operators {
         rows.push((severity(&record.operator), Target::Operator(name.clone())));
@@ -164,6 +175,29 @@ pub fn line(cx: &Cx, target: &Target, width: usize) -> Line<'static> {
                 .cell(&format!("csr {name}"), 26, tone(mark))
                 .cell("Pending", 9, tone(mark))
                 .rest(&format!("{} {} {}", csr.requester, cx.glyphs.dot, csr.signer), muted)
+                .line()
+        }
+        Target::Machine(name) => {
+            let Some(machine) = state.machines.get(name) else { return Line::default() };
+            let mark = if machine.phase == "Failed" { Mark::Fail } else { Mark::Run };
+            let phase = if machine.phase.is_empty() { "no phase" } else { &machine.phase };
+            cx.mark(cx.row(width), mark)
+                .cell(&format!("machine {name}"), 36, tone(mark))
+                .cell(phase, 12, tone(mark))
+                .rest(&format!("{} {}", machine.role, machine.message), muted)
+                .line()
+        }
+        Target::Pool(name) => {
+            let Some(pool) = state.pools.get(name) else { return Line::default() };
+            let mark = match pool {
+                PoolRecord { degraded: 1.., .. } => Mark::Fail,
+                PoolRecord { machines, updated, .. } if updated < machines => Mark::Run,
+                _ => Mark::Ok,
+            };
+            cx.mark(cx.row(width), mark)
+                .cell(&format!("pool {name}"), 26, tone(mark))
+                .cell(&format!("{}/{}", pool.updated, pool.machines), 9, tone(mark))
+                .rest(&pool.message, muted)
                 .line()
         }
         Target::ClusterVersion => {

@@ -12,7 +12,7 @@ use bartizan::watch::journal::{self, Options, Position};
 use tokio_util::sync::CancellationToken;
 
 use crate::host::{Sshd, eventually};
-use crate::journal::{BOOT, numbers, options, write};
+use crate::journal::{BOOT, numbers, options, write, write_plain};
 
 const SOURCE: &str = "journal:bootstrap";
 
@@ -74,11 +74,49 @@ async fn follow(
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(120), work).await.unwrap_or_else(|_| panic!("{have} of {enough} lines"));
+    let patience = Duration::from_secs(120 + enough / 500);
+    tokio::time::timeout(patience, work).await.unwrap_or_else(|_| panic!("{have} of {enough} lines"));
     assert!(cuts.peek().is_none(), "every cut was made");
     cancel.cancel();
     task.await.unwrap().unwrap();
     hub.close().await.unwrap();
+}
+
+/// The bootstrap node behind the bastion, as a run kept in `place` knows it.
+fn hosts(place: &std::path::Path, bastion: &Sshd, bootstrap: &Sshd) -> (SshPool, Arc<SshHost>) {
+    let pool = SshPool::new(place).unwrap();
+    pool.add(bastion.target("bastion")).unwrap();
+    // As the product knows a new node: by the first key it shows behind the bastion.
+    let second = SshTarget {
+        via: Some("bastion".into()),
+        host_keys: Vec::new(),
+        accept_new: true,
+        ..bootstrap.target("bootstrap")
+    };
+    let host = pool.add(second).unwrap();
+    (pool, host)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_thousand_entries_are_recorded_once_and_in_order() {
+    let (mut bastion, mut bootstrap) = (Sshd::start(), Sshd::start());
+    let dir = tempfile::tempdir().unwrap();
+    let (journals, run) = (dir.path().join("journals"), dir.path().join("run"));
+    std::fs::create_dir(&journals).unwrap();
+    let file = journals.join("node.journal");
+    let mut last = 200_000;
+    write_plain(&file, 1..=last);
+    let mut append = || {
+        write_plain(&file, last + 1..=last + 100);
+        last += 100;
+    };
+    let (_pool, host) = hosts(&dir.path().join("ssh"), &bastion, &bootstrap);
+    // In the middle of the flood, and when all is read and lines come as they are said.
+    let cuts = [(1, Cut::Bastion), (70_000, Cut::Both), (150_000, Cut::Bootstrap), (200_300, Cut::Both)];
+    follow((host, options(&journals)), &run, (&mut bastion, &mut bootstrap), &cuts, &mut append, 200_400).await;
+    let lines: Vec<LogLine> = SegmentReader::new(&run).read(SOURCE, 1, 300_000).unwrap();
+    assert_eq!(lines.len(), 200_400);
+    assert!(numbers(&lines).into_iter().eq(1..=200_400));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -94,19 +132,7 @@ async fn a_journal_behind_two_hops_that_break_is_recorded_once_and_in_order() {
         write(&file, last + 1..=last + 200, BOOT);
         last += 200;
     };
-    let hosts = |name: &str, bastion: &Sshd, bootstrap: &Sshd| {
-        let pool = SshPool::new(&dir.path().join(name)).unwrap();
-        pool.add(bastion.target("bastion")).unwrap();
-        // As the product knows a new node: by the first key it shows behind the bastion.
-        let second = SshTarget {
-            via: Some("bastion".into()),
-            host_keys: Vec::new(),
-            accept_new: true,
-            ..bootstrap.target("bootstrap")
-        };
-        let host = pool.add(second).unwrap();
-        (pool, host)
-    };
+    let hosts = |name: &str, bastion: &Sshd, bootstrap: &Sshd| hosts(&dir.path().join(name), bastion, bootstrap);
 
     let cuts = [
         (1, Cut::Bootstrap),
