@@ -94,7 +94,8 @@ pub fn modify_name(kind: Kind, property: &str, taken: bool) -> &'static str {
         (Kind::User, true) => "iam:DetachUserPolicy",
         (Kind::Policy, _) => "iam:CreatePolicyVersion",
         (Kind::LoadBalancer, _) => "elasticloadbalancing:ModifyLoadBalancerAttributes",
-        (Kind::Instance, _) if property == "State" => "ec2:StopInstances",
+        (Kind::Instance, false) if property == "State" => "ec2:StartInstances",
+        (Kind::Instance, true) if property == "State" => "ec2:StopInstances",
         (Kind::Instance | Kind::NatGateway | Kind::KeyPair | Kind::RouteTableAssociation, _) => {
             "ec2:ModifyInstanceAttribute"
         }

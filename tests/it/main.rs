@@ -24,7 +24,9 @@ mod record;
 mod registry;
 #[cfg(feature = "lab")]
 mod resume;
+mod services;
 mod spec;
+mod stage;
 mod trouble;
 mod ui;
 mod userdata;

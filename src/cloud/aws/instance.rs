@@ -111,7 +111,7 @@ pub(super) async fn modify(aws: &Aws, id: &str, name: &str, value: &str) -> Resu
         ("State", "running") => {
             aws.ec2.start_instances().instance_ids(id).send().await.map(drop).map_err(failed("ec2:StartInstances"))
         }
-        ("State", _) => {
+        ("State", "") => {
             aws.ec2.stop_instances().instance_ids(id).send().await.map(drop).map_err(failed("ec2:StopInstances"))
         }
         ("DisableApiTermination", _) => {

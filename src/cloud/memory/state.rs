@@ -229,6 +229,10 @@ impl State {
     ) -> Result<(), CloudError> {
         self.get(kind, id)?;
         rules::may_modify(self, kind, id, name, value, call)?;
+        if kind == Kind::Instance && name == "State" {
+            self.switch(id, !value.is_empty());
+            return Ok(());
+        }
         if let Some(stored) = self.objects.get_mut(id) {
             if value.is_empty() {
                 stored.resource.properties.remove(name);
@@ -237,6 +241,21 @@ impl State {
             }
         }
         Ok(())
+    }
+
+    /// Start a machine, or stop it: its public address is another one afterwards.
+    fn switch(&mut self, id: &str, on: bool) {
+        let (due, public) = (self.in_paces(1), self.public_address());
+        let Some(stored) = self.objects.get_mut(id) else { return };
+        let properties = &mut stored.resource.properties;
+        if on && properties.get("AssociatePublicIpAddress").is_some_and(|wanted| wanted == "true") {
+            properties.insert("PublicIpAddress".into(), public);
+        } else if !on {
+            properties.remove("PublicIpAddress");
+        }
+        let (first, then) = if on { ("pending", "running") } else { ("stopping", "stopped") };
+        first.clone_into(&mut stored.resource.state);
+        stored.next = Some((due, then.to_owned()));
     }
 
     pub(super) fn delete(&mut self, kind: Kind, id: &str) -> Result<(), CloudError> {

@@ -151,3 +151,39 @@ async fn a_protected_bastion_goes_and_another_runs_things_stay() {
     assert_eq!(world.tear_down(None).await.unwrap().blocked, []);
     assert_eq!(world.census(), BTreeMap::new());
 }
+
+/// Port 22 is open to where the operator is, and not to where they were. What somebody else has opened stays open.
+#[tokio::test]
+async fn port_22_follows_the_operator() {
+    let world = World::new("zones = 1");
+    let network = world.process(None).await.unwrap().unwrap();
+    let group = world.id("security-group", "edge-lab-bastion-access");
+    world.cloud().set_property(&group, "Ingress tcp/22 192.0.2.5/32", "a colleague").unwrap();
+    let (ledger, recorder) = world.ledger(None);
+    let inputs = BastionInputs::new(&network, "203.0.113.9/32", KEY).unwrap();
+    ensure_bastion(&ledger, &world.spec, &inputs).await.unwrap();
+    drop(ledger);
+    recorder.await.unwrap();
+    let now = world.cloud().get(Kind::SecurityGroup, &group).await.unwrap();
+    let open: Vec<&String> = now.properties.keys().filter(|name| name.starts_with("Ingress tcp/22 ")).collect();
+    assert_eq!(open, ["Ingress tcp/22 192.0.2.5/32", "Ingress tcp/22 203.0.113.9/32"]);
+}
+
+/// A machine that somebody has stopped is the machine: it is started, and with the others taken away.
+#[tokio::test]
+async fn what_stands_still_is_neither_made_again_nor_left_behind() {
+    let world = World::new("zones = 1");
+    world.process(None).await.unwrap().unwrap();
+    let machine = world.id("instance", "edge-lab-bastion");
+    let census = world.census();
+    let stop = [("State".to_owned(), String::new())].into();
+    world.cloud().modify(Kind::Instance, &machine, &stop).await.unwrap();
+    world.process(None).await.unwrap().unwrap();
+    assert_eq!((world.census(), world.id("instance", "edge-lab-bastion")), (census, machine.clone()));
+    assert_eq!(world.cloud().get(Kind::Instance, &machine).await.unwrap().state, "running");
+    assert!(world.calls.lock().unwrap().iter().any(|call| call.starts_with("ec2:StartInstances")));
+
+    world.cloud().modify(Kind::Instance, &machine, &stop).await.unwrap();
+    assert_eq!(world.tear_down(None).await.unwrap().blocked, []);
+    assert_eq!(world.census(), BTreeMap::new());
+}
