@@ -13,7 +13,7 @@ use crate::diagnose::Checklists;
 use crate::diagnose::recovery::{Fix, Recovery as Plan, Resume as ResumeAt};
 use crate::engine::{Hands, Probe, Ran, Recovery, Resume, Step, StepError};
 use crate::host::Cmd;
-use crate::model::event::{Action, CsrState, Data, Evidence, Finding, ImageState, Level};
+use crate::model::event::{Action, CsrState, Data, Evidence, Finding, ImageState, Level, SyncEvent};
 use crate::model::plan::StepId;
 use crate::registry::agent::Action as Asked;
 
@@ -22,9 +22,9 @@ use super::live;
 use super::s02_bastion::free_kib;
 use super::s04_tools::tool;
 use super::s05_mirror_registry::{answers, ca_path, directory};
-use super::s06_image_sync::{agent, complain, whole_request};
+use super::s06_image_sync::{agent, complain, leave_out, left_out, whole_request};
 use super::s10_cleanup::destroy_cluster;
-use super::world::{Cx, World, action, cloud_error, exec, fact, get, must};
+use super::world::{Cx, World, action, cloud_error, exec, fact, get, must, sha256};
 
 /// What the runner is given.
 pub struct Repair {
@@ -86,10 +86,27 @@ impl Hands<World> for Repair {
         // Rows of another engine have names of their own; a digest means the same to all.
         let row =
             cx.model.sync.images.iter().find(|record| record.image.name == image && !record.image.digest.is_empty());
-        let image = row.map_or(image, |record| &record.image.digest).to_owned();
-        let request = whole_request(cx, Asked::OneImage, Some(vec![image])).await?;
-        let report = agent(cx, "one-image", &request).await?;
+        let digest = row.map_or(image, |record| &record.image.digest).to_owned();
+        let (again, rest): (Vec<_>, Vec<_>) =
+            left_out(cx).into_iter().partition(|name| name == image || *name == digest);
+        if !again.is_empty() {
+            leave_out(cx, &rest).await?;
+        }
+        let cx = &cx.fresh(0).await;
+        let request = whole_request(cx, Asked::OneImage, Some(vec![digest.clone()])).await?;
+        let report = agent(cx, &one_image(&digest), &request).await?;
         complain(&report).map_or(Ok(()), Err)
+    }
+
+    async fn leave_out(&self, cx: &Cx, image: &str) -> Result<(), StepError> {
+        let mut names = left_out(cx);
+        if !names.iter().any(|name| name == image) {
+            names.push(image.to_owned());
+        }
+        leave_out(cx, &names).await?;
+        let (image, state) = (image.to_owned(), ImageState::Skipped);
+        cx.sink.emit(Data::Sync(SyncEvent::ImageState { image, state, attempt: 1 })).await;
+        Ok(())
     }
 
     async fn approve_csr(&self, cx: &Cx, name: &str) -> Result<(), StepError> {
@@ -109,6 +126,12 @@ fn step(fix: &Fix) -> (StepId, Arc<dyn Step<World>>) {
     }
 }
 
+/// The job for an image: several may be copied again at once.
+fn one_image(image: &str) -> String {
+    let mark: String = sha256(image.as_bytes()).chars().take(12).collect();
+    format!("one-image-{mark}")
+}
+
 struct ResyncImage {
     digest: String,
 }
@@ -117,7 +140,10 @@ struct ResyncImage {
 impl Step<World> for ResyncImage {
     fn preview(&self, world: &World) -> Vec<Action> {
         let workdir = &world.spec.bastion.workdir;
-        vec![action("bastion", &Cmd::new("bartizan").args(["agent", &format!("~/{workdir}/sync/one-image.json")]))]
+        vec![action(
+            "bastion",
+            &Cmd::new("bartizan").args(["agent", &format!("~/{workdir}/sync/{}.json", one_image(&self.digest))]),
+        )]
     }
 
     async fn probe(&self, _cx: &Cx) -> Result<Probe, StepError> {
@@ -126,7 +152,7 @@ impl Step<World> for ResyncImage {
 
     async fn run(&self, cx: &Cx) -> Result<Ran, StepError> {
         let only = Some(vec![self.digest.clone()]);
-        let report = agent(cx, "one-image", &whole_request(cx, Asked::OneImage, only).await?).await?;
+        let report = agent(cx, &one_image(&self.digest), &whole_request(cx, Asked::OneImage, only).await?).await?;
         complain(&report).map_or(Ok(Ran::Ok), Err)
     }
 

@@ -10,6 +10,7 @@ pub mod ca;
 pub mod cluster;
 pub mod control_plane;
 pub mod credentials;
+pub mod day_two;
 pub mod journal;
 pub mod kube_api;
 pub mod kube_store;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::Mutex;
 
-use super::{Words, out, path};
+use super::{Words, err, ignition, out, path};
 use crate::cloud::{Cloud, CloudError, Create, Kind, Resource};
 use crate::lab::machines::{Machine, Tool, ToolCx};
 use crate::lab::ocp::OcpError;
@@ -21,6 +21,7 @@ use crate::lab::ocp::mirror::uuid;
 use crate::lab::ocp::payload::Payload;
 use crate::lab::ocp::pull::PullConfig;
 use crate::lab::ocp::scenario::Moment;
+use crate::spec::{Spec, install_fields};
 
 /// Exit codes of openshift-install 4.16 and later.
 const CONFIG: i32 = 3;
@@ -58,6 +59,15 @@ impl Tool for Installer {
             path: format!("{folder}/.openshift_install.log"),
             debug: level == "debug",
         };
+        if words.word(0) == "explain" {
+            let (known, text) = explain(&version, words.word(1));
+            if known {
+                out(&mut cx, text).await;
+                return 0;
+            }
+            err(&mut cx, text).await;
+            return 1;
+        }
         let mut session = Session { scene: self.0.clone(), folder, log, env: cx.env, stderr: Mutex::new(cx.stderr) };
         session.debug(format!("OpenShift Installer {version}")).await;
         session.debug("Built from commit 4f6b1d5d3c1e2a3b4c5d6e7f8091a2b3c4d5e6f7").await;
@@ -121,7 +131,10 @@ impl Session {
     async fn perform(&mut self, verb: &str) -> i32 {
         let done = match verb {
             "create install-config" | "create manifests" => self.manifests().await.map(|_| ()),
-            "create ignition-configs" => self.manifests().await.map(|_| self.write_ignition()),
+            "create ignition-configs" => match self.manifests().await {
+                Ok(config) => self.write_ignition(&config),
+                Err(why) => Err(why),
+            },
             "create cluster" => self.create().await,
             "wait-for bootstrap-complete" => self.wait_bootstrap().await,
             "wait-for install-complete" => self.wait_install().await,
@@ -213,18 +226,37 @@ impl Session {
         let zone = format!("{}-lab00", config.name);
         self.store("manifests/cluster-dns-02-config.yml", format!("apiVersion: config.openshift.io/v1\nkind: DNS\nmetadata:\n  creationTimestamp: null\n  name: cluster\nspec:\n  baseDomain: {domain}\n  platform:\n    aws: null\n    type: \"\"\n  privateZone:\n    tags:\n      Name: {zone}-int\n      kubernetes.io/cluster/{zone}: owned\nstatus: {{}}\n"))?;
         if !config.pull().mirrors.is_empty() {
-            let idms = json!({ "apiVersion": "config.openshift.io/v1", "kind": "ImageDigestMirrorSet", "metadata": { "name": "image-digest-mirror" }, "spec": { "imageDigestMirrors": config.raw["imageDigestSources"] } });
-            self.store("manifests/image-digest-mirror-set.yaml", yaml_serde::to_string(&idms).unwrap_or_default())?;
+            let (name, object) = match config.raw.get("imageDigestSources") {
+                Some(rules) => (
+                    "image-digest-mirror-set.yaml",
+                    json!({ "apiVersion": "config.openshift.io/v1", "kind": "ImageDigestMirrorSet", "metadata": { "name": "image-digest-mirror" }, "spec": { "imageDigestMirrors": rules } }),
+                ),
+                None => (
+                    "image-content-source-policy.yaml",
+                    json!({ "apiVersion": "operator.openshift.io/v1alpha1", "kind": "ImageContentSourcePolicy", "metadata": { "name": "image-policy-0" }, "spec": { "repositoryDigestMirrors": config.raw["imageContentSources"] } }),
+                ),
+            };
+            self.store(&format!("manifests/{name}"), yaml_serde::to_string(&object).unwrap_or_default())?;
         }
         self.info(format!("Manifests created in: {0}/manifests and {0}/openshift", self.folder)).await;
         Ok(config)
     }
 
-    fn write_ignition(&self) {
-        for name in ["bootstrap.ign", "master.ign", "worker.ign"] {
-            // A missing file is seen by whoever wants it.
-            let _ = self.store(name, "{\"ignition\":{\"version\":\"3.2.0\"}}");
+    fn write_ignition(&self, config: &Config) -> Result<(), Fatal> {
+        let mut manifests = Vec::new();
+        for folder in ["manifests", "openshift"] {
+            for name in self.log.machine.fs().list(&self.file(folder)).unwrap_or_default() {
+                let path = format!("{folder}/{name}");
+                let text = self.load(&path).unwrap_or_default();
+                manifests.push((path, text));
+            }
         }
+        let domain = format!("{}.{}", config.name, config.base_domain);
+        let key = config.raw["sshKey"].as_str().unwrap_or_default().trim();
+        for (name, text) in ignition::configs(&domain, key, &config.pull(), &manifests)? {
+            self.store(name, text)?;
+        }
+        Ok(())
     }
 
     async fn create(&mut self) -> Result<(), Fatal> {
@@ -864,6 +896,18 @@ impl Config {
         let text = |key: &str| self.raw[key].as_str().unwrap_or_default().to_owned();
         PullConfig { mirrors, trust: text("additionalTrustBundle"), pull_secret: text("pullSecret") }
     }
+}
+
+/// The fields of a part of install-config in a version; whether there is such a part.
+fn explain(version: &str, path: &str) -> (bool, String) {
+    let part = path.strip_prefix("installconfig").unwrap_or_default().trim_start_matches('.');
+    let fields = install_fields::fields(part, Spec::minor_of(version).unwrap_or_default());
+    if fields.is_empty() {
+        return (false, format!("level=fatal msg=failed to load schema for the path {path:?}: not found\n"));
+    }
+    let mut text = "KIND:     InstallConfig\nVERSION:  v1\n\nRESOURCE: <object>\n\nFIELDS:\n".to_owned();
+    text.extend(fields.iter().map(|field| format!("    {field} <string>\n      One of the fields of {path}.\n\n")));
+    (true, text)
 }
 
 /// As logrus quotes a value.

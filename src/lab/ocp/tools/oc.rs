@@ -5,11 +5,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
-use super::{Words, err, out, path, read, table};
+use super::{Words, err, oc_write, out, path, read, table};
 use crate::lab::machines::{Tool, ToolCx, marker};
 use crate::lab::ocp::cluster::Scene;
 use crate::lab::ocp::control_plane::{approve, has_condition};
 use crate::lab::ocp::credentials;
+use crate::lab::ocp::day_two;
 use crate::lab::ocp::kube_store::Resource;
 use crate::lab::ocp::payload::Payload;
 
@@ -45,6 +46,7 @@ const VALUED: &[&str] = &[
     "f",
     "filename",
     "command-os",
+    "patch",
     "image-for",
     "to-release-image",
 ];
@@ -74,7 +76,13 @@ impl Tool for Oc {
                     err(&mut cx, why).await;
                     return 1;
                 }
+                if let Some(cluster) = self.scene.any_cluster() {
+                    day_two::settle(&self.scene, &cluster);
+                }
                 match (verb, second) {
+                    ("apply", _) => oc_write::apply(&self.scene, &mut cx, &words).await,
+                    ("patch", _) => oc_write::patch(&self.scene, &mut cx, &words).await,
+                    ("debug", _) => oc_write::debug(&self.scene, &mut cx, &words).await,
                     ("get", _) => self.get(&mut cx, &words).await,
                     ("adm", "certificate") | ("certificate", _) => self.certificate(&mut cx, &words).await,
                     ("whoami", _) => {
@@ -82,7 +90,7 @@ impl Tool for Oc {
                         0
                     }
                     ("describe", _) => self.describe(&mut cx, &words).await,
-                    ("logs" | "patch" | "apply" | "delete" | "label" | "annotate" | "wait", _) => 0,
+                    ("logs" | "delete" | "label" | "annotate" | "wait", _) => 0,
                     (other, _) => {
                         err(&mut cx, format!("error: unknown command \"{other}\" for \"{}\"\n", self.name)).await;
                         1
