@@ -9,6 +9,7 @@ mod driven;
 pub mod ignition;
 mod keeper;
 pub mod live;
+pub mod lookout;
 mod notices;
 mod outputs;
 pub mod plan;

@@ -8,7 +8,7 @@ use bartizan::host::ssh::SshPool;
 use bartizan::model::RunModel;
 use bartizan::model::event::{ClusterName, Data, Evidence, FORMAT};
 use bartizan::model::plan::StepId;
-use bartizan::record::{Hub, Recorder};
+use bartizan::record::{Follower, Hub, Recorder};
 use bartizan::registry::Net;
 use bartizan::spec::secrets::Secrets;
 use bartizan::spec::{Secret, Spec};
@@ -61,6 +61,11 @@ impl Stage {
 
     pub async fn record(&self, data: Data) {
         self.hub.sink().commit(data).await;
+    }
+
+    /// Everything that is recorded, from now on too.
+    pub async fn follow(&self) -> (RunModel, Follower) {
+        self.hub.follow().await
     }
 
     pub async fn know(&self, facts: &[(&str, &str)]) {

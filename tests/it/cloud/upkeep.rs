@@ -187,3 +187,52 @@ async fn what_stands_still_is_neither_made_again_nor_left_behind() {
     assert_eq!(world.tear_down(None).await.unwrap().blocked, []);
     assert_eq!(world.census(), BTreeMap::new());
 }
+
+/// Somebody stops the bastion in the middle of a run: whoever watches reads so while the link is still tried.
+#[tokio::test]
+async fn a_bastion_that_no_longer_answers_is_asked_about() {
+    use bartizan::diagnose::Catalogue;
+    use bartizan::model::event::{LinkName, LinkState};
+    use bartizan::stages::{diagnosis, lookout};
+    let world = World::new("zones = 1");
+    world.process(None).await.unwrap().unwrap();
+    let machine = world.id("instance", "edge-lab-bastion");
+    let stage = crate::stage::Stage::new(world.spec.clone(), None, |_| {}).await;
+    let before = world.cloud().get(Kind::Instance, &machine).await.unwrap();
+    stage
+        .know(&[("bastion.instance", &machine), ("bastion.address", before.property("PublicIpAddress").unwrap())])
+        .await;
+    let cx = stage.cx("02-bastion/machine").await;
+    let (_tap, tapped) = tokio::sync::mpsc::channel(1);
+    let (model, events) = stage.follow().await;
+    diagnosis::start(&Catalogue::builtin().unwrap(), &cx.world.run_dir, &model, tapped, events, cx.sink.clone());
+    let (model, events) = stage.follow().await;
+    let watch = lookout::Watch { grace: Duration::from_millis(20), every: Duration::from_millis(20) };
+    lookout::start(Arc::new(world.cloud()), &model, events, cx.sink.clone(), watch);
+    let link = |state| Data::Link { link: LinkName::Ssh, state };
+    let reads = async |signature: &'static str, open: bool| {
+        for _ in 0..500 {
+            let model = stage.model().await;
+            let found = model.findings.iter().find(|record| record.finding.signature == signature);
+            if found.is_some_and(|record| record.cleared.is_none() == open) {
+                return found.unwrap().finding.title.clone();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("{signature} is not {}: {:#?}", if open { "open" } else { "cleared" }, stage.model().await.findings);
+    };
+    let stop = [("State".to_owned(), String::new())].into();
+    world.cloud().modify(Kind::Instance, &machine, &stop).await.unwrap();
+    stage.record(link(LinkState::Down { why: "Connection timed out".into() })).await;
+    let title = reads("BASTION-STOPPED", true).await;
+    assert!(title.contains(&machine), "{title}");
+    // Somebody starts it: it has another address, at which nobody looks for it yet.
+    world.cloud().modify(Kind::Instance, &machine, &[("State".to_owned(), "running".to_owned())].into()).await.unwrap();
+    reads("BASTION-MOVED", true).await;
+    stage.record(link(LinkState::Up)).await;
+    reads("BASTION-STOPPED", false).await;
+    reads("BASTION-MOVED", false).await;
+    world.cloud().delete(Kind::Instance, &machine).await.unwrap();
+    stage.record(link(LinkState::Retrying { in_ms: 1, attempt: 2, why: "Connection refused".into() })).await;
+    reads("BASTION-LOST", true).await;
+}
