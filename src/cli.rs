@@ -8,6 +8,7 @@ mod diagnose;
 mod doctor;
 mod look;
 mod mirror;
+mod recover;
 mod session;
 mod status;
 mod verify;
@@ -113,6 +114,8 @@ enum Verb {
     },
     /// Install: run the stages, or go on with a run.
     Run(session::RunArgs),
+    /// List what can be done about a run's failure, or apply it and go on.
+    Recover(recover::RecoverArgs),
     /// Take down what a run made, in order, with proof.
     Cleanup {
         /// The run: its name, the end of its name, or `last`.
@@ -244,6 +247,7 @@ async fn dispatch(args: Args) -> Result<u8, Failure> {
         Verb::Plan { file, permissions: true, .. } => look::permissions(&file),
         Verb::Plan { file, json, .. } => look::plan(&file, json),
         Verb::Run(run) => session::run(state, run).await,
+        Verb::Recover(args) => recover::recover(state, args).await,
         #[cfg(feature = "lab")]
         Verb::Cleanup { run, confirm, front, cloud } => session::cleanup(state, &run, &confirm, front, cloud).await,
         #[cfg(not(feature = "lab"))]

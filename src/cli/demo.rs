@@ -108,6 +108,7 @@ pub async fn demo(state: Option<&Path>, args: DemoArgs) -> Result<u8, Failure> {
         from: None,
         until: args.until,
         recover: args.recover,
+        first: None,
         accept_host_key: None,
         front: args.front,
     };

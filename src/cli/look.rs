@@ -48,6 +48,7 @@ pub fn plan(file: &Path, as_json: bool) -> Result<u8, Failure> {
     let makes = spec.bastion.host.is_none();
     let world = World {
         mirror_password: crate::spec::Secret::new("planned-password"),
+        mirror_ca_key: crate::spec::Secret::new("planned-key"),
         proxy_password: None,
         host_key: None,
         secrets,

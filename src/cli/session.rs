@@ -68,7 +68,7 @@ fn fingerprint(text: &str) -> Result<String, String> {
 }
 
 /// The last stage that a plain `run` does: nothing is destroyed by going on to the end.
-const LAST: &str = "09-verify";
+pub(super) const LAST: &str = "09-verify";
 
 pub async fn run(state: Option<&Path>, args: RunArgs) -> Result<u8, Failure> {
     let spec = load(&args.file)?;
@@ -91,6 +91,7 @@ pub async fn run(state: Option<&Path>, args: RunArgs) -> Result<u8, Failure> {
         from: args.from,
         until: Some(args.until.unwrap_or_else(|| LAST.to_owned())),
         recover: args.recover,
+        first: None,
         accept_host_key: args.accept_host_key,
         front: args.front,
     };
@@ -123,6 +124,7 @@ pub async fn cleanup(
         from: Some("10-cleanup".into()),
         until: None,
         recover: false,
+        first: None,
         accept_host_key: None,
         front,
     };
@@ -148,6 +150,8 @@ pub(super) struct Session<'a> {
     pub from: Option<String>,
     pub until: Option<String>,
     pub recover: bool,
+    /// A recovery to apply first, and the finding that it is for when there is a choice.
+    pub first: Option<super::recover::Asked>,
     /// Fingerprint that the operator says yes to.
     pub accept_host_key: Option<String>,
     pub front: Front,
@@ -197,6 +201,8 @@ impl Session<'_> {
             HostKey::Delivered => Some(kept_host_key(&store, &run)?),
             _ => None,
         };
+        let mirror_ca_key =
+            store.secret(&format!("{run}-mirror-ca"), stages::certificate::new_ca_key).map_err(Failure::other)?;
         telemetry::start(&dir).map_err(|error| Failure::other(format!("starting the log: {error}")))?;
         let verb = if resumed { "going on with" } else { "beginning" };
         tracing::info!("{verb} run {run} of {}, kept in {}", spec.domain(), dir.display());
@@ -213,6 +219,7 @@ impl Session<'_> {
             )));
         }
         let from = from.or(cleanup);
+        let first = self.first.as_ref().map(|asked| asked.resolve(recorder.model())).transpose()?;
         let hub = Hub::start(recorder);
         let sink = hub.sink();
         let (shown, shown_events) = hub.follow().await;
@@ -248,10 +255,11 @@ impl Session<'_> {
             let (model, follower) = hub.follow().await;
             stages::lookout::start(cloud, &model, follower, sink.clone(), stages::lookout::Watch::default());
         }
-        let world = World {
+        let world = Arc::new(World {
             spec: spec.clone(),
             secrets,
             mirror_password,
+            mirror_ca_key,
             proxy_password,
             host_key,
             run_dir: dir.clone(),
@@ -260,17 +268,17 @@ impl Session<'_> {
             net: Net::default(),
             tap,
             live: tokio::sync::Mutex::new(None),
-        };
+        });
         let checklists = Checklists::builtin().map_err(Failure::other)?;
         let format = self.front.format();
         let (commands, command_queue) = mpsc::channel(64);
         let runner = Runner {
-            world: Arc::new(world),
+            world: world.clone(),
             plan: model.plan.clone(),
             steps: stages::steps(),
             sink: sink.clone(),
             hands: Arc::new(Repair { checklists: checklists.clone() }),
-            options: Options { from, until, recover: self.recover, interactive: format.is_none(), operator },
+            options: Options { from, until, recover: self.recover, first, interactive: format.is_none(), operator },
             probes: TaskTracker::new(),
         };
         let (_, engine_events) = hub.follow().await;
@@ -281,6 +289,9 @@ impl Session<'_> {
                 let logs = Box::new(SegmentLogs(SegmentReader::new(&dir)));
                 let mut options = screen_options(&self.front, &checklists);
                 options.screenshots = dir.join("screenshots");
+                let shown_world = world.clone();
+                options.texts.previews =
+                    ui::recovery::Previews::new(move |plan| stages::repair::preview(plan, &shown_world));
                 options.past = past.into_iter().map(Recorded::new).collect();
                 let left = ui::run(options, shown, shown_events.into_queue(1024), commands.clone(), logs).await;
                 if !engine.is_finished() {

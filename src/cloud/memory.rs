@@ -121,7 +121,11 @@ impl Cloud for MemoryCloud {
 
     async fn get(&self, kind: Kind, id: &str) -> Result<Resource, CloudError> {
         let id = id.to_owned();
-        self.off(move |state| state.get(kind, &id).map(|stored| stored.resource.clone())).await
+        self.off(move |state| {
+            let volume = state.volumes().find(|volume| kind == Kind::Volume && volume.id == id);
+            volume.map_or_else(|| state.get(kind, &id).map(|stored| stored.resource.clone()), Ok)
+        })
+        .await
     }
 
     async fn find(&self, kind: Kind, tags: &Tags) -> Result<Vec<Resource>, CloudError> {
@@ -134,7 +138,11 @@ impl Cloud for MemoryCloud {
                 .filter(|stored| tags.iter().all(|(name, value)| stored.resource.tags.get(name) == Some(value)))
                 .collect();
             found.sort_by_key(|stored| (stored.born_ms, stored.number));
-            Ok(found.into_iter().map(|stored| stored.resource.clone()).collect())
+            let found = found.into_iter().map(|stored| stored.resource.clone());
+            let volumes = state.volumes().filter(|volume| {
+                kind == Kind::Volume && tags.iter().all(|(name, value)| volume.tags.get(name) == Some(value))
+            });
+            Ok(found.chain(volumes).collect())
         })
         .await
     }

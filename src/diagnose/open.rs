@@ -98,7 +98,7 @@ impl Matcher {
             rank: signature.rank,
             explained_by: cause.map(|cause| cause.id),
         };
-        finding.recovery = Recovery::automatic_for(&finding);
+        finding.recovery = Recovery::for_finding(&finding).map(|recovery| recovery.id);
         let milestone = self.unit(seen).and_then(|unit| unit.milestone.clone());
         if self.open.contains_key(&id) {
             self.again(&id, milestone, seen.at, told);
@@ -224,7 +224,8 @@ impl Matcher {
         let moved = |before: &Option<String>| before.as_deref() != Some(seen.text);
         self.waiting
             .retain(|_, waiting| !(ended(&waiting.finding) || mine(&waiting.finding) && moved(&waiting.milestone)));
-        let over = |open: &Open| ended(&open.finding) || mine(&open.finding) && moved(&open.milestone);
+        let stays = |open: &Open| self.signature(open.signature).is_some_and(|signature| signature.stays);
+        let over = |open: &Open| ended(&open.finding) || mine(&open.finding) && moved(&open.milestone) && !stays(open);
         let ids = self.open.iter().filter(|(_, open)| over(open)).map(|(id, _)| id.clone()).collect();
         self.close(ids, &because, told);
         if let Some(unit) = self.unit_mut(seen) {

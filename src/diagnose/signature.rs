@@ -75,6 +75,8 @@ pub struct Signature {
     pub lasts: bool,
     /// Looks at the whole line even when part of it names what failed behind a mirror, and wins there.
     pub whole: bool,
+    /// Its unit goes on in spite of it: what the unit does next does not end it.
+    pub stays: bool,
     pub checklist: Option<String>,
     /// Captures that tell one finding of this signature from another.
     pub about: Vec<String>,
@@ -156,6 +158,8 @@ struct Raw {
     lasts: bool,
     #[serde(default)]
     whole: bool,
+    #[serde(default)]
+    stays: bool,
     #[serde(default)]
     clears_by: Vec<String>,
     #[serde(default)]
@@ -348,6 +352,7 @@ impl Raw {
             grace: SignedDuration::from_secs(i64::from(self.grace)),
             lasts: self.lasts,
             whole: self.whole,
+            stays: self.stays,
             checklist: self.checklist,
             about: self.about,
             overrides: self.overrides,

@@ -22,7 +22,7 @@ pub(super) fn exit_fact(step: &StepId) -> String {
     format!("exit.{step}")
 }
 
-/// Every attempt of a step, each recorded.
+/// A step of the plan: what the record says was done is only looked at.
 pub(super) async fn attempts<W: Send + Sync + 'static>(
     plan: StepPlan,
     step: Arc<dyn Step<W>>,
@@ -54,6 +54,17 @@ pub(super) async fn attempts<W: Send + Sync + 'static>(
             }
         }
     }
+    tries(plan, step, before, hurry).await
+}
+
+/// Every attempt of a step, each recorded.
+pub(super) async fn tries<W: Send + Sync + 'static>(
+    plan: StepPlan,
+    step: Arc<dyn Step<W>>,
+    before: StepCx<W>,
+    hurry: Arc<Notify>,
+) -> Outcome {
+    let (sink, cancel) = (before.sink.clone(), before.cancel.clone());
     let mut attempt = before.model.step(&plan.id).map_or(0, |record| record.attempt) + 1;
     let last = attempt + plan.attempts.max(1) - 1;
     loop {

@@ -17,9 +17,11 @@ pub enum Command {
     RunChecks {
         finding: String,
     },
-    /// Apply the recovery of a finding, then resume from the stage that it names.
+    /// Apply a recovery of a finding (the first one that is offered, when none is named), then resume from the stage
+    /// that it names.
     Recover {
         finding: String,
+        recovery: Option<String>,
     },
     /// Copy one image of the plan again.
     Resync {

@@ -33,7 +33,8 @@ pub struct Recovery<W> {
 pub trait Hands<W: Send + Sync>: Send + Sync {
     /// Run the read-only probes of the finding's checklist and record their answers.
     async fn check(&self, cx: &StepCx<W>, finding: &Finding);
-    fn recovery(&self, finding: &Finding) -> Option<Recovery<W>>;
+    /// What can be done about it, the cheapest first.
+    fn recoveries(&self, finding: &Finding) -> Vec<Recovery<W>>;
     /// A step failed: turn its error chain into findings.
     async fn classify(&self, cx: &StepCx<W>, causes: &[String]);
     async fn resync(&self, cx: &StepCx<W>, image: &str) -> Result<(), StepError>;

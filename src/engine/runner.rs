@@ -14,16 +14,14 @@ use crate::record::{Follower, Sink};
 
 use super::attempts::{GRACE, attempts, exit_fact};
 use super::command::Command;
-use super::hands::{Hands, Recovery, Resume};
+use super::hands::Hands;
+use super::recover::{First, Tried};
 use super::step::{Step, StepCx};
 
 /// Findings come in causes and symptoms; a moment later the cause is known.
 const SETTLE: Duration = Duration::from_millis(1500);
 /// How long a run that failed waits for the answers to its checklists.
 const ANSWERS: Duration = Duration::from_secs(20);
-/// The same recovery is not applied more often than this without a person.
-const RECOVERIES: u32 = 2;
-
 /// What the operator asked for when starting.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
@@ -32,6 +30,8 @@ pub struct Options {
     pub until: Option<StageId>,
     /// Apply automatic recoveries without asking.
     pub recover: bool,
+    /// Before anything else: apply this recovery.
+    pub first: Option<First>,
     /// Somebody is there to decide what to do about a failure.
     pub interactive: bool,
     pub operator: String,
@@ -63,7 +63,7 @@ pub struct Runner<W: Send + Sync + 'static> {
 }
 
 /// What to do after a step.
-enum Next {
+pub(super) enum Next {
     On,
     Again,
     Back(StageId),
@@ -71,7 +71,7 @@ enum Next {
 }
 
 /// A step at work.
-struct Work {
+pub(super) struct Work {
     cancel: CancellationToken,
     /// Shortens a pause before a retry.
     hurry: Arc<Notify>,
@@ -84,8 +84,19 @@ impl<W: Send + Sync + 'static> Runner<W> {
         let order: Vec<StepPlan> = self.plan.steps().cloned().collect();
         let first = |stage: &StageId| order.iter().position(|step| step.id.stage() == *stage);
         let mut place = self.options.from.as_ref().and_then(first).unwrap_or(0);
-        let mut applied: BTreeMap<String, u32> = BTreeMap::new();
+        let mut tried = Tried::default();
+        let mut over = None;
+        if let Some(asked) = self.options.first.take() {
+            match self.recover_first(&asked).await {
+                Next::Back(stage) => place = first(&stage).unwrap_or(place),
+                Next::End(ending) => over = Some(ending),
+                Next::On | Next::Again => {}
+            }
+        }
         let ending = loop {
+            if let Some(over) = over.take() {
+                break over;
+            }
             let Some(step) = order.get(place) else {
                 break done("every stage is done");
             };
@@ -94,7 +105,7 @@ impl<W: Send + Sync + 'static> Runner<W> {
             {
                 break stopped_after(until, order.get(place).is_some());
             }
-            match self.drive(step, &mut commands, &mut events, &mut applied).await {
+            match self.drive(step, &mut commands, &mut events, &mut tried).await {
                 Next::On => place += 1,
                 Next::Again => {}
                 Next::Back(stage) => place = first(&stage).unwrap_or(place),
@@ -117,7 +128,7 @@ impl<W: Send + Sync + 'static> Runner<W> {
         step: &StepPlan,
         commands: &mut mpsc::Receiver<Command>,
         events: &mut Follower,
-        applied: &mut BTreeMap<String, u32>,
+        tried: &mut Tried,
     ) -> Next {
         let mut work = self.start(step).await;
         let mut candidate: Option<(Instant, Finding)> = None;
@@ -134,29 +145,31 @@ impl<W: Send + Sync + 'static> Runner<W> {
                 },
                 Some(event) = events.next() => if let Data::FindingOpened { finding } = &event.data {
                     self.look_into(step, finding).await;
-                    if self.wants(finding, applied) && candidate.is_none() {
+                    if candidate.is_none() && self.wants(finding, tried) && !tried.rests(finding) {
                         candidate = Some((Instant::now(), finding.clone()));
                     }
                 },
                 () = tokio::time::sleep(settle.unwrap_or_default()), if settle.is_some() => {
                     let seen = candidate.take().map(|(_, finding)| finding);
-                    let best = self.likeliest(applied).await.or(seen);
-                    if let Some(finding) = best
-                        && let Some(next) = self.recover_running(step, &finding, &mut work, applied).await
-                    {
-                        return next;
+                    let best = self.likeliest(tried).await.or(seen);
+                    if let Some(finding) = best {
+                        let untried = self.untried(&finding, tried);
+                        tried.put_right(&finding);
+                        if let Some(next) = self.recover_running(step, &finding, untried, &mut work).await {
+                            return next;
+                        }
                     }
                 }
             }
         };
         match outcome {
-            Outcome::Failed { causes } => self.failed(step, causes, commands, events, applied).await,
+            Outcome::Failed { causes } => self.failed(step, causes, commands, events, tried).await,
             Outcome::Cancelled => Next::End(interrupted(&step.id)),
             _ => Next::On,
         }
     }
 
-    async fn cx(&self, step: &StepId, attempt: u32, cancel: &CancellationToken) -> StepCx<W> {
+    pub(super) async fn cx(&self, step: &StepId, attempt: u32, cancel: &CancellationToken) -> StepCx<W> {
         StepCx {
             world: self.world.clone(),
             step: step.clone(),
@@ -237,10 +250,11 @@ impl<W: Send + Sync + 'static> Runner<W> {
                 self.options.until = Some(stage);
                 None
             }
-            Command::Recover { finding } => {
+            Command::Recover { finding, recovery } => {
                 let model = self.sink.model().await;
                 let found = model.findings.iter().rev().find(|record| record.finding.id == finding)?;
-                self.recover_running(step, &found.finding.clone(), work, &mut BTreeMap::new()).await
+                let chosen = self.chosen(&found.finding, recovery.as_deref());
+                self.recover_running(step, &found.finding, chosen, work).await
             }
             Command::RunChecks { finding } => {
                 let model = self.sink.model().await;
@@ -325,98 +339,6 @@ impl<W: Send + Sync + 'static> Runner<W> {
         }
     }
 
-    /// Would `--recover` apply something for this finding?
-    fn wants(&self, finding: &Finding, applied: &BTreeMap<String, u32>) -> bool {
-        self.options.recover
-            && self.hands.recovery(finding).is_some_and(|recovery| {
-                recovery.automatic && applied.get(&recovery.id).is_none_or(|times| *times < RECOVERIES)
-            })
-    }
-
-    /// The open finding nearest to the cause for which there is an automatic recovery.
-    async fn likeliest(&self, applied: &BTreeMap<String, u32>) -> Option<Finding> {
-        let model = self.sink.model().await;
-        model
-            .open_findings()
-            .into_iter()
-            .map(|record| &record.finding)
-            .find(|finding| self.wants(finding, applied))
-            .cloned()
-    }
-
-    /// Applies a recovery while its step runs. `Some` when the step had to end for it.
-    async fn recover_running(
-        &self,
-        step: &StepPlan,
-        finding: &Finding,
-        work: &mut Work,
-        applied: &mut BTreeMap<String, u32>,
-    ) -> Option<Next> {
-        let recovery = self.hands.recovery(finding)?;
-        *applied.entry(recovery.id.clone()).or_default() += 1;
-        match &recovery.resume {
-            Resume::Live => match self.apply(&recovery, finding).await {
-                Ok(()) => None,
-                Err(causes) => {
-                    let text = format!("recovery {} did not work: {}", recovery.id, causes.join(": "));
-                    self.sink.emit(Data::Note { level: Level::Error, text }).await;
-                    None
-                }
-            },
-            Resume::From(stage) => {
-                stop(work).await;
-                Some(match self.apply(&recovery, finding).await {
-                    Ok(()) => self.go_back(stage, &recovery).await,
-                    Err(causes) => Next::End(self.failure(step, &causes, None)),
-                })
-            }
-        }
-    }
-
-    async fn go_back(&self, stage: &StageId, recovery: &Recovery<W>) -> Next {
-        self.sink.commit(Data::Rewound { stage: stage.clone(), because: recovery.title.clone() }).await;
-        Next::Back(stage.clone())
-    }
-
-    /// Runs the fixes in order; the finding is cleared when all verified.
-    async fn apply(&self, recovery: &Recovery<W>, finding: &Finding) -> Result<(), Vec<String>> {
-        self.sink
-            .commit(Data::Decision {
-                command: "recover".into(),
-                args: vec![recovery.id.clone(), finding.id.clone()],
-                operator: self.options.operator.clone(),
-                reason: Some(recovery.title.clone()),
-            })
-            .await;
-        for (id, fix) in &recovery.fixes {
-            let plan = StepPlan {
-                id: id.clone(),
-                title: id.name().to_owned(),
-                attempts: 3,
-                timeout_s: 1800,
-                usual_s: (1, 120),
-                exit: None,
-            };
-            let world = self.world.clone();
-            let outcome =
-                attempts(plan, fix.clone(), world, self.sink.clone(), CancellationToken::new(), Arc::default()).await;
-            if let Outcome::Failed { causes } = outcome {
-                return Err(causes);
-            }
-        }
-        let model = self.sink.model().await;
-        let fixed = |open: &&crate::model::run::FindingRecord| {
-            recovery.resume != Resume::Live
-                || open.finding.id == finding.id
-                || open.finding.explained_by.as_ref() == Some(&finding.id)
-        };
-        for open in model.open_findings().into_iter().filter(fixed) {
-            let because = format!("recovery {} was applied and verified", recovery.id);
-            self.sink.emit(Data::FindingCleared { finding: open.finding.id.clone(), because }).await;
-        }
-        Ok(())
-    }
-
     /// A step failed for good: recover, ask, or end.
     async fn failed(
         &mut self,
@@ -424,13 +346,16 @@ impl<W: Send + Sync + 'static> Runner<W> {
         causes: Vec<String>,
         commands: &mut mpsc::Receiver<Command>,
         events: &mut Follower,
-        applied: &mut BTreeMap<String, u32>,
+        tried: &mut Tried,
     ) -> Next {
         let cx = self.cx(&step.id, 0, &CancellationToken::new()).await;
         self.hands.classify(&cx, &causes).await;
         self.settle(step, events).await;
-        if let Some(finding) = self.likeliest(applied).await {
-            return self.recover_failed(step, &finding, applied).await;
+        while let Some(finding) = self.likeliest(tried).await {
+            let untried = self.untried(&finding, tried);
+            if let Some(next) = self.recover_failed(&finding, &untried).await {
+                return next;
+            }
         }
         if !self.options.interactive {
             self.probes.close();
@@ -463,10 +388,13 @@ impl<W: Send + Sync + 'static> Runner<W> {
                     self.skip(step, &self.options.operator).await;
                     return Next::On;
                 }
-                Some(Command::Recover { finding }) => {
+                Some(Command::Recover { finding, recovery }) => {
                     let model = self.sink.model().await;
                     if let Some(found) = model.findings.iter().rev().find(|record| record.finding.id == finding) {
-                        return self.recover_failed(step, &found.finding, applied).await;
+                        let chosen = self.chosen(&found.finding, recovery.as_deref());
+                        if let Some(next) = self.recover_failed(&found.finding, &chosen).await {
+                            return next;
+                        }
                     }
                 }
                 Some(other) => {
@@ -483,26 +411,12 @@ impl<W: Send + Sync + 'static> Runner<W> {
         }
     }
 
-    async fn recover_failed(&self, step: &StepPlan, finding: &Finding, applied: &mut BTreeMap<String, u32>) -> Next {
-        let Some(recovery) = self.hands.recovery(finding) else {
-            return Next::End(self.failure(step, std::slice::from_ref(&finding.title), None));
-        };
-        *applied.entry(recovery.id.clone()).or_default() += 1;
-        match self.apply(&recovery, finding).await {
-            Err(causes) => Next::End(self.failure(step, &causes, None)),
-            Ok(()) => match &recovery.resume {
-                Resume::Live => Next::Again,
-                Resume::From(stage) => self.go_back(stage, &recovery).await,
-            },
-        }
-    }
-
     /// The exit code that the step's own failure named, from the record.
     async fn exit_of(&self, step: &StepPlan) -> Option<u8> {
         self.sink.model().await.fact(&exit_fact(&step.id)).and_then(|code| code.parse().ok())
     }
 
-    fn failure(&self, step: &StepPlan, causes: &[String], exit: Option<u8>) -> Ending {
+    pub(super) fn failure(&self, step: &StepPlan, causes: &[String], exit: Option<u8>) -> Ending {
         let stage = self.plan.stage(&step.id.stage()).map_or(1, |stage| stage.exit);
         Ending {
             outcome: RunOutcome::Failed,
@@ -526,7 +440,7 @@ fn interrupted(step: &StepId) -> Ending {
 }
 
 /// Cancels a step, gives it a moment, then drops it.
-async fn stop(work: &mut Work) {
+pub(super) async fn stop(work: &mut Work) {
     work.cancel.cancel();
     if tokio::time::timeout(GRACE, &mut work.task).await.is_err() {
         work.task.abort();

@@ -22,7 +22,7 @@ use crate::lab::ocp::ca::Ca;
 use crate::lab::ocp::cluster::Scene;
 use crate::lab::ocp::kube_store::Store;
 use crate::lab::ocp::payload::Payload;
-use crate::lab::ocp::scenario::{Happened, Scenario};
+use crate::lab::ocp::scenario::{Act, Happened, Moment, Scenario};
 use crate::lab::ocp::source::Source;
 use crate::lab::ocp::tools;
 use crate::lab::ocp::tools::podman::Containers;
@@ -116,6 +116,7 @@ impl Lab {
         let lab = Self { scene: scene.clone(), kept };
         lab.write_files()?;
         scene.relaunch()?;
+        scene.happens(&Moment::Beginning).await;
         let follower = scene.clone();
         spawn(&cancel, async move { follower.follow_sync(sync).await });
         spawn(&cancel, forward(scene.clone(), ssh));
@@ -268,8 +269,12 @@ async fn forward(scene: Arc<Scene>, listener: TcpListener) {
 /// Boot the bastion when its instance runs, end it with the instance, and let its disk grow with the volume.
 async fn follow_bastion(scene: Arc<Scene>) {
     let mut volume: Option<u64> = None;
+    let mut reboots = String::new();
     loop {
         tokio::time::sleep(Duration::from_millis(200)).await;
+        if scene.scenario.has(&Act::ClosePort) || scene.scenario.has(&Act::LoseName) {
+            guard_mirror(&scene).await;
+        }
         let Ok(instances) = scene.cloud.find(Kind::Instance, &Tags::new()).await else { continue };
         let bastion = instances
             .into_iter()
@@ -280,6 +285,11 @@ async fn follow_bastion(scene: Arc<Scene>) {
                 Ok(()) => volume = Some(gib(&instance)),
                 Err(why) => tracing::error!("the lab's bastion did not boot: {why}"),
             },
+            (Some(instance), Some(_)) if instance.property("Reboots").is_some_and(|times| times != reboots) => {
+                reboots = instance.property("Reboots").unwrap_or_default().to_owned();
+                scene.containers.stop_all();
+                scene.machines.shut_down("bastion").await;
+            }
             (Some(instance), Some(machine)) => {
                 let size = gib(&instance);
                 let before = *volume.get_or_insert(size);
@@ -294,6 +304,18 @@ async fn follow_bastion(scene: Arc<Scene>) {
                 volume = None;
             }
             (None, None) => {}
+        }
+    }
+}
+
+/// Nodes come to the mirror as far as the bastion's rules and records let them.
+async fn guard_mirror(scene: &Scene) {
+    for served in scene.containers.served() {
+        for name in scene.containers.names() {
+            match scene.mirror_trouble(&name, served.port).await {
+                Ok(trouble) => scene.machines.set_trouble(&name, served.port, trouble),
+                Err(why) => tracing::error!("the lab's rules could not be read: {why}"),
+            }
         }
     }
 }

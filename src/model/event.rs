@@ -616,7 +616,7 @@ pub struct Finding {
     pub line_number: Option<u64>,
     /// Checklist to open.
     pub checklist: Option<String>,
-    /// Recovery that this checklist offers, and that works without a person.
+    /// The first recovery that is offered for it.
     pub recovery: Option<String>,
     /// Lower is nearer to the cause. Ties break by time.
     pub rank: u32,

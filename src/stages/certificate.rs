@@ -18,28 +18,56 @@ pub struct Issued {
 /// Days that a new certificate is good for; an installation and the cluster's first years.
 const DAYS: i64 = 1095;
 
-/// A CA of the mirror's own and a server certificate with `host` (and `addresses`) as subjectAltName. The CA's key is
-/// forgotten at once: nobody can sign another name with it.
+/// A key for the CA of a mirror. It stays where the run is kept and never goes to the bastion: whoever has the registry can
+/// sign no other name with it.
 ///
 /// # Errors
-/// When the names are none that a certificate can hold.
-pub fn issue(cluster: &str, host: &str, addresses: &[String]) -> Result<Issued, StepError> {
+/// When there are no random numbers.
+pub fn new_ca_key() -> std::io::Result<Secret> {
+    KeyPair::generate().map(|key| Secret::new(key.serialize_pem())).map_err(std::io::Error::other)
+}
+
+/// A CA of the mirror's own and a server certificate with `host` (and `addresses`) as subjectAltName.
+///
+/// # Errors
+/// When the names are none that a certificate can hold, or the key is none.
+pub fn issue(cluster: &str, host: &str, addresses: &[String], ca_key: &Secret) -> Result<Issued, StepError> {
     let wrong = |error: rcgen::Error| StepError::fatal(format!("making a certificate for {host}: {error}"));
     let mut ca = CertificateParams::new(Vec::new()).map_err(wrong)?;
     ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
     ca.distinguished_name = name(&format!("{cluster} mirror CA"));
     validity(&mut ca);
-    let ca_key = KeyPair::generate().map_err(wrong)?;
-    let ca_certificate = ca.self_signed(&ca_key).map_err(wrong)?;
+    let key = KeyPair::from_pem(ca_key.reveal()).map_err(wrong)?;
+    let pem = ca.self_signed(&key).map_err(wrong)?.pem();
+    renew(&pem, host, addresses, ca_key)
+}
+
+/// Another server certificate by a CA that is out there already.
+///
+/// # Errors
+/// When `ca_key` is not the key of `ca`, or the names are none that a certificate can hold.
+pub fn renew(ca: &str, host: &str, addresses: &[String], ca_key: &Secret) -> Result<Issued, StepError> {
+    let wrong = |error: rcgen::Error| StepError::fatal(format!("making a certificate for {host}: {error}"));
+    if !is_key_of(ca_key, ca) {
+        return Err(StepError::fatal("the key that this run keeps is not the one of the mirror's CA"));
+    }
+    let issuer = Issuer::from_ca_cert_pem(ca, KeyPair::from_pem(ca_key.reveal()).map_err(wrong)?).map_err(wrong)?;
     let names: Vec<String> = std::iter::once(host.to_owned()).chain(addresses.iter().cloned()).collect();
     let mut server = CertificateParams::new(names).map_err(wrong)?;
     server.distinguished_name = name(host);
     server.use_authority_key_identifier_extension = true;
     validity(&mut server);
     let key = KeyPair::generate().map_err(wrong)?;
-    let certificate = server.signed_by(&key, &Issuer::new(ca, ca_key)).map_err(wrong)?;
-    Ok(Issued { ca: ca_certificate.pem(), certificate: certificate.pem(), key: Secret::new(key.serialize_pem()) })
+    let certificate = server.signed_by(&key, &issuer).map_err(wrong)?;
+    Ok(Issued { ca: ca.to_owned(), certificate: certificate.pem(), key: Secret::new(key.serialize_pem()) })
+}
+
+/// Whether a private key belongs to a certificate.
+pub fn is_key_of(key: &Secret, certificate: &str) -> bool {
+    let Ok(key) = KeyPair::from_pem(key.reveal()) else { return false };
+    let Ok((_, pem)) = parse_x509_pem(certificate.as_bytes()) else { return false };
+    pem.parse_x509().is_ok_and(|known| known.public_key().subject_public_key.data.as_ref() == key.public_key_raw())
 }
 
 fn name(text: &str) -> DistinguishedName {
@@ -102,12 +130,23 @@ mod tests {
 
     #[test]
     fn an_issued_certificate_has_no_complaint_and_others_do() {
-        let one = issue("edge", "registry.example.com", &["10.0.0.5".into()]).unwrap();
-        let two = issue("edge", "registry.example.com", &[]).unwrap();
+        let keys = [new_ca_key().unwrap(), new_ca_key().unwrap()];
+        let one = issue("edge", "registry.example.com", &["10.0.0.5".into()], &keys[0]).unwrap();
+        let two = issue("edge", "registry.example.com", &[], &keys[1]).unwrap();
         assert_eq!(complaint(&one.certificate, &one.ca, "registry.example.com"), None);
         assert!(complaint(&one.certificate, &one.ca, "other.example.com").unwrap().contains("does not name"));
         assert!(complaint(&one.certificate, &two.ca, "registry.example.com").unwrap().contains("did not sign"));
         assert!(complaint("rubbish", &two.ca, "x").is_some());
         assert_eq!(subject(&one.ca).as_deref(), Some("CN=edge mirror CA"));
+    }
+
+    #[test]
+    fn a_certificate_is_renewed_by_the_ca_that_is_out_there_and_by_no_other_key() {
+        let keys = [new_ca_key().unwrap(), new_ca_key().unwrap()];
+        let first = issue("edge", "registry.example.com", &[], &keys[0]).unwrap();
+        let next = renew(&first.ca, "registry.example.com", &["10.0.0.5".into()], &keys[0]).unwrap();
+        assert_eq!(complaint(&next.certificate, &first.ca, "registry.example.com"), None);
+        assert_ne!(next.certificate, first.certificate);
+        assert!(renew(&first.ca, "registry.example.com", &[], &keys[1]).is_err());
     }
 }

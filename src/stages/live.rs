@@ -18,6 +18,7 @@ use crate::watch::installer::Phases;
 use crate::watch::journal::{self, Position};
 use crate::watch::{Out, bootkube, cluster, installer};
 
+use super::consoles::Consoles;
 use super::world::{Cx, fact};
 
 /// What is followed now. Dropping it ends the followers.
@@ -28,6 +29,7 @@ pub struct Live {
     bootstrap: Option<Bootstrap>,
     /// It is being left.
     left: bool,
+    consoles: Consoles,
 }
 
 struct Bootstrap {
@@ -83,13 +85,20 @@ pub async fn follow_install(cx: &Cx) -> Result<(), StepError> {
             out_cluster.sink.emit(Data::Note { level: Level::Error, text }).await;
         }
     });
-    *live = Some(Live { tasks, cancel, bootstrap: None, left: false });
+    *live = Some(Live { tasks, cancel, bootstrap: None, left: false, consoles: Consoles::default() });
     Ok(())
 }
 
 /// `DIRECTORY#OFFSET` as the installer follower writes cursors.
 fn offset_in(cursor: &str, directory: &str) -> Option<u64> {
     cursor.strip_prefix(directory)?.strip_prefix('#')?.parse().ok()
+}
+
+/// Follows the serial consoles of machines that nobody can log in to yet.
+pub(super) async fn follow_consoles(cx: &Cx) {
+    if let Some(Live { tasks, cancel, consoles, .. }) = cx.world.live.lock().await.as_mut() {
+        consoles.look(cx, tasks, cancel).await;
+    }
 }
 
 /// Follows the bootstrap node, once its address is known.
@@ -115,7 +124,8 @@ pub async fn follow_bootstrap(cx: &Cx) -> Result<(), StepError> {
     Ok(())
 }
 
-const JOURNAL: &str = "journal:bootstrap";
+/// Of the bootstrap node.
+pub(super) const JOURNAL: &str = "journal:bootstrap";
 /// For the last lines of a node that goes away.
 const LAST_LINES: Duration = Duration::from_secs(3);
 

@@ -4,6 +4,7 @@
 //! steps hand to each other are facts of the run ([`world::fact`]), so that a restarted process has them too.
 
 pub mod certificate;
+mod consoles;
 pub mod diagnosis;
 mod driven;
 pub mod ignition;

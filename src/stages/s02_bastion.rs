@@ -121,8 +121,8 @@ async fn lost(cx: &Cx, ledger: &Ledger) -> Result<Option<Lost>, StepError> {
         Some(lost) if begun.is_some_and(|record| record.gone.is_none()) => {
             let infra_id = cx.fact(fact::INFRA_ID).unwrap_or_else(|| spec.cluster.name.clone());
             let text = format!(
-                "the bastion {} is {}, and with it the mirror, its CA and the install directory, by which the cluster \
-                 {infra_id} lives",
+                "the bastion {} is {}, and with it the mirror and the install directory, by which the cluster {infra_id} \
+                 lives",
                 lost.id, lost.how
             );
             Err(StepError::fatal(text).hint(format!(

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::engine::{Probe, Ran, Step, StepError};
-use crate::host::{Host, Stdin};
+use crate::host::{Host, Stdin, Tunnel};
 use crate::model::event::{Action, Data, Evidence, LinkName, LinkState, Object};
 use crate::registry::auth::Credentials;
 use crate::registry::{Client, Net, Side};
@@ -137,7 +137,8 @@ impl Step<World> for Identity {
             }
             _ => {
                 let addresses: Vec<String> = cx.fact(fact::BASTION_PRIVATE_IP).into_iter().collect();
-                let issued = certificate::issue(&cx.world.spec.cluster.name, &mirror.host, &addresses)?;
+                let issued =
+                    certificate::issue(&cx.world.spec.cluster.name, &mirror.host, &addresses, &cx.world.mirror_ca_key)?;
                 put(cx, &bastion, &format!("{base}/certs/tls.key"), Stdin::Secret(issued.key), 0o600).await?;
                 put(cx, &bastion, &server_file, bytes(issued.certificate), 0o644).await?;
                 put(cx, &bastion, &ca_file, bytes(issued.ca.clone()), 0o644).await?;
@@ -159,8 +160,8 @@ impl Step<World> for Identity {
     }
 }
 
-/// Asks the registry for its API root as the account, over TLS against its own CA, by its own name.
-pub(super) async fn answers(cx: &Cx) -> Result<Evidence, StepError> {
+/// A way to the mirror as the account, over TLS against its own CA, by its own name. It lasts as long as the tunnel.
+pub(super) async fn mirror(cx: &Cx) -> Result<(Client, Box<dyn Tunnel>), StepError> {
     let spec = &cx.world.spec;
     let registry = spec.registry();
     let bastion = cx.world.bastion(cx)?;
@@ -175,7 +176,14 @@ pub(super) async fn answers(cx: &Cx) -> Result<Evidence, StepError> {
     net.resolve.insert(0, (registry.clone(), local));
     let credentials = Credentials::single(&registry, &spec.mirror.user, cx.world.mirror_password.clone());
     let client = Client::new(&net, credentials, Side::Mirror).map_err(|error| StepError::fatal(error.to_string()))?;
-    let asked = format!("GET https://{registry}/v2/ as {}", spec.mirror.user);
+    Ok((client, tunnel))
+}
+
+/// Asks the registry for its API root.
+pub(super) async fn answers(cx: &Cx) -> Result<Evidence, StepError> {
+    let registry = cx.world.spec.registry();
+    let (client, _tunnel) = mirror(cx).await?;
+    let asked = format!("GET https://{registry}/v2/ as {}", cx.world.spec.mirror.user);
     match client.ping(&registry).await {
         Ok(()) => {
             cx.sink.emit(Data::Link { link: LinkName::Registry, state: LinkState::Up }).await;

@@ -12,7 +12,7 @@ use crate::model::event::{Action, Evidence};
 
 use super::repair::oc;
 use super::s01_infrastructure::{ledger, ledger_error};
-use super::s08_install::{complete_bootstrap, creating, phase_evidence, watch};
+use super::s08_install::{Watched, complete_bootstrap, creating, phase_evidence, watch};
 use super::world::{Cx, World, action, fact, host_error};
 
 /// The record that an ingress operator without a way to Route 53 cannot write.
@@ -86,9 +86,16 @@ impl Step<World> for Apps {
         let host = match creating(cx).await? {
             Some(create) => tokio::select! {
                 host = router(cx) => host?,
-                over = watch(cx, &create, |_| false) => {
-                    over?;
-                    router(cx).await?
+                over = watch(cx, &create, |_| false) => match over? {
+                    Watched::Enough => router(cx).await?,
+                    // Somebody has to go on with it, or the router will never be there.
+                    Watched::Cut(_) => {
+                        let now = cx.fresh(cx.attempt).await;
+                        if phase_evidence(&now, "initialize").is_none() {
+                            complete_bootstrap(&now).await?;
+                        }
+                        router(&now).await?
+                    }
                 }
             },
             None => {

@@ -200,6 +200,7 @@ async fn attend(cx: &Cx) -> Result<(), StepError> {
         return Ok(());
     }
     let now = cx.fresh(0).await;
+    live::follow_consoles(&now).await;
     let phase = now.model.installer.phases.last().map_or(0, |phase| place(&phase.name));
     if phase >= place("bootstrap-destroy") {
         live::leave_bootstrap(cx).await;
@@ -219,8 +220,28 @@ async fn attend(cx: &Cx) -> Result<(), StepError> {
     Ok(())
 }
 
+/// How watching a job ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Watched {
+    /// What was waited for is there, or the job has ended well.
+    Enough,
+    /// The job was ended from outside, and this is how: that says nothing of what it waited for.
+    Cut(String),
+}
+
+/// What an end that is no answer of the installer looks like: a signal (128 and more), its own handling of an interrupt
+/// (8), or a host that went away with it.
+fn cut_off(status: &JobStatus) -> Option<String> {
+    match status {
+        JobStatus::Ended { status: 8 } => Some("it was interrupted".to_owned()),
+        JobStatus::Ended { status } if *status > 128 => Some(format!("signal {} ended it", status - 128)),
+        JobStatus::Lost => Some("it is gone and left no status".to_owned()),
+        JobStatus::Ended { .. } | JobStatus::Running { .. } | JobStatus::NotStarted => None,
+    }
+}
+
 /// Waits until `enough` holds of the model or the job ends. A lost link is waited for.
-pub(super) async fn watch(cx: &Cx, job: &Job, enough: impl Fn(&RunModel) -> bool) -> Result<(), StepError> {
+pub(super) async fn watch(cx: &Cx, job: &Job, enough: impl Fn(&RunModel) -> bool) -> Result<Watched, StepError> {
     let mut since_status = 3_u32;
     loop {
         match attend(cx).await {
@@ -228,7 +249,7 @@ pub(super) async fn watch(cx: &Cx, job: &Job, enough: impl Fn(&RunModel) -> bool
             Err(_) | Ok(()) => {}
         }
         if enough(&cx.fresh(0).await.model) {
-            return Ok(());
+            return Ok(Watched::Enough);
         }
         since_status += 1;
         if since_status >= 4 {
@@ -237,11 +258,12 @@ pub(super) async fn watch(cx: &Cx, job: &Job, enough: impl Fn(&RunModel) -> bool
                 Ok(JobStatus::Running { .. }) => {}
                 Ok(over) => {
                     read_on(cx).await?;
-                    return match over {
-                        JobStatus::Ended { status: 0 } => Ok(()),
-                        _ if enough(&cx.fresh(0).await.model) => Ok(()),
-                        JobStatus::Ended { status } => Err(failure(cx, job, status).await),
-                        over => Err(StepError::fatal(format!("openshift-install: {}", ended(&over)))),
+                    return match (cut_off(&over), over) {
+                        (_, JobStatus::Ended { status: 0 }) => Ok(Watched::Enough),
+                        _ if enough(&cx.fresh(0).await.model) => Ok(Watched::Enough),
+                        (Some(how), _) => Ok(Watched::Cut(how)),
+                        (None, JobStatus::Ended { status }) => Err(failure(cx, job, status).await),
+                        (None, over) => Err(StepError::fatal(format!("openshift-install: {}", ended(&over)))),
                     };
                 }
                 Err(error) if error.is_link() => {}
@@ -318,14 +340,23 @@ impl Step<World> for Infrastructure {
             // It must not be started twice in one directory: how far it came is in its log.
             JobStatus::Ended { .. } | JobStatus::Lost => job(cx, Part::Create)?.0,
         };
-        watch(cx, &job, |model| reached(model, "kubernetes-api")).await.map_err(|error| match before {
-            JobStatus::NotStarted | JobStatus::Running { .. } => error,
-            JobStatus::Ended { .. } | JobStatus::Lost => error.hint(
+        let advice = |error: StepError| {
+            error.hint(
                 "if the machines run, skip this step: the next one waits for them. Else destroy what is there and begin \
                  in a new install directory (the recovery does both)",
-            ),
-        })?;
-        Ok(Ran::Ok)
+            )
+        };
+        let watched =
+            watch(cx, &job, |model| reached(model, "kubernetes-api")).await.map_err(|error| match before {
+                JobStatus::NotStarted | JobStatus::Running { .. } => error,
+                JobStatus::Ended { .. } | JobStatus::Lost => advice(error),
+            })?;
+        match watched {
+            Watched::Enough => Ok(Ran::Ok),
+            Watched::Cut(how) => {
+                Err(advice(StepError::fatal(format!("openshift-install create cluster made not all machines: {how}"))))
+            }
+        }
     }
 
     async fn verify(&self, cx: &Cx) -> Result<Vec<Evidence>, StepError> {
@@ -337,31 +368,69 @@ impl Step<World> for Infrastructure {
     }
 }
 
-/// `create cluster`, when it can bring the cluster further: it runs, or it is done. `None` when it ended badly and the
-/// operator knows that.
+/// `create cluster`, when it can bring the cluster further: it runs, or it is done. `None` when it was cut off, or ended
+/// badly and the operator knows that.
 pub(super) async fn creating(cx: &Cx) -> Result<Option<Job>, StepError> {
     let job = job(cx, Part::Create)?.0;
     match job.status().await.map_err(host_error)? {
         JobStatus::Running { .. } | JobStatus::Ended { status: 0 } => Ok(Some(job)),
         JobStatus::NotStarted => Err(StepError::fatal("openshift-install create cluster was not started")),
-        JobStatus::Ended { .. } if told(cx).await? => Ok(None),
+        over if cut_off(&over).is_some() => Ok(None),
+        _ if told(cx).await? => Ok(None),
         // The followers first: the log holds the cause.
-        JobStatus::Ended { .. } => Ok(Some(job)),
-        JobStatus::Lost => Ok(None),
+        JobStatus::Ended { .. } | JobStatus::Lost => Ok(Some(job)),
     }
+}
+
+/// What a `create cluster` that was cut off has left running on the bastion: its local control plane (etcd, kube-apiserver,
+/// the Cluster API controllers) holds files in the install directory that `destroy bootstrap` needs.
+async fn sweep(cx: &Cx) -> Result<(), StepError> {
+    const SWEEP: &str =
+        r#"group=$(cat "$1/pid") && command -v pkill >/dev/null && pkill -KILL -g "$group" -f "$2"; exit 0"#;
+    let (create, _) = job(cx, Part::Create)?;
+    let cmd = Cmd::sh(SWEEP).arg(create.place()).arg(cx.need(fact::INSTALL_DIR)?);
+    exec(cx, &cx.world.bastion(cx)?, cmd).await.map(drop)
+}
+
+/// A part of the work to its end. One that is cut off is begun again, a few times.
+async fn carry_out(cx: &Cx, part: Part) -> Result<(), StepError> {
+    const TIMES: u32 = 3;
+    let name = part.args().join(" ");
+    for _ in 0..TIMES {
+        // Only its end counts: the bootstrap machine must not go while its etcd member is still in use.
+        match watch(cx, &begin(cx, part).await?, |_| false).await? {
+            Watched::Enough => return Ok(()),
+            Watched::Cut(how) => cx.note(Level::Warn, format!("{name} did not come to its end: {how}")).await,
+        }
+    }
+    Err(StepError::fatal(format!("openshift-install {name} was cut off {TIMES} times")))
 }
 
 /// What `create cluster` did not come to: waits until the bootstrap is complete, then takes its machine away.
 pub(super) async fn complete_bootstrap(cx: &Cx) -> Result<(), StepError> {
+    sweep(cx).await?;
     for part in [Part::WaitBootstrap, Part::DestroyBootstrap] {
         if status(cx, part).await? == (JobStatus::Ended { status: 0 }) {
             continue;
         }
         cx.note(Level::Warn, format!("create cluster has ended; going on with {}", part.args().join(" "))).await;
-        // Only its end counts: the bootstrap machine must not go while its etcd member is still in use.
-        watch(cx, &begin(cx, part).await?, |_| false).await?;
+        carry_out(cx, part).await?;
     }
     Ok(())
+}
+
+/// Like [`complete_bootstrap`], and what comes after it.
+async fn complete_install(cx: &Cx) -> Result<(), StepError> {
+    if phase_evidence(cx, "initialize").is_none() {
+        complete_bootstrap(cx).await?;
+    }
+    let part = Part::WaitInstall;
+    cx.note(Level::Warn, format!("create cluster has ended; going on with {}", part.args().join(" "))).await;
+    carry_out(cx, part).await
+}
+
+async fn say_cut(cx: &Cx, how: &str) {
+    cx.note(Level::Warn, format!("openshift-install create cluster did not come to its end: {how}")).await;
 }
 
 /// The installer's own completion signal (ConfigMap kube-system/bootstrap), or that it went on to the next phase.
@@ -393,9 +462,13 @@ impl Step<World> for Bootstrap {
     }
 
     async fn run(&self, cx: &Cx) -> Result<Ran, StepError> {
-        match creating(cx).await? {
-            Some(create) => watch(cx, &create, bootstrapped).await?,
-            None => complete_bootstrap(cx).await?,
+        let Some(create) = creating(cx).await? else {
+            complete_bootstrap(cx).await?;
+            return Ok(Ran::Ok);
+        };
+        if let Watched::Cut(how) = watch(cx, &create, bootstrapped).await? {
+            say_cut(cx, &how).await;
+            complete_bootstrap(cx).await?;
         }
         Ok(Ran::Ok)
     }
@@ -436,17 +509,13 @@ impl Step<World> for Operators {
     }
 
     async fn run(&self, cx: &Cx) -> Result<Ran, StepError> {
-        match creating(cx).await? {
-            Some(create) => watch(cx, &create, |_| false).await?,
-            None => {
-                if phase_evidence(cx, "initialize").is_none() {
-                    complete_bootstrap(cx).await?;
-                }
-                let part = Part::WaitInstall;
-                cx.note(Level::Warn, format!("create cluster has ended; going on with {}", part.args().join(" ")))
-                    .await;
-                watch(cx, &begin(cx, part).await?, |_| false).await?;
-            }
+        let Some(create) = creating(cx).await? else {
+            complete_install(cx).await?;
+            return Ok(Ran::Ok);
+        };
+        if let Watched::Cut(how) = watch(cx, &create, |_| false).await? {
+            say_cut(cx, &how).await;
+            complete_install(&cx.fresh(cx.attempt).await).await?;
         }
         Ok(Ran::Ok)
     }

@@ -24,6 +24,8 @@ pub struct World {
     pub secrets: Secrets,
     /// Of the account that the mirror has.
     pub mirror_password: Secret,
+    /// PEM of the key that signs for the mirror's own CA.
+    pub mirror_ca_key: Secret,
     /// Of the account that the bastion's proxy has, when it runs one.
     pub proxy_password: Option<Secret>,
     /// The host key that is delivered to a new bastion, when the spec wants that: a private key file.
@@ -133,12 +135,20 @@ impl World {
     /// # Errors
     /// When its address is not known yet.
     pub async fn bootstrap(&self, cx: &Cx) -> Result<Arc<dyn Host>, StepError> {
+        self.node(cx, "bootstrap", cx.need(fact::BOOTSTRAP_ADDRESS)?)
+    }
+
+    /// A node of the new cluster through the bastion, with the key that its Ignition config has let in.
+    ///
+    /// # Errors
+    /// When the bastion is not known yet.
+    pub fn node(&self, cx: &Cx, name: &str, address: String) -> Result<Arc<dyn Host>, StepError> {
         self.bastion(cx)?;
         let target = SshTarget {
             identity: self.spec.credentials.ssh_private_key.clone(),
             accept_new: true,
             via: Some("bastion".into()),
-            ..SshTarget::new("bootstrap", cx.need(fact::BOOTSTRAP_ADDRESS)?, "core")
+            ..SshTarget::new(name, address, "core")
         };
         Ok(self.ssh.add(target).map_err(host_error)?)
     }

@@ -17,6 +17,7 @@ use super::keymap::{Key, Keymap};
 use super::layout::{Arrangement, Layouts, PaneId, Phase};
 use super::logs::LogView;
 use super::panes;
+use super::recovery::Previews;
 
 /// What a row is about. A chosen row stays chosen when the rows move.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,8 +40,8 @@ pub enum Target {
     Next(String),
     /// Finding, check.
     Check(String, String),
-    /// The recovery of a finding.
-    Recovery(String),
+    /// A finding and one of its recoveries.
+    Recovery(String, String),
     /// By its place in the model.
     Activity(usize),
     /// A line of the log in view, by number.
@@ -144,6 +145,8 @@ pub struct Toast {
 pub struct Texts {
     /// Titles of checks by checklist and check: ids of checks count within their checklist only.
     pub checks: BTreeMap<(String, String), String>,
+    /// What recoveries would do, where the run's world is known.
+    pub previews: Previews,
 }
 
 impl Texts {

@@ -113,7 +113,11 @@ fn finding(screen: &Screen, model: &RunModel) -> Option<String> {
     let open = model.open_findings();
     let chosen = match screen.target(model, PaneId::Checks) {
         Some(
-            Target::Finding(id) | Target::Evidence(id) | Target::Next(id) | Target::Check(id, _) | Target::Recovery(id),
+            Target::Finding(id)
+            | Target::Evidence(id)
+            | Target::Next(id)
+            | Target::Check(id, _)
+            | Target::Recovery(id, _),
         ) => Some(id),
         _ => None,
     };
@@ -168,12 +172,13 @@ fn aim(verb: Verb, screen: &Screen, model: &RunModel) -> Result<Command, &'stati
             let offers = |record: &&crate::model::run::FindingRecord| {
                 record.finding.id == id && record.finding.recovery.is_some()
             };
-            model
-                .open_findings()
-                .into_iter()
-                .find(offers)
-                .ok_or("this finding has no recovery that works by itself")?;
-            Ok(Command::Recover { finding: id })
+            model.open_findings().into_iter().find(offers).ok_or("there is no recovery for this finding")?;
+            // The row that is chosen, else the first that is offered.
+            let recovery = match target {
+                Some(Target::Recovery(of, recovery)) if of == id => Some(recovery),
+                _ => None,
+            };
+            Ok(Command::Recover { finding: id, recovery })
         }
         Verb::Resync => match target {
             Some(Target::Image(image)) => Ok(Command::Resync { image }),
@@ -236,9 +241,10 @@ pub fn order(verb: Verb, screen: &Screen, model: &RunModel) -> Option<Order> {
         Command::StopAfter(stage) => {
             (format!("End the run after {stage}?"), vec!["Nothing is taken away; `run --resume` goes on.".to_owned()])
         }
-        Command::Recover { finding } => {
+        Command::Recover { finding, recovery } => {
             let record = model.open_findings().into_iter().find(|record| record.finding.id == *finding)?;
-            let text = RecoveryText::of(&record.finding)?;
+            let recovery = recovery.as_ref().or(record.finding.recovery.as_ref())?;
+            let text = RecoveryText::of(&record.finding, recovery, &screen.texts.previews)?;
             if text.destroys {
                 danger = Danger::Destroy;
             }

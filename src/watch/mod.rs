@@ -12,6 +12,7 @@ pub mod install_dir;
 pub mod installer;
 pub mod journal;
 pub mod records;
+pub mod serial;
 
 use std::time::Duration;
 

@@ -106,14 +106,15 @@ impl Step<Outside> for Repair {
 #[async_trait]
 impl Hands<Outside> for Repairs {
     async fn check(&self, _: &StepCx<Outside>, _: &Finding) {}
-    fn recovery(&self, finding: &Finding) -> Option<Recovery<Outside>> {
-        (finding.signature == "BROKEN").then(|| Recovery {
+    fn recoveries(&self, finding: &Finding) -> Vec<Recovery<Outside>> {
+        let repair = (finding.signature == "BROKEN").then(|| Recovery {
             id: "repair".into(),
             title: "repair it".into(),
             automatic: true,
             resume: self.resume.clone(),
             fixes: vec![(StepId::new("recovery/repair"), Arc::new(Repair) as Arc<dyn Step<Outside>>)],
-        })
+        });
+        repair.into_iter().collect()
     }
     async fn classify(&self, cx: &StepCx<Outside>, causes: &[String]) {
         let finding = Finding {

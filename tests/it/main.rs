@@ -23,6 +23,8 @@ mod ports;
 mod preflight;
 mod real;
 mod record;
+#[cfg(feature = "lab")]
+mod recoveries;
 mod registry;
 #[cfg(feature = "lab")]
 mod resume;

@@ -46,6 +46,7 @@ impl Stage {
             spec,
             secrets: Secrets { pull_secret: Secret::new("{}"), mirror_password: None },
             mirror_password: Secret::new("the-mirrors-password"),
+            mirror_ca_key: bartizan::stages::certificate::new_ca_key().expect("a key"),
             proxy_password: None,
             host_key: None,
             run_dir: dir.path().to_owned(),

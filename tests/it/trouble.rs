@@ -275,6 +275,7 @@ async fn failure(
         spec: parse(example(), "cluster.toml").unwrap(),
         secrets: Secrets { pull_secret: Secret::new("{}"), mirror_password: None },
         mirror_password: Secret::new("not-asked-for"),
+        mirror_ca_key: Secret::new("not-asked-for"),
         proxy_password: None,
         host_key: None,
         run_dir: folder.path().to_owned(),

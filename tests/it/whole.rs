@@ -283,3 +283,42 @@ fn csr_pending_fails_the_install_and_is_the_cause_that_is_shown_first() {
     let first = model.open_findings().first().map(|open| open.finding.signature.clone());
     assert_eq!(first.as_deref(), Some("CSR-PENDING"));
 }
+
+/// Left alone, up to the stage in which it breaks: exit code, finding and the line that proves it.
+fn breaks(scenario: &str, signature: &str, evidence: &str) -> Demo {
+    let demo = demo_at("80", scenario, &["--until", "08"]);
+    demo.fails_with(expected(scenario, false), signature, evidence);
+    demo
+}
+
+fn first_open(demo: &Demo) -> String {
+    demo.model().open_findings().first().map(|open| open.finding.signature.clone()).unwrap_or_default()
+}
+
+#[test]
+fn mcs_unreachable_is_seen_on_the_masters_consoles() {
+    let demo = breaks("mcs-unreachable", "MCS-22623", ":22623/config/master\": dial tcp 10.0.5.9:22623: i/o timeout");
+    assert!(demo.finding("MCS-22623").source.starts_with("serial:master-"));
+    assert_eq!(first_open(&demo), "MCS-22623");
+    let units = demo.model().units;
+    let ignition = &units[&("master-2".to_owned(), "ignition".to_owned())].state;
+    assert_eq!(ignition, "waits for its config: dial tcp 10.0.5.9:22623: i/o timeout");
+    // Every line of a console once, in its order.
+    let stamps: Vec<String> =
+        demo.lines("serial_master-0").iter().filter_map(|line| Some(line.text.split_once(']')?.0.to_owned())).collect();
+    assert!(stamps.len() > 20 && stamps.windows(2).all(|pair| pair[0] <= pair[1]), "{stamps:?}");
+}
+
+#[test]
+fn dns_api_int_is_named_by_bootkube_and_explains_the_masters() {
+    let demo = breaks("dns-api-int", "DNS-API", "Unable to resolve API_INT_URL api-int.edge-lab.example.com");
+    let cause = demo.finding("DNS-API").id.clone();
+    assert_eq!(demo.finding("MCS-22623").explained_by.as_ref(), Some(&cause));
+    assert_eq!(first_open(&demo), "DNS-API");
+}
+
+#[test]
+fn clock_skew_is_found_in_what_the_node_says_of_the_mirror() {
+    let demo = breaks("clock-skew", "TIME-CERT", "x509: certificate has expired or is not yet valid: current time ");
+    assert_eq!(first_open(&demo), "TIME-CERT");
+}

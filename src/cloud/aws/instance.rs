@@ -108,10 +108,13 @@ pub(super) async fn list(aws: &Aws, which: Which<'_>) -> Result<Vec<Resource>, C
 
 pub(super) async fn modify(aws: &Aws, id: &str, name: &str, value: &str) -> Result<(), CloudError> {
     match (name, value) {
+        ("State", "rebooting") => {
+            aws.ec2.reboot_instances().instance_ids(id).send().await.map(drop).map_err(failed("ec2:RebootInstances"))
+        }
         ("State", "running") => {
             aws.ec2.start_instances().instance_ids(id).send().await.map(drop).map_err(failed("ec2:StartInstances"))
         }
-        ("State", "") => {
+        ("State", _) => {
             aws.ec2.stop_instances().instance_ids(id).send().await.map(drop).map_err(failed("ec2:StopInstances"))
         }
         ("DisableApiTermination", _) => {
@@ -201,6 +204,14 @@ pub(super) mod volume {
         let pages = asked.into_paginator().items().send();
         let volumes = pages.try_collect().await.map_err(failed("ec2:DescribeVolumes"))?;
         Ok(volumes.iter().map(seen).collect())
+    }
+
+    /// A volume can only become larger.
+    pub async fn modify(aws: &Aws, id: &str, name: &str, value: &str) -> Result<(), CloudError> {
+        let call = "ec2:ModifyVolume";
+        let size: Option<i32> = value.parse().ok().filter(|_| name == "Size");
+        let size = size.ok_or_else(|| unknown(call, name))?;
+        aws.ec2.modify_volume().volume_id(id).size(size).send().await.map(drop).map_err(failed(call))
     }
 
     pub async fn delete(aws: &Aws, id: &str) -> Result<(), CloudError> {

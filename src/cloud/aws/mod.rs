@@ -118,7 +118,8 @@ impl Aws {
             Kind::Bucket => bucket::modify(self, id, name, value).await,
             Kind::User => iam::modify(self, id, name, value).await,
             Kind::Policy => iam::policy::modify(self, id, name, value).await,
-            Kind::RouteTableAssociation | Kind::NatGateway | Kind::KeyPair | Kind::LoadBalancer | Kind::Volume => {
+            Kind::Volume => instance::volume::modify(self, id, name, value).await,
+            Kind::RouteTableAssociation | Kind::NatGateway | Kind::KeyPair | Kind::LoadBalancer => {
                 Err(unknown(describe::modify_name(kind, name, value.is_empty()), name))
             }
         }

@@ -227,11 +227,13 @@ impl State {
         value: &str,
         call: &str,
     ) -> Result<(), CloudError> {
+        if kind == Kind::Volume {
+            return self.resize(id, name, value, call);
+        }
         self.get(kind, id)?;
         rules::may_modify(self, kind, id, name, value, call)?;
         if kind == Kind::Instance && name == "State" {
-            self.switch(id, !value.is_empty());
-            return Ok(());
+            return self.switch(id, value);
         }
         if let Some(stored) = self.objects.get_mut(id) {
             if value.is_empty() {
@@ -243,19 +245,60 @@ impl State {
         Ok(())
     }
 
-    /// Start a machine, or stop it: its public address is another one afterwards.
-    fn switch(&mut self, id: &str, on: bool) {
-        let (due, public) = (self.in_paces(1), self.public_address());
-        let Some(stored) = self.objects.get_mut(id) else { return };
-        let properties = &mut stored.resource.properties;
-        if on && properties.get("AssociatePublicIpAddress").is_some_and(|wanted| wanted == "true") {
-            properties.insert("PublicIpAddress".into(), public);
-        } else if !on {
-            properties.remove("PublicIpAddress");
+    /// Volumes that come and go with their instances.
+    pub(super) fn volumes(&self) -> impl Iterator<Item = Resource> {
+        let instances = self.objects.values().map(|stored| &stored.resource);
+        instances.filter(|resource| resource.kind == Kind::Instance && !resource.is_gone()).filter_map(|instance| {
+            let size = instance.property("RootVolumeSize")?;
+            let properties = [("Size", size), ("InstanceId", instance.id.as_str())];
+            Some(Resource {
+                kind: Kind::Volume,
+                id: volume_of(&instance.id),
+                state: "in-use".into(),
+                tags: instance.tags.clone(),
+                properties: properties.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+            })
+        })
+    }
+
+    /// A volume can only become larger.
+    fn resize(&mut self, id: &str, name: &str, value: &str, call: &str) -> Result<(), CloudError> {
+        let instances = self.objects.values_mut().map(|stored| &mut stored.resource);
+        let instance = instances.into_iter().find(|one| one.kind == Kind::Instance && volume_of(&one.id) == id);
+        let instance = instance.ok_or_else(|| rules::not_found(call, Kind::Volume, id))?;
+        let gib = |text: &str| text.parse::<u64>().ok();
+        let now = instance.property("RootVolumeSize").and_then(gib).unwrap_or(0);
+        if name != "Size" || gib(value).is_none_or(|next| next < now) {
+            return Err(CloudError::new(call, "InvalidParameterValue", format!("{name}={value}")));
         }
-        let (first, then) = if on { ("pending", "running") } else { ("stopping", "stopped") };
-        first.clone_into(&mut stored.resource.state);
-        stored.next = Some((due, then.to_owned()));
+        instance.properties.insert("RootVolumeSize".into(), value.to_owned());
+        Ok(())
+    }
+
+    /// Starts, stops, or starts again. A machine that starts again stays `running`; how often is counted. One that was
+    /// stopped has another public address afterwards.
+    fn switch(&mut self, id: &str, to: &str) -> Result<(), CloudError> {
+        let (due, public) = (self.in_paces(2), self.public_address());
+        let Some(stored) = self.objects.get_mut(id) else { return Ok(()) };
+        let (now, next) = match to {
+            "rebooting" => {
+                let times =
+                    stored.resource.property("Reboots").and_then(|times| times.parse::<u64>().ok()).unwrap_or(0);
+                stored.resource.properties.insert("Reboots".into(), (times + 1).to_string());
+                return Ok(());
+            }
+            "running" => ("pending", "running"),
+            _ => ("stopping", "stopped"),
+        };
+        let properties = &mut stored.resource.properties;
+        if next == "stopped" {
+            properties.remove("PublicIpAddress");
+        } else if properties.get("AssociatePublicIpAddress").is_some_and(|wanted| wanted == "true") {
+            properties.insert("PublicIpAddress".into(), public);
+        }
+        now.clone_into(&mut stored.resource.state);
+        stored.next = Some((due, next.to_owned()));
+        Ok(())
     }
 
     pub(super) fn delete(&mut self, kind: Kind, id: &str) -> Result<(), CloudError> {
@@ -333,4 +376,8 @@ impl State {
         };
         format!("{prefix}0{digits:016x}")
     }
+}
+
+fn volume_of(instance: &str) -> String {
+    instance.replacen("i-", "vol-", 1)
 }

@@ -1,8 +1,10 @@
 //! The lab's clock: waits of the pretended world are shortened by one factor, dates are the real ones.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 /// How fast the lab's world goes. A tool that pretends to work for a minute sleeps a minute on this clock; what a shell
 /// script sleeps (`sleep 2`) is real time, because the product's own waits are real too.
@@ -26,5 +28,24 @@ impl Clock {
     }
     pub fn speed(&self) -> f64 {
         self.speed
+    }
+}
+
+/// How far the clock of one machine is from the right time, in seconds; shared by all that looks at that clock.
+#[derive(Debug, Clone, Default)]
+pub struct Skew(Arc<AtomicI64>);
+
+impl Skew {
+    pub fn seconds(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
+    /// Behind when negative.
+    pub fn set(&self, seconds: i64) {
+        self.0.store(seconds, Ordering::Relaxed);
+    }
+    /// What the machine takes for the present time.
+    pub fn now(&self) -> Timestamp {
+        let now = Timestamp::now();
+        now.checked_add(SignedDuration::from_secs(self.seconds())).unwrap_or(now)
     }
 }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
+use super::clock::Skew;
 use super::coreutils::info::moment;
 use super::io::lock;
 use super::program::Cx;
@@ -48,6 +49,9 @@ struct Record {
     /// From 1.
     seq: u64,
     realtime: i64,
+    /// Place in [`Ids::boots`].
+    #[serde(default)]
+    boot: usize,
 }
 
 struct State {
@@ -60,14 +64,35 @@ pub struct Journal {
     state: Mutex<State>,
     length: watch::Sender<usize>,
     ids: Ids,
+    clock: Skew,
 }
 
 #[derive(Serialize, Deserialize)]
 struct Ids {
     machine: String,
-    boot: String,
     seqnum: String,
-    booted: i64,
+    /// Oldest first; never empty.
+    boots: Vec<Boot>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct Boot {
+    id: String,
+    at: i64,
+}
+
+impl Boot {
+    fn new() -> Self {
+        Self { id: random_id(), at: micros() - 20_000_000 }
+    }
+}
+
+impl Ids {
+    /// As an earlier life of the lab left them.
+    fn kept(path: &Path) -> Option<Self> {
+        let ids: Self = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
+        (!ids.boots.is_empty()).then_some(ids)
+    }
 }
 
 fn random_id() -> String {
@@ -79,15 +104,13 @@ fn micros() -> i64 {
 }
 
 impl Journal {
-    pub(super) fn open(dir: &Path) -> io::Result<Self> {
+    pub(super) fn open(dir: &Path, clock: Skew) -> io::Result<Self> {
         std::fs::create_dir_all(dir)?;
         let ids_path: PathBuf = dir.join("ids.json");
-        let kept = std::fs::read(&ids_path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        let ids = match kept {
+        let ids = match Ids::kept(&ids_path) {
             Some(ids) => ids,
             None => {
-                let ids =
-                    Ids { machine: random_id(), boot: random_id(), seqnum: random_id(), booted: micros() - 20_000_000 };
+                let ids = Ids { machine: random_id(), seqnum: random_id(), boots: vec![Boot::new()] };
                 std::fs::write(&ids_path, serde_json::to_vec(&ids)?)?;
                 ids
             }
@@ -105,13 +128,23 @@ impl Journal {
         let file = OpenOptions::new().create(true).append(true).open(&path)?;
         file.set_len(text.len() as u64)?;
         let length = watch::Sender::new(records.len());
-        Ok(Self { state: Mutex::new(State { records, file: Some(file) }), length, ids })
+        Ok(Self { state: Mutex::new(State { records, file: Some(file) }), length, ids, clock })
+    }
+
+    /// The machine whose journal is in `dir` has another boot the next time that it runs.
+    pub(super) fn next_boot(dir: &Path) -> io::Result<()> {
+        let path = dir.join("ids.json");
+        let Some(mut ids) = Ids::kept(&path) else { return Ok(()) };
+        ids.boots.push(Boot::new());
+        std::fs::write(path, serde_json::to_vec(&ids)?)
     }
 
     pub fn append(&self, entry: Entry) {
         let mut state = lock(&self.state);
         let last = state.records.last().map_or(0, |record| record.realtime);
-        let record = Record { entry, seq: state.records.len() as u64 + 1, realtime: micros().max(last + 1) };
+        let realtime = self.clock.now().as_microsecond().max(last + 1);
+        let boot = self.ids.boots.len() - 1;
+        let record = Record { entry, seq: state.records.len() as u64 + 1, realtime, boot };
         if let (Some(file), Ok(mut line)) = (&mut state.file, serde_json::to_vec(&record)) {
             line.push(b'\n');
             if file.write_all(&line).is_err() {
@@ -127,7 +160,22 @@ impl Journal {
 
     /// 32 hexadecimal digits, as in `_BOOT_ID`.
     pub fn boot_id(&self) -> String {
-        self.ids.boot.clone()
+        self.boot(usize::MAX).id.clone()
+    }
+    /// One of its boots, the present one when there are not so many.
+    fn boot(&self, place: usize) -> &Boot {
+        static NONE: Boot = Boot { id: String::new(), at: 0 };
+        self.ids.boots.get(place).or(self.ids.boots.last()).unwrap_or(&NONE)
+    }
+    /// `journalctl --list-boots`: oldest first, the present one is 0.
+    fn boots(&self) -> String {
+        let count = self.ids.boots.len();
+        self.ids
+            .boots
+            .iter()
+            .enumerate()
+            .map(|(place, boot)| format!("{:2} {}\n", place as i64 + 1 - count as i64, boot.id))
+            .collect()
     }
     pub fn len(&self) -> usize {
         lock(&self.state).records.len()
@@ -140,9 +188,23 @@ impl Journal {
     }
     /// The boot id as the kernel writes it.
     pub(super) fn boot_uuid(&self) -> String {
-        let id = &self.ids.boot;
+        let id = self.boot_id();
         let part = |from: usize, to: usize| id.get(from..to).unwrap_or_default();
         [part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32)].join("-")
+    }
+
+    /// What `-b` says: an offset from the present boot, a number from the first (1), or an id. One that is not there has no
+    /// entries.
+    fn place_of(&self, text: &str) -> i64 {
+        let (count, id) = (self.ids.boots.len() as i64, text.replace('-', ""));
+        if let Some(place) = self.ids.boots.iter().position(|boot| boot.id == id) {
+            return place as i64 + 1 - count;
+        }
+        match text.parse::<i64>() {
+            Ok(offset) if offset <= 0 => offset,
+            Ok(number) => number - count,
+            Err(_) => 1,
+        }
     }
 
     fn since(&self, seen: usize) -> Vec<Arc<Record>> {
@@ -150,11 +212,11 @@ impl Journal {
     }
 
     fn monotonic(&self, record: &Record) -> i64 {
-        (record.realtime - self.ids.booted).max(0)
+        (record.realtime - self.boot(record.boot).at).max(0)
     }
 
     fn cursor(&self, record: &Record) -> String {
-        let (seqnum, boot) = (&self.ids.seqnum, &self.ids.boot);
+        let (seqnum, boot) = (&self.ids.seqnum, &self.boot(record.boot).id);
         let (seq, monotonic, realtime) = (record.seq, self.monotonic(record), record.realtime);
         let hash = seq.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ realtime.unsigned_abs();
         format!("s={seqnum};i={seq:x};b={boot};m={monotonic:x};t={realtime:x};x={hash:x}")
@@ -206,7 +268,8 @@ struct Query {
     identifiers: Vec<String>,
     priority: u8,
     grep: Option<regex::bytes::Regex>,
-    boot: bool,
+    /// 0 is the present one, -1 the one before it; none: all.
+    boot: Option<i64>,
     format: Format,
     fields: Option<Vec<String>>,
     all: bool,
@@ -222,13 +285,13 @@ struct Query {
     reverse: bool,
 }
 
-fn query(words: Vec<String>, boot_id: &str) -> Result<Query, String> {
+fn query(words: Vec<String>, journal: &Journal) -> Result<Query, String> {
     let mut query = Query {
         units: Vec::new(),
         identifiers: Vec::new(),
         priority: 7,
         grep: None,
-        boot: true,
+        boot: None,
         format: Format::Short,
         fields: None,
         all: false,
@@ -285,7 +348,7 @@ fn query(words: Vec<String>, boot_id: &str) -> Result<Query, String> {
                     let number =
                         |word: &String| word.parse::<i64>().is_ok() || word.len() == 32 && !word.starts_with('-');
                     let boot = value.clone().or_else(|| if name == "b" { words.next_if(number) } else { None });
-                    query.boot = boot.is_none_or(|boot| boot == "0" || boot.replace('-', "") == boot_id || boot == "1");
+                    query.boot = Some(journal.place_of(boot.as_deref().unwrap_or("0")));
                 }
                 "u" | "unit" => {
                     let unit = need()?;
@@ -347,6 +410,10 @@ fn query(words: Vec<String>, boot_id: &str) -> Result<Query, String> {
             }
         }
     }
+    if query.follow {
+        // Following shows the present boot only.
+        query.boot = query.boot.or(Some(0));
+    }
     if query.follow && tail && query.lines.is_none() && query.since.is_none() && query.after.is_none() {
         query.lines = Some(10);
     }
@@ -361,14 +428,16 @@ fn fraction(text: &str) -> Option<i64> {
 }
 
 impl Query {
-    fn wants(&self, record: &Record) -> bool {
+    /// `boots`: how many there were.
+    fn wants(&self, record: &Record, boots: usize) -> bool {
         let entry = &record.entry;
         let unit = entry.about_unit.as_ref().unwrap_or(&entry.unit);
         let named = |wanted: &String| match wanted.contains(['*', '?', '[']) {
             true => super::shell::pattern::Pattern::new(wanted).matches(unit),
             false => wanted == unit || *wanted == entry.unit,
         };
-        self.boot
+        let present = |wanted: i64| wanted == record.boot as i64 + 1 - boots as i64;
+        self.boot.is_none_or(present)
             && (self.units.is_empty() || self.units.iter().any(named))
             && (self.identifiers.is_empty() || self.identifiers.contains(&entry.identifier))
             && entry.priority <= self.priority
@@ -433,7 +502,7 @@ impl Query {
         fields.insert("__CURSOR".to_owned(), json!(journal.cursor(record)));
         fields.insert("__REALTIME_TIMESTAMP".to_owned(), json!(record.realtime.to_string()));
         fields.insert("__MONOTONIC_TIMESTAMP".to_owned(), json!(journal.monotonic(record).to_string()));
-        fields.insert("_BOOT_ID".to_owned(), json!(journal.ids.boot));
+        fields.insert("_BOOT_ID".to_owned(), json!(journal.boot(record.boot).id));
         fields
     }
 
@@ -458,9 +527,9 @@ pub(super) async fn journalctl(cx: &mut Cx) -> io::Result<i32> {
     let machine = cx.machine.clone();
     let journal = machine.journal();
     if cx.words().iter().any(|word| word == "--list-boots") {
-        return cx.out(format!(" 0 {}\n", journal.boot_id())).await.map(|()| 0);
+        return cx.out(journal.boots()).await.map(|()| 0);
     }
-    let query = match query(cx.words(), &journal.boot_id()) {
+    let query = match query(cx.words(), journal) {
         Ok(query) => query,
         Err(why) => {
             cx.fd(2).write_all(format!("{why}\n").as_bytes()).await?;
@@ -478,7 +547,8 @@ pub(super) async fn journalctl(cx: &mut Cx) -> io::Result<i32> {
     let mut arrivals = journal.length.subscribe();
     let records = journal.since(from);
     let mut seen = from + records.len();
-    let mut chosen: Vec<&Arc<Record>> = records.iter().filter(|record| query.wants(record)).collect();
+    let mut chosen: Vec<&Arc<Record>> =
+        records.iter().filter(|record| query.wants(record, journal.ids.boots.len())).collect();
     if let Some(lines) = query.lines.filter(|_| !(query.follow && query.after.is_some())) {
         if query.after.is_some() || query.since.is_some() {
             chosen.truncate(lines);
@@ -512,7 +582,7 @@ pub(super) async fn journalctl(cx: &mut Cx) -> io::Result<i32> {
         seen += records.len();
         let text: Vec<u8> = records
             .iter()
-            .filter(|record| query.wants(record))
+            .filter(|record| query.wants(record, journal.ids.boots.len()))
             .flat_map(|record| query.show(journal, &machine.name, record))
             .collect();
         cx.out(text).await?;

@@ -26,7 +26,7 @@ use tokio::io::AsyncReadExt;
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
-pub use clock::Clock;
+pub use clock::{Clock, Skew};
 pub use fs::{Fs, Kind, Meta};
 pub use journal::{Entry, Journal};
 pub use tool::{Tool, ToolCx, marker};
@@ -80,6 +80,10 @@ struct World {
     tools: Mutex<BTreeMap<&'static str, Arc<dyn Tool>>>,
     routes: Mutex<BTreeMap<(String, Option<u16>), SocketAddr>>,
     machines: Mutex<BTreeMap<String, Arc<Machine>>>,
+    /// Names and ports that nobody reaches, with what a dialler says of them.
+    troubles: Mutex<BTreeMap<(String, u16), String>>,
+    /// Clocks that go wrong, also of machines that do not run yet.
+    skews: Mutex<BTreeMap<String, Skew>>,
 }
 
 /// All machines of a lab. They run on threads of their own; dropping this ends them.
@@ -99,7 +103,15 @@ impl Machines {
             .enable_all()
             .build()
             .map_err(io_error("start its threads"))?;
-        let world = World { dir, clock, tools: Mutex::default(), routes: Mutex::default(), machines: Mutex::default() };
+        let world = World {
+            dir,
+            clock,
+            tools: Mutex::default(),
+            routes: Mutex::default(),
+            machines: Mutex::default(),
+            troubles: Mutex::default(),
+            skews: Mutex::default(),
+        };
         Ok(Arc::new(Self { world: Arc::new(world), runtime: Mutex::new(Some(runtime)) }))
     }
 
@@ -134,7 +146,9 @@ impl Machines {
         let host = spec.name.clone();
         let dir = self.world.dir.join("hosts").join(&spec.name);
         let fs = Fs::new(dir.join("root"), spec.disk_bytes).map_err(io_error(format!("files of {host}")))?;
-        let journal = Journal::open(&dir.join("journal")).map_err(io_error(format!("journal of {host}")))?;
+        let skew = self.skew(&spec.name);
+        let journal =
+            Journal::open(&dir.join("journal"), skew.clone()).map_err(io_error(format!("journal of {host}")))?;
         let key = ssh_server::host_key(&dir, &host)?;
         let authorized = ssh_server::authorized(&host, &spec.authorized_keys)?;
         let _ = fs.remove("/proc");
@@ -152,6 +166,7 @@ impl Machines {
             units: system::Units::default(),
             fs,
             journal,
+            skew,
             ssh,
             link: ssh_server::Link::default(),
             ports: Mutex::new(BTreeSet::from([22])),
@@ -181,6 +196,18 @@ impl Machines {
         }
     }
 
+    /// Power off a machine that will boot again: its journal has a new boot then.
+    pub async fn reset(&self, name: &str) -> Result<(), LabError> {
+        self.shut_down(name).await;
+        let dir = self.world.dir.join("hosts").join(name).join("journal");
+        Journal::next_boot(&dir).map_err(io_error(format!("journal of {name}")))
+    }
+
+    /// The clock of a machine, whether it runs or not.
+    pub fn skew(&self, name: &str) -> Skew {
+        lock(&self.world.skews).entry(name.to_owned()).or_default().clone()
+    }
+
     pub fn machine(&self, name: &str) -> Option<Arc<Machine>> {
         lock(&self.world.machines).get(name).cloned()
     }
@@ -198,6 +225,15 @@ impl Machines {
     }
     pub fn resolve(&self, host: &str, port: u16) -> Option<SocketAddr> {
         self.world.resolve(host, port)
+    }
+
+    /// Let nodes have trouble with a name and port, or no longer.
+    pub fn set_trouble(&self, host: &str, port: u16, trouble: Option<String>) {
+        let mut troubles = lock(&self.world.troubles);
+        match trouble {
+            Some(trouble) => troubles.insert((host.to_owned(), port), trouble),
+            None => troubles.remove(&(host.to_owned(), port)),
+        };
     }
 
     /// Cut or mend the network of a machine. Cutting drops its connections at once; new ones are accepted by nobody.
@@ -249,6 +285,7 @@ pub struct Machine {
     host_key: String,
     fs: Fs,
     journal: Journal,
+    skew: Skew,
     procs: Arc<proc::Procs>,
     units: system::Units,
     ssh: SocketAddr,
@@ -278,9 +315,30 @@ impl Machine {
     pub fn clock(&self) -> &Clock {
         &self.world.clock
     }
+    /// How far its clock is from the right time.
+    pub fn skew(&self) -> &Skew {
+        &self.skew
+    }
+    /// Send SIGKILL to every process whose command line `is` accepts, as the kernel does when memory is short. Whether
+    /// there was one.
+    pub fn kill(&self, is: impl Fn(&str) -> bool) -> bool {
+        let found: Vec<_> = self.procs.all().into_iter().filter(|proc| is(&proc.command())).collect();
+        for proc in &found {
+            proc.signal(proc::KILL);
+        }
+        !found.is_empty()
+    }
+    /// What is in the way to a name and port.
+    pub fn trouble(&self, host: &str, port: u16) -> Option<String> {
+        lock(&self.world.troubles).get(&(host.to_owned(), port)).cloned()
+    }
     /// Where a connection from this machine really goes; none: refused.
     pub fn resolve(&self, host: &str, port: u16) -> Option<SocketAddr> {
         self.world.resolve(host, port)
+    }
+    /// A unit that systemd has given up. The token is cancelled when somebody starts it again.
+    pub fn fail_unit(&self, name: &str) -> CancellationToken {
+        self.units.fail(name)
     }
     /// Whether a port shows in `ss -ltn`.
     pub fn listen(&self, port: u16, on: bool) {

@@ -55,13 +55,34 @@ pub(super) async fn trust(cx: &mut Cx) -> io::Result<i32> {
     Ok(0)
 }
 
+/// `chronyc tracking` tells how far the clock is off; `makestep` puts it right at once, for root only.
 pub(super) async fn chronyc(cx: &mut Cx) -> io::Result<i32> {
-    cx.out(
-        "Reference ID    : A9FEA97B (169.254.169.123)\nStratum         : 4\n\
-         System time     : 0.000004 seconds fast of NTP time\nLeap status     : Normal\n",
-    )
-    .await
-    .map(|()| 0)
+    let words = cx.words();
+    let seconds = cx.machine.skew().seconds();
+    match words.iter().find(|word| !word.starts_with('-')).map(String::as_str) {
+        Some("makestep" | "burst") if cx.user != "root" => {
+            cx.out("501 Not authorised\n").await?;
+            Ok(1)
+        }
+        Some("makestep") => {
+            cx.machine.skew().set(0);
+            cx.out("200 OK\n").await.map(|()| 0)
+        }
+        Some("burst" | "online" | "waitsync") => cx.out("200 OK\n").await.map(|()| 0),
+        _ => {
+            let (off, side) = match seconds {
+                0 => ("0.000004".to_owned(), "fast"),
+                slow if slow < 0 => (format!("{}.000000", slow.unsigned_abs()), "slow"),
+                fast => (format!("{fast}.000000"), "fast"),
+            };
+            cx.out(format!(
+                "Reference ID    : A9FEA97B (169.254.169.123)\nStratum         : 4\n\
+                 System time     : {off} seconds {side} of NTP time\nLeap status     : Normal\n"
+            ))
+            .await
+            .map(|()| 0)
+        }
+    }
 }
 
 pub(super) async fn ss(cx: &mut Cx) -> io::Result<i32> {
@@ -247,6 +268,17 @@ struct Unit {
     stop: CancellationToken,
     status: i32,
     restarts: u32,
+    /// Of one that is no program here: cancelled when it is started again.
+    revived: Option<CancellationToken>,
+}
+
+impl Units {
+    pub(super) fn fail(&self, name: &str) -> CancellationToken {
+        let revived = CancellationToken::new();
+        let unit = Unit { active: Phase::Failed, status: 1, revived: Some(revived.clone()), ..Unit::default() };
+        lock(&self.0).insert(name.to_owned(), unit);
+        revived
+    }
 }
 
 /// `ActiveState`.
@@ -602,6 +634,10 @@ pub(super) async fn systemctl(cx: &mut Cx) -> io::Result<i32> {
                         }
                     }
                 }
+                if name == "chronyd.service" && verb.contains("restart") {
+                    // `makestep 1.0 3` of chrony.conf: it may step after a start.
+                    machine.skew().set(0);
+                }
                 let now = args.has("now");
                 if matches!(verb.as_str(), "stop" | "restart" | "try-restart" | "reload-or-restart")
                     || verb == "disable" && now
@@ -610,6 +646,12 @@ pub(super) async fn systemctl(cx: &mut Cx) -> io::Result<i32> {
                 }
                 let starts =
                     matches!(verb.as_str(), "start" | "restart" | "reload-or-restart") || verb == "enable" && now;
+                if starts && let Some(revived) = state.as_ref().and_then(|unit| unit.revived.as_ref()) {
+                    revived.cancel();
+                    if let Some(unit) = lock(&machine.units.0).get_mut(&name) {
+                        unit.active = Phase::Running;
+                    }
+                }
                 let idle = !verb.starts_with("re") && matches!(active, Phase::Running | Phase::Activating);
                 if starts
                     && !idle

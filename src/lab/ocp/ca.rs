@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType,
+    SanType, date_time_ymd,
 };
 
 use super::OcpError;
@@ -70,6 +72,9 @@ impl Ca {
     }
 
     fn sign(&self, mut params: CertificateParams) -> Result<Leaf, OcpError> {
+        // Made a day ago: a clock that is far behind does not accept it yet.
+        let made = (Timestamp::now() - SignedDuration::from_hours(24)).to_zoned(TimeZone::UTC);
+        params.not_before = date_time_ymd(made.year().into(), made.month() as u8, made.day() as u8);
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         let issuer = Issuer::from_ca_cert_pem(&self.certificate, KeyPair::from_pem(&self.key)?)?;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::OcpError;
@@ -19,7 +19,7 @@ use super::scenario::{Happened, Scenario};
 use super::tools::podman::Containers;
 use super::{bootstrap, control_plane, kube_api};
 use crate::cloud::memory::MemoryCloud;
-use crate::cloud::{Cloud, Kind};
+use crate::cloud::{Cloud, Kind, Tags};
 use crate::lab::machines::{Clock, MachineSpec, Machines};
 
 /// What all parts of the lab's OpenShift side share.
@@ -103,6 +103,8 @@ pub struct Cluster {
     pub assets: Assets,
     pub marks: watch::Sender<Marks>,
     pub cancel: CancellationToken,
+    /// Somebody resets the bootstrap machine.
+    pub reset: Notify,
     file: PathBuf,
 }
 
@@ -139,6 +141,11 @@ impl Cluster {
 
     pub fn workers(&self) -> impl Iterator<Item = &NodePlan> {
         self.assets.nodes.iter().filter(|node| node.name.starts_with("worker"))
+    }
+
+    /// The tag that everything of the cluster carries.
+    pub fn owned(&self) -> Tags {
+        Tags::from([(format!("kubernetes.io/cluster/{}", self.assets.infra_id), "owned".to_owned())])
     }
 
     pub fn node(&self, name: &str) -> Option<&NodePlan> {
@@ -186,6 +193,7 @@ impl Scene {
             assets: kept.assets,
             marks: watch::Sender::new(kept.marks),
             cancel: self.cancel.child_token(),
+            reset: Notify::new(),
         });
         cluster.mark(|_| {});
         let id = cluster.assets.infra_id.clone();
@@ -220,6 +228,7 @@ impl Scene {
         for node in &cluster.assets.nodes {
             self.machines.unroute(&node.address);
             self.machines.shut_down(&node.name).await;
+            self.machines.skew(&node.name).set(0);
         }
         for host in ["api", "api-int"] {
             self.machines.unroute(&format!("{host}.{}", cluster.assets.domain));

@@ -30,6 +30,11 @@ impl Pen {
         Self { machine, numbers: Arc::new(AtomicU64::new(0)), twice }
     }
 
+    /// The same pen for the machine after a reboot.
+    pub fn after_reboot(self, machine: Arc<Machine>) -> Self {
+        Self { machine, ..self }
+    }
+
     fn write(&self, unit: &str, identifier: &str, priority: u8, message: String, container: Option<&str>) {
         let pid = unit.bytes().fold(1500_u32, |pid, byte| pid.wrapping_mul(3).wrapping_add(u32::from(byte)) % 30_000);
         self.machine.journal().append(Entry {
@@ -145,7 +150,8 @@ impl Records {
 
     fn add(&mut self, phase: &str, fields: &[(&str, &str)]) {
         let mut entry = Map::new();
-        entry.insert("timestamp".into(), json!(super::kube_store::now()));
+        let at = self.machine.skew().now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        entry.insert("timestamp".into(), json!(at));
         entry.insert("phase".into(), json!(phase));
         for (key, value) in fields {
             entry.insert((*key).into(), json!(value));

@@ -41,11 +41,11 @@ pub struct Mirror {
     root: String,
     /// Where the container believes it is; errors say so.
     inside: String,
-    /// Content of the htpasswd file, when there is authentication.
+    /// The htpasswd file, when there is authentication. It is read when it is needed: distribution sees its changes too.
     htpasswd: Option<String>,
     realm: String,
-    /// Credentials that bcrypt has accepted.
-    accepted: Mutex<BTreeMap<String, String>>,
+    /// Password and hash that bcrypt has accepted, by user.
+    accepted: Mutex<BTreeMap<String, (String, String)>>,
     uploads: Mutex<BTreeMap<String, Hashing>>,
     stored: mpsc::UnboundedSender<Stored>,
     gone: CancellationToken,
@@ -125,17 +125,20 @@ impl Mirror {
     async fn allowed(self: &Arc<Self>, headers: &HeaderMap) -> bool {
         let Some(htpasswd) = &self.htpasswd else { return true };
         let Some((user, password)) = registries::basic(headers) else { return false };
+        let text = self.machine.fs().read(htpasswd).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let hash = text.lines().find_map(|line| line.trim().strip_prefix(&format!("{user}:")).map(str::to_owned));
+        let Some(hash) = hash else { return false };
         let known = self.accepted.lock().unwrap_or_else(PoisonError::into_inner).get(&user).cloned();
-        if known.as_ref() == Some(&password) {
+        let pair = (password, hash);
+        if known.as_ref() == Some(&pair) {
             return true;
         }
-        let hash = htpasswd.lines().find_map(|line| line.trim().strip_prefix(&format!("{user}:")).map(str::to_owned));
-        let Some(hash) = hash else { return false };
-        let tried = password.clone();
-        let good = tokio::task::spawn_blocking(move || bcrypt::verify(tried, &hash).unwrap_or(false)).await;
+        let (tried, against) = pair.clone();
+        let good = tokio::task::spawn_blocking(move || bcrypt::verify(tried, &against).unwrap_or(false)).await;
         let good = good.unwrap_or(false);
         if good {
-            self.accepted.lock().unwrap_or_else(PoisonError::into_inner).insert(user, password);
+            self.accepted.lock().unwrap_or_else(PoisonError::into_inner).insert(user, pair);
         }
         good
     }

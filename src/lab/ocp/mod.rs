@@ -6,15 +6,18 @@
 //! real cluster: nothing in this folder is known to it.
 
 pub mod bootstrap;
+mod breakage;
 pub mod ca;
 pub mod cluster;
 pub mod control_plane;
 pub mod credentials;
 pub mod day_two;
+pub mod first_boot;
 pub mod journal;
 pub mod kube_api;
 pub mod kube_store;
 pub mod mirror;
+pub mod network;
 pub mod payload;
 pub mod pull;
 pub mod registries;

@@ -2,14 +2,18 @@
 //! against the real mirror; and the errors that podman prints (containers/image `docker/docker_image_src.go`).
 
 use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
+use rustls::pki_types::UnixTime;
+use rustls::time_provider::TimeProvider;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::payload::MANIFEST_TYPE;
 use super::tls;
-use crate::lab::machines::Machines;
+use crate::lab::machines::{Machine, Skew};
 
 /// quay.io, which nobody in a disconnected VPC reaches.
 const QUAY: &str = "34.225.41.113:443";
@@ -26,8 +30,8 @@ pub struct PullConfig {
 }
 
 impl PullConfig {
-    /// Ask for the manifest of `spec` (`quay.io/…@sha256:…`) as podman would. `Err` is podman's error.
-    pub async fn pull(&self, machines: &Machines, spec: &str) -> Result<(), String> {
+    /// Ask for the manifest of `spec` (`quay.io/…@sha256:…`) as podman on `node` would. `Err` is podman's error.
+    pub async fn pull(&self, node: &Machine, spec: &str) -> Result<(), String> {
         let (repository, digest) = spec.split_once('@').unwrap_or((spec, ""));
         let mirrors = self
             .mirrors
@@ -38,7 +42,7 @@ impl PullConfig {
             for mirror in mirrors {
                 any = true;
                 let place = repository.replacen(source.as_str(), mirror, 1);
-                match self.ask(machines, &place, digest).await {
+                match self.ask(node, &place, digest).await {
                     Ok(()) => return Ok(()),
                     Err(why) => failures.push(format!("{place}@{digest}: {why}")),
                 }
@@ -55,17 +59,20 @@ impl PullConfig {
         })
     }
 
-    async fn ask(&self, machines: &Machines, place: &str, digest: &str) -> Result<(), String> {
+    async fn ask(&self, node: &Machine, place: &str, digest: &str) -> Result<(), String> {
         let (registry, repository) = place.split_once('/').unwrap_or((place, ""));
         let (host, port) = match registry.split_once(':') {
             Some((host, port)) => (host, port.parse().unwrap_or(443)),
             None => (registry, 443),
         };
         let ping = format!("pinging container registry {registry}: Get \"https://{registry}/v2/\"");
-        let Some(address) = machines.resolve(host, port) else {
+        if let Some(trouble) = node.trouble(host, port) {
+            return Err(format!("{ping}: {trouble}"));
+        }
+        let Some(address) = node.resolve(host, port) else {
             return Err(format!("{ping}: dial tcp: lookup {host} on 10.0.0.2:53: no such host"));
         };
-        let client = self.client(host, address).map_err(|why| format!("{ping}: {why}"))?;
+        let client = self.client(host, address, node.skew()).map_err(|why| format!("{ping}: {why}"))?;
         let url = format!("https://{host}:{}", address.port());
         let answer =
             client.get(format!("{url}/v2/")).send().await.map_err(|why| format!("{ping}: {}", go(&why, host, port)))?;
@@ -92,14 +99,14 @@ impl PullConfig {
         })
     }
 
-    fn client(&self, host: &str, address: std::net::SocketAddr) -> Result<reqwest::Client, String> {
+    fn client(&self, host: &str, address: std::net::SocketAddr, clock: &Skew) -> Result<reqwest::Client, String> {
         let roots = tls::roots(self.trust.as_bytes()).map_err(|why| why.to_string())?;
-        let config =
-            rustls::ClientConfig::builder_with_provider(std::sync::Arc::new(rustls::crypto::ring::default_provider()))
-                .with_safe_default_protocol_versions()
-                .map_err(|why| why.to_string())?
-                .with_root_certificates(roots)
-                .with_no_client_auth();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_details(provider, Arc::new(NodeTime(clock.clone())))
+            .with_safe_default_protocol_versions()
+            .map_err(|why| why.to_string())?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
         reqwest::Client::builder()
             .tls_backend_preconfigured(config)
             .no_proxy()
@@ -133,10 +140,42 @@ fn go(why: &reqwest::Error, host: &str, port: u16) -> String {
     } else if chain.contains("NotValidForName") {
         format!("{fails}certificate is not valid for any names, but wanted to match {host}")
     } else if chain.contains("Expired") || chain.contains("NotValidYet") {
-        format!("{fails}certificate has expired or is not yet valid")
+        format!("{fails}certificate has expired or is not yet valid{}", times(&chain).unwrap_or_default())
     } else if chain.contains("ConnectionRefused") {
         format!("dial tcp 10.0.0.10:{port}: connect: connection refused")
     } else {
         format!("dial tcp 10.0.0.10:{port}: i/o timeout")
+    }
+}
+
+/// `: current time … is before …`, from what rustls says of the two.
+fn times(chain: &str) -> Option<String> {
+    let side = if chain.contains("NotValidYet") { "before" } else { "after" };
+    let said = chain.split("verification time ").nth(1)?;
+    let mut numbers = said.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse::<i64>().ok());
+    let mut time = || Timestamp::from_second(numbers.next()?).ok();
+    Some(format!(": current time {} is {side} {}", time()?, time()?))
+}
+
+/// The time as a node knows it.
+#[derive(Debug)]
+struct NodeTime(Skew);
+
+impl TimeProvider for NodeTime {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(self.0.now().as_second()).ok()?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_behind_is_told_as_go_tells_it() {
+        let said = "invalid peer certificate: certificate not valid yet: verification time 1740823200 (UNIX), but certificate \
+                    is not valid until 1741082400 (259200 seconds in future) NotValidYetContext";
+        let wanted = ": current time 2025-03-01T10:00:00Z is before 2025-03-04T10:00:00Z";
+        assert_eq!(times(said).as_deref(), Some(wanted));
     }
 }

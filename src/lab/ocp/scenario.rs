@@ -14,6 +14,25 @@ const FILES: &[(&str, &str)] = &[
     ("link-drop", include_str!("../../../assets/scenarios/link-drop.toml")),
     ("etcd-stuck", include_str!("../../../assets/scenarios/etcd-stuck.toml")),
     ("csr-pending", include_str!("../../../assets/scenarios/csr-pending.toml")),
+    ("bastion-hangs", include_str!("../../../assets/scenarios/bastion-hangs.toml")),
+    ("disk-junk", include_str!("../../../assets/scenarios/disk-junk.toml")),
+    ("mirror-account", include_str!("../../../assets/scenarios/mirror-account.toml")),
+    ("mirror-name-lost", include_str!("../../../assets/scenarios/mirror-name-lost.toml")),
+    ("mirror-port-closed", include_str!("../../../assets/scenarios/mirror-port-closed.toml")),
+    ("assets-expired", include_str!("../../../assets/scenarios/assets-expired.toml")),
+    ("machines-missing", include_str!("../../../assets/scenarios/machines-missing.toml")),
+    ("unit-given-up", include_str!("../../../assets/scenarios/unit-given-up.toml")),
+    ("pull-secret", include_str!("../../../assets/scenarios/pull-secret.toml")),
+    ("quota-low", include_str!("../../../assets/scenarios/quota-low.toml")),
+    ("registry-certificate", include_str!("../../../assets/scenarios/registry-certificate.toml")),
+    ("registry-down", include_str!("../../../assets/scenarios/registry-down.toml")),
+    ("mcs-unreachable", include_str!("../../../assets/scenarios/mcs-unreachable.toml")),
+    ("dns-api-int", include_str!("../../../assets/scenarios/dns-api-int.toml")),
+    ("clock-skew", include_str!("../../../assets/scenarios/clock-skew.toml")),
+    ("operator-degraded", include_str!("../../../assets/scenarios/operator-degraded.toml")),
+    ("worker-never-joins", include_str!("../../../assets/scenarios/worker-never-joins.toml")),
+    ("installer-killed", include_str!("../../../assets/scenarios/installer-killed.toml")),
+    ("bootstrap-reboot", include_str!("../../../assets/scenarios/bootstrap-reboot.toml")),
 ];
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -51,14 +70,22 @@ pub struct Twist {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Moment {
+    /// The lab is up, and nothing was asked of it yet.
+    Beginning,
     /// The first upload reaches the mirror.
     SyncStarted,
     /// Two fifths of the release's bytes are in the mirror.
     SyncAt40Percent,
+    /// `openshift-install create manifests` is about to read its install-config.
+    ManifestsAsked,
+    /// `openshift-install create cluster` is about to begin.
+    ClusterAsked,
     /// `openshift-install create cluster` made the bootstrap machine.
     InstallStarted,
     /// bootkube.sh began this stage for the first time.
     EtcdBootstrap,
+    /// `kube-system/bootstrap` says complete.
+    BootstrapComplete,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -82,6 +109,63 @@ pub enum Act {
     /// No one approves the workers' certificate requests.
     #[serde(rename = "csr.hold")]
     CsrHold,
+    /// The mirror registry is stopped.
+    #[serde(rename = "registry.stop")]
+    RegistryStop,
+    /// The mirror serves a certificate of a CA that nobody trusts; the CA's file stays as it was.
+    #[serde(rename = "registry.foreign-certificate")]
+    ForeignCertificate,
+    /// The mirror's accounts are overwritten.
+    #[serde(rename = "registry.forget-accounts")]
+    ForgetAccounts,
+    /// An abandoned upload takes the room that the release needs.
+    #[serde(rename = "disk.junk")]
+    DiskJunk,
+    /// The bastion answers nobody until it is started again.
+    #[serde(rename = "bastion.hang")]
+    BastionHang,
+    /// The bastion's security group loses its rule for the mirror's port.
+    #[serde(rename = "bastion.close-port")]
+    ClosePort,
+    /// The mirror's name loses its record.
+    #[serde(rename = "bastion.lose-name")]
+    LoseName,
+    /// The mirror's login is taken out of the install-config.
+    #[serde(rename = "install-config.strip-login")]
+    StripLogin,
+    /// The assets lie for two days before the cluster is made of them.
+    #[serde(rename = "assets.expire")]
+    AssetsExpire,
+    /// EC2 has no machines for the control plane, once.
+    #[serde(rename = "machines.none")]
+    MachinesNone,
+    /// bootkube dies, and systemd gives it up.
+    #[serde(rename = "bootkube.give-up")]
+    BootkubeGivenUp,
+    /// A quota is too low for so many seconds.
+    #[serde(rename = "quota.low")]
+    QuotaLow { code: String, value: f64, seconds: u64 },
+    /// The rule for a port is taken out of the security group `<infraID>-<group>`.
+    #[serde(rename = "group.revoke")]
+    GroupRevoke { group: String, port: u16 },
+    /// A name of the cluster loses its record in the private zone, or leads to this address from now on.
+    #[serde(rename = "dns.change")]
+    DnsChange { host: String, address: Option<String> },
+    /// The clock of a machine is off by so much; behind when negative.
+    #[serde(rename = "clock.set")]
+    ClockSet { host: String, seconds: i64 },
+    /// The VPC endpoint of a service (`s3`) is deleted.
+    #[serde(rename = "endpoint.delete")]
+    EndpointDelete { service: String },
+    /// A quota (`ec2/L-1216C47A`) is so low from now on.
+    #[serde(rename = "quota.set")]
+    QuotaSet { code: String, value: f64 },
+    /// SIGKILL for `openshift-install create cluster`.
+    #[serde(rename = "installer.kill")]
+    InstallerKill,
+    /// Somebody resets the bootstrap machine.
+    #[serde(rename = "bootstrap.reset")]
+    BootstrapReset,
 }
 
 impl Scenario {
@@ -164,7 +248,12 @@ mod tests {
                     Act::MirrorDelete { image } => assert!(payload.component(image).is_some(), "{name}: {image}"),
                     Act::DiskLimit { room_percent } => assert!((1..100).contains(room_percent)),
                     Act::LinkDrop { seconds, .. } => assert!(*seconds > 0),
-                    Act::MirrorReissue | Act::EtcdStuck | Act::CsrHold => {}
+                    Act::QuotaLow { seconds, value, .. } => assert!(*seconds > 0 && *value >= 0.0),
+                    Act::DnsChange { host, .. } => assert!(["api", "api-int"].contains(&host.as_str())),
+                    Act::ClockSet { seconds, .. } => assert_ne!(*seconds, 0),
+                    Act::QuotaSet { code, value } => assert!(code.starts_with("ec2/L-") && *value > 0.0),
+                    // They say nothing that could be wrong.
+                    _ => {}
                 }
             }
         }

@@ -1,15 +1,18 @@
 //! Carrying out what a scenario says.
 
+use std::collections::BTreeMap;
 use std::sync::PoisonError;
 use std::time::Duration;
 
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::OcpError;
+use super::breakage::{GIVEN_UP, NO_MACHINES};
 use super::ca::Ca;
 use super::cluster::Scene;
 use super::mirror::Stored;
 use super::scenario::{Act, Moment};
+use crate::cloud::{Cloud, Kind, Tags, alias, cname, record};
 
 impl Scene {
     /// `moment` has come: do what is due.
@@ -57,8 +60,80 @@ impl Scene {
                     machines.link(&host, true).await;
                 });
             }
+            Act::RegistryStop => self.containers.end_all(),
+            Act::ForeignCertificate => self.foreign_certificate()?,
+            Act::ForgetAccounts => self.forget_accounts()?,
+            Act::DiskJunk => self.leave_junk()?,
+            Act::BastionHang => self.machines.link("bastion", false).await,
+            Act::ClosePort => self.close_mirror_port().await?,
+            Act::AssetsExpire => self.age_assets()?,
+            Act::MachinesNone => self.leave_mark("bastion", NO_MACHINES)?,
+            Act::BootkubeGivenUp => self.leave_mark("bootstrap", GIVEN_UP)?,
+            Act::StripLogin => self.strip_login()?,
+            Act::LoseName => self.lose_mirror_name().await?,
+            Act::QuotaLow { code, value, seconds } => self.lower_quota(code, *value, *seconds)?,
+            Act::GroupRevoke { group, port } => self.revoke(group, *port).await?,
+            Act::DnsChange { host, address } => self.change_record(host, address.as_deref()).await?,
+            Act::ClockSet { host, seconds } => self.machines.skew(host).set(*seconds),
+            Act::EndpointDelete { service } => self.delete_endpoint(service).await?,
+            Act::QuotaSet { code, value } => {
+                self.cloud.with_state(|state| state.settings.quotas.insert(code.clone(), *value))?;
+            }
+            Act::InstallerKill => {
+                if let Some(bastion) = self.machines.machine("bastion") {
+                    let installs = |line: &str| {
+                        let program = line.split(' ').next().unwrap_or_default();
+                        program.ends_with("openshift-install") && line.contains(" create cluster")
+                    };
+                    if !bastion.kill(installs) {
+                        return Err(OcpError::Scenario("no installer runs".into()));
+                    }
+                }
+            }
+            Act::BootstrapReset => {
+                if let Some(cluster) = self.any_cluster() {
+                    cluster.reset.notify_one();
+                }
+            }
             // Looked up where it matters.
             Act::EtcdStuck | Act::CsrHold => {}
+        }
+        Ok(())
+    }
+
+    async fn revoke(&self, group: &str, port: u16) -> Result<(), OcpError> {
+        let Some(cluster) = self.any_cluster() else { return Ok(()) };
+        let name = format!("{}-{group}", cluster.assets.infra_id);
+        for group in self.cloud.find(Kind::SecurityGroup, &cluster.owned()).await? {
+            let rules = group.properties.keys().filter(|rule| rule.starts_with(&format!("Ingress tcp/{port} ")));
+            let gone = rules.map(|rule| (rule.clone(), String::new())).collect();
+            if group.property("GroupName") == Some(&name) {
+                self.cloud.modify(Kind::SecurityGroup, &group.id, &gone).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn change_record(&self, host: &str, address: Option<&str>) -> Result<(), OcpError> {
+        let Some(cluster) = self.any_cluster() else { return Ok(()) };
+        let name = format!("{host}.{}", cluster.assets.domain);
+        for zone in self.cloud.find(Kind::HostedZone, &cluster.owned()).await? {
+            let known = [record(&name), alias(&name), cname(&name)];
+            let mut changes: BTreeMap<String, String> = known.map(|record| (record, String::new())).into();
+            if let Some(address) = address {
+                changes.insert(record(&name), address.to_owned());
+            }
+            self.cloud.modify(Kind::HostedZone, &zone.id, &changes).await?;
+        }
+        Ok(())
+    }
+
+    async fn delete_endpoint(&self, service: &str) -> Result<(), OcpError> {
+        for endpoint in self.cloud.find(Kind::VpcEndpoint, &Tags::new()).await? {
+            let name = endpoint.property("ServiceName").unwrap_or_default();
+            if name.rsplit('.').next() == Some(service) {
+                self.cloud.delete(Kind::VpcEndpoint, &endpoint.id).await?;
+            }
         }
         Ok(())
     }
@@ -103,7 +178,7 @@ impl Scene {
 }
 
 /// Subject alternative names of the first certificate.
-fn names(pem: &[u8]) -> Vec<String> {
+pub(super) fn names(pem: &[u8]) -> Vec<String> {
     let mut names = Vec::new();
     if let Ok((_, block)) = x509_parser::pem::parse_x509_pem(pem)
         && let Ok((_, certificate)) = X509Certificate::from_der(&block.contents)

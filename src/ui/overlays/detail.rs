@@ -87,9 +87,11 @@ pub fn text(model: &RunModel, screen: &Screen, target: &Target) -> Vec<String> {
             None => Vec::new(),
         },
         Target::ClusterVersion | Target::Operator(_) | Target::Node(_) | Target::Csr(_) => cluster(model, target),
-        Target::Finding(id) | Target::Evidence(id) | Target::Next(id) | Target::Check(id, _) | Target::Recovery(id) => {
-            finding(model, screen, id)
-        }
+        Target::Finding(id)
+        | Target::Evidence(id)
+        | Target::Next(id)
+        | Target::Check(id, _)
+        | Target::Recovery(id, _) => finding(model, screen, id),
         Target::Resource(object) => resource(model, object),
         Target::Activity(place) => match model.activity.get(*place) {
             Some(activity) => vec![format!("{} {}", time(activity.at), activity.text), activity.text.clone()],
@@ -319,7 +321,8 @@ fn finding(model: &RunModel, screen: &Screen, id: &str) -> Vec<String> {
             out.push(format!("    {}", check.evidence));
         }
     }
-    if let Some(recovery) = RecoveryText::of(finding) {
+    for id in RecoveryText::offered(finding) {
+        let Some(recovery) = RecoveryText::of(finding, &id, &screen.texts.previews) else { continue };
         out.push("Recovery:".into());
         out.push(format!("  {}", recovery.title));
         out.extend(recovery.plan.iter().map(|line| format!("    {line}")));

@@ -24,9 +24,8 @@ pub fn targets(model: &RunModel) -> Vec<Target> {
             rows.push(Target::Next(id.clone()));
         }
         rows.extend(record.checks.iter().map(|check| Target::Check(id.clone(), check.check.clone())));
-        if record.finding.recovery.is_some() {
-            rows.push(Target::Recovery(id.clone()));
-        }
+        let offered = RecoveryText::offered(&record.finding);
+        rows.extend(offered.into_iter().map(|recovery| Target::Recovery(id.clone(), recovery)));
     }
     let cleared = model.findings.iter().rev().filter(|record| record.cleared.is_some());
     for record in cleared {
@@ -103,8 +102,11 @@ pub fn line(cx: &Cx, target: &Target, width: usize) -> Line<'static> {
             let style = if mark == Mark::Ok { cx.style(Token::Text) } else { cx.style(mark.token()) };
             row.cell(title, room, style).text(&known.evidence, muted).line()
         }
-        Target::Recovery(id) => {
-            let Some(recovery) = record(cx.model, id).and_then(|record| RecoveryText::of(&record.finding)) else {
+        Target::Recovery(id, recovery) => {
+            let found = record(cx.model, id);
+            let Some(recovery) =
+                found.and_then(|record| RecoveryText::of(&record.finding, recovery, &cx.screen.texts.previews))
+            else {
                 return Line::default();
             };
             let keys = cx.screen.keymap.keys_of(&cx.screen.contexts(cx.model), Verb::Recover);

@@ -85,7 +85,7 @@ async fn another_machine_in_the_bastions_place_is_not_talked_to() {
     assert_eq!(sshd.log().matches("Accepted publickey").count(), logins);
 }
 
-/// By the mirror and the CA on it a cluster lives: another bastion would be of no use to it.
+/// By the mirror on it a cluster lives: another bastion would be of no use to it.
 #[tokio::test]
 async fn the_bastion_of_a_cluster_is_not_replaced_in_silence() {
     let dir = tempfile::tempdir().unwrap();

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bartizan::diagnose::checklist::{Expect, judge};
 use bartizan::diagnose::offline::{self, Limits};
-use bartizan::diagnose::recovery::{Danger, Fix, Resume};
+use bartizan::diagnose::recovery::{Because, Danger, Fix, Resume};
 use bartizan::diagnose::signature::{Catalogue, Example};
 use bartizan::diagnose::{Checklists, Matcher, Recovery};
 use bartizan::host::{Cmd, Host, HostError, Output, Stdin, StreamItem, Tunnel};
@@ -139,7 +139,7 @@ fn every_data_file_is_read_and_every_entry_is_used() {
     folder("checklists", bartizan::diagnose::checklist::FILES.iter().map(|(name, _)| *name).collect());
     let checklists = Checklists::builtin().expect("the built-in checklists are valid");
     checklists.check(&catalogue).expect("checklists and signatures fit");
-    assert_eq!(Recovery::check(&catalogue).expect("the built-in recoveries are valid"), 4);
+    assert_eq!(Recovery::check(&catalogue).expect("the built-in recoveries are valid"), 19);
     for id in ["aws", "ssh", "registry", "sync", "config", "bootstrap", "bootkube", "nodes", "operators"] {
         assert!(catalogue.signatures().iter().filter(|known| known.area == id).count() >= 5, "{id}");
     }
@@ -357,23 +357,30 @@ fn the_mirrors_ca_is_put_right_only_where_nodes_miss_it() {
     let text = "error sending request for url (https://mirror.c1.ex.com:5000/v2/): client error (Connect): invalid peer certificate: UnknownIssuer";
     let mut matcher = Matcher::new(&catalogue);
     let ours = opened(&matcher.feed_error("05-mirror-registry/prove", &["prove".into(), text.into()], at(0))).remove(0);
-    assert_eq!((ours.signature.as_str(), ours.recovery.as_deref()), ("REG-CA", None));
+    assert_eq!((ours.signature.as_str(), ours.recovery.as_deref()), ("REG-CA", Some("registry-certificate")));
     assert_eq!(ours.captures["registry"], "mirror.c1.ex.com:5000");
     assert_eq!(matcher.feed_step_done("05-mirror-registry/prove").len(), 1);
     let x509 = pull("Get \"https://mirror.c1.ex.com:5000/v2/\": x509: certificate signed by unknown authority");
     let theirs = opened(&matcher.feed("journal:bootstrap", &line("release-image", 1, &x509), None)).remove(0);
-    let recovery = Recovery::for_finding(&theirs).expect("a recovery");
+    let offered = |finding: &Finding| Recovery::all_for(finding).into_iter().map(|one| one.id).collect::<Vec<_>>();
+    assert_eq!(offered(&ours), ["registry-certificate"]);
+    // The cheapest first.
+    assert_eq!(offered(&theirs), ["registry-certificate", "trust-mirror-ca"]);
+    let recovery = Recovery::all_for(&theirs).pop().expect("a recovery");
     assert_eq!(recovery.danger, Danger::Destroy);
-    assert_eq!(recovery.fixes, [Fix::FetchMirrorCa, Fix::DestroyCluster, Fix::NewInstallDir]);
+    assert_eq!(
+        recovery.fixes,
+        [Fix::FetchMirrorCa, Fix::DestroyCluster { because: Because::ConfigChanged }, Fix::NewInstallDir]
+    );
     let disk = matcher.feed_error("06-image-sync/copy", &["HTTP 500: no space left on device".into()], at(2));
-    assert_eq!(opened(&disk)[0].recovery.as_deref(), Some("make-room"));
+    assert_eq!(opened(&disk)[0].recovery.as_deref(), Some("disk-prune"));
 
     let mut matcher = Matcher::new(&catalogue);
     let image = |state| SyncEvent::ImageState { image: "etcd".into(), state, attempt: 1 };
     let why = "PATCH https://mirror.c1.ex.com:5000/v2/x: HTTP 500 write /srv/x: no space left on device".into();
     let failed = ImageState::Failed { side: "mirror".into(), class: "server".into(), why };
     let full = opened(&matcher.feed_sync(&image(failed), at(3))).remove(0);
-    assert_eq!((full.signature.as_str(), full.recovery.as_deref()), ("REG-DISK", Some("make-room")));
+    assert_eq!((full.signature.as_str(), full.recovery.as_deref()), ("REG-DISK", Some("disk-prune")));
     assert_eq!(matcher.feed_sync(&image(ImageState::Done), at(4)).len(), 1);
 }
 
@@ -390,7 +397,7 @@ fn what_is_normal_for_a_while_is_raised_when_it_lasts() {
     assert!(matcher.feed_observed(&pending("csr-b", CsrState::Pending), at(100)).is_empty());
     assert!(matcher.tick(at(170)).is_empty());
     let finding = opened(&matcher.tick(at(181))).remove(0);
-    assert_eq!((finding.signature.as_str(), finding.recovery.as_deref()), ("CSR-PENDING", None));
+    assert_eq!((finding.signature.as_str(), finding.recovery.as_deref()), ("CSR-PENDING", Some("approve-csrs")));
     assert!(!Recovery::for_finding(&finding).expect("a recovery").automatic);
     matcher.feed_observed(&pending("csr-a", CsrState::Approved), at(190));
     let told = matcher.feed_observed(&pending("csr-b", CsrState::Approved), at(191));

@@ -151,7 +151,10 @@ fn what_destroys_needs_the_name_of_the_cluster() {
     cockpit.typed("edge-la");
     assert_eq!(cockpit.keys("enter"), []);
     cockpit.typed("b");
-    assert_eq!(cockpit.keys("enter"), [Effect::Send(Command::Recover { finding: "REG-CA/registry".into() })]);
+    assert_eq!(
+        cockpit.keys("enter"),
+        [Effect::Send(Command::Recover { finding: "REG-CA/registry".into(), recovery: None })]
+    );
 }
 
 #[test]
@@ -191,7 +194,7 @@ fn an_image_is_left_out_after_a_question_that_says_what_it_means() {
     // The first row is an image of the release that failed.
     assert_eq!(cockpit.keys("2 x"), []);
     cockpit.shows("Do without cli?");
-    cockpit.shows("a cluster cannot be installed or updated without it");
+    cockpit.shows("It is part of the release");
     assert_eq!(cockpit.keys("y enter esc"), [], "the cluster's name is asked for");
     let down = cockpit.run.model.sync.images.len();
     cockpit.keys("home");

@@ -105,7 +105,7 @@ pub(super) async fn date(cx: &mut Cx) -> io::Result<i32> {
         (None, Some(name)) => {
             cx.machine.fs().meta(&cx.path(name), true).ok().and_then(|meta| Timestamp::try_from(meta.modified).ok())
         }
-        (None, None) => Some(Timestamp::now()),
+        (None, None) => Some(cx.machine.skew().now()),
     };
     let Some(at) = at else {
         cx.complain("invalid date").await;

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use super::{Words, err, out, path};
 use crate::lab::machines::{Machine, Tool, ToolCx};
 use crate::lab::ocp::cluster::Scene;
+use crate::lab::ocp::network::BALANCER;
 use crate::lab::ocp::tls;
 
 /// Where `host:port` is, as a machine of the lab sees it.
@@ -247,7 +248,7 @@ impl Tool for Curl {
 }
 
 /// The address that a name of the lab has inside the pretended VPC.
-fn address_of(scene: &Scene, cx: &ToolCx, name: &str) -> Option<String> {
+async fn address_of(scene: &Scene, machine: &Machine, name: &str) -> Option<String> {
     let name = name.trim_end_matches('.');
     if name == "quay.io" {
         return Some("34.225.41.113".into());
@@ -257,18 +258,18 @@ fn address_of(scene: &Scene, cx: &ToolCx, name: &str) -> Option<String> {
     }
     if let Some(cluster) = scene.any_cluster() {
         let domain = &cluster.assets.domain;
-        if name == format!("api.{domain}")
-            || name == format!("api-int.{domain}")
-            || name.ends_with(&format!(".apps.{domain}"))
-        {
-            return Some("10.0.5.9".into());
+        if name == format!("api.{domain}") || name == format!("api-int.{domain}") {
+            return scene.lookup(&cluster, name).await.ok().flatten();
+        }
+        if name.ends_with(&format!(".apps.{domain}")) {
+            return Some(BALANCER.into());
         }
         if let Some(node) = cluster.assets.nodes.iter().find(|node| node.node == name || node.name == name) {
             return Some(node.address.clone());
         }
     }
     let known = scene.containers.names().into_iter().any(|known| known == name);
-    if known || hosts(&cx.machine).iter().any(|(_, host)| host == name) {
+    if known || hosts(machine).iter().any(|(_, host)| host == name) {
         return Some(
             scene.machines.machine("bastion").map_or_else(|| "10.0.0.10".into(), |bastion| bastion.address.clone()),
         );
@@ -299,7 +300,7 @@ impl Tool for Dig {
 
     async fn run(&self, mut cx: ToolCx) -> i32 {
         let name = cx.args.iter().find(|arg| !arg.starts_with(['+', '-', '@'])).cloned().unwrap_or_default();
-        let found = address_of(&self.0, &cx, &name);
+        let found = address_of(&self.0, &cx.machine, &name).await;
         let text = match (found, cx.args.iter().any(|arg| arg == "+short")) {
             (Some(address), true) => format!("{address}\n"),
             (Some(address), false) => format!(";; ANSWER SECTION:\n{name}.\t60\tIN\tA\t{address}\n"),
@@ -326,7 +327,7 @@ impl Tool for Getent {
             (cx.args.first().cloned().unwrap_or_default(), cx.args.get(1).cloned().unwrap_or_default());
         let line = match database.as_str() {
             "hosts" | "ahosts" | "ahostsv4" => {
-                address_of(&self.0, &cx, &name).map(|address| format!("{address:<15} {name}\n"))
+                address_of(&self.0, &cx.machine, &name).await.map(|address| format!("{address:<15} {name}\n"))
             }
             "passwd" => Some(format!("{0}:x:1000:1000::/home/{0}:/bin/bash\n", cx.user)),
             _ => None,
@@ -359,7 +360,7 @@ impl Tool for Nc {
         };
         let text = match open {
             true => format!("Ncat: Connected to {host}:{port}.\n"),
-            false if address_of(&self.0, &cx, &host).is_none() => {
+            false if address_of(&self.0, &cx.machine, &host).await.is_none() => {
                 format!("Ncat: Could not resolve hostname \"{host}\": Name or service not known. QUITTING.\n")
             }
             false => "Ncat: Connection refused.\n".to_owned(),

@@ -81,7 +81,6 @@ impl Tool for Oc {
                 }
                 match (verb, second) {
                     ("apply", _) => oc_write::apply(&self.scene, &mut cx, &words).await,
-                    ("patch", _) => oc_write::patch(&self.scene, &mut cx, &words).await,
                     ("debug", _) => oc_write::debug(&self.scene, &mut cx, &words).await,
                     ("get", _) => self.get(&mut cx, &words).await,
                     ("adm", "certificate") | ("certificate", _) => self.certificate(&mut cx, &words).await,
@@ -90,7 +89,9 @@ impl Tool for Oc {
                         0
                     }
                     ("describe", _) => self.describe(&mut cx, &words).await,
-                    ("logs" | "delete" | "label" | "annotate" | "wait", _) => 0,
+                    ("patch", _) => self.patch(&mut cx, &words).await,
+                    ("delete", _) => self.delete(&mut cx, &words).await,
+                    ("logs" | "label" | "annotate" | "wait", _) => 0,
                     (other, _) => {
                         err(&mut cx, format!("error: unknown command \"{other}\" for \"{}\"\n", self.name)).await;
                         1
@@ -253,6 +254,66 @@ impl Oc {
         failed
     }
 
+    /// Kind, namespace and names of `VERB KIND NAME…` and `VERB KIND/NAME`.
+    async fn named(&self, cx: &mut ToolCx, words: &Words) -> Option<(&'static Resource, String, Vec<String>)> {
+        let mut names: Vec<String> = words.plain.iter().skip(2).cloned().collect();
+        let kind = match words.word(1).split_once('/') {
+            Some((kind, name)) => {
+                names.push(name.to_owned());
+                kind
+            }
+            None => words.word(1),
+        };
+        let Some(resource) = Resource::named(kind) else {
+            err(cx, format!("error: the server doesn't have a resource type \"{kind}\"\n")).await;
+            return None;
+        };
+        let namespace = if resource.namespaced { words.get(&["n", "namespace"]).unwrap_or("default") } else { "" };
+        Some((resource, namespace.to_owned(), names))
+    }
+
+    async fn missing(cx: &mut ToolCx, resource: &Resource, name: &str) -> i32 {
+        let group = if resource.group.is_empty() { String::new() } else { format!(".{}", resource.group) };
+        err(cx, format!("Error from server (NotFound): {}{group} \"{name}\" not found\n", resource.plural)).await;
+        1
+    }
+
+    /// `--type merge` (RFC 7386), and what of `--type json` sets a value.
+    async fn patch(&self, cx: &mut ToolCx, words: &Words) -> i32 {
+        let Some((resource, namespace, names)) = self.named(cx, words).await else { return 1 };
+        let patch = words.get(&["p", "patch"]).and_then(|text| serde_json::from_str::<Value>(text).ok());
+        let Some(patch) = patch else {
+            err(cx, "error: unable to parse the patch: it is no JSON\n").await;
+            return 1;
+        };
+        for name in names {
+            let changed = self.scene.kube.update(resource, &namespace, &name, |object| match &patch {
+                Value::Array(changes) => changes.iter().for_each(|change| set(object, change)),
+                merge_patch => merge(object, merge_patch),
+            });
+            if !changed {
+                return Self::missing(cx, resource, &name).await;
+            }
+            out(cx, format!("{}.{}/{name} patched\n", resource.kind.to_lowercase(), resource.group)).await;
+        }
+        0
+    }
+
+    async fn delete(&self, cx: &mut ToolCx, words: &Words) -> i32 {
+        let Some((resource, namespace, names)) = self.named(cx, words).await else { return 1 };
+        for name in names {
+            if self.scene.kube.get(resource.plural, &namespace, &name).is_none() {
+                if words.has(&["ignore-not-found"]) {
+                    continue;
+                }
+                return Self::missing(cx, resource, &name).await;
+            }
+            self.scene.kube.delete(resource, &namespace, &name);
+            out(cx, format!("{}.{} \"{name}\" deleted\n", resource.kind.to_lowercase(), resource.group)).await;
+        }
+        0
+    }
+
     async fn describe(&self, cx: &mut ToolCx, words: &Words) -> i32 {
         let (kind, name) = words.word(1).split_once('/').unwrap_or((words.word(1), words.word(2)));
         let Some(resource) = Resource::named(kind) else {
@@ -353,6 +414,32 @@ impl Oc {
             }
         }
     }
+}
+
+/// RFC 7386.
+fn merge(object: &mut Value, patch: &Value) {
+    let Value::Object(changes) = patch else {
+        object.clone_from(patch);
+        return;
+    };
+    if !object.is_object() {
+        *object = json!({});
+    }
+    let Some(fields) = object.as_object_mut() else { return };
+    for (key, change) in changes {
+        match change {
+            Value::Null => drop(fields.remove(key)),
+            change => merge(fields.entry(key.clone()).or_insert(Value::Null), change),
+        }
+    }
+}
+
+/// `add` or `replace` of RFC 6902, of a field.
+fn set(object: &mut Value, change: &Value) {
+    let (Some(path), Some(value)) = (change["path"].as_str(), change.get("value")) else { return };
+    let nested = path.rsplit('/').filter(|part| !part.is_empty());
+    let patch = nested.fold(value.clone(), |inner, field| json!({ field: inner }));
+    merge(object, &patch);
 }
 
 fn columns(plural: &str) -> Vec<String> {

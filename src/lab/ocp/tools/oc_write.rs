@@ -1,4 +1,4 @@
-//! What `oc` changes in the lab's cluster: `apply` and `patch`; and `debug`, which runs a command on a node.
+//! What `oc` changes in the lab's cluster: `apply`; and `debug`, which runs a command on a node.
 
 use std::sync::Arc;
 
@@ -39,28 +39,6 @@ pub(super) async fn apply(scene: &Scene, cx: &mut ToolCx, words: &Words) -> i32 
         let done = if old.is_some() { "configured" } else { "created" };
         out(cx, format!("{}/{name} {done}\n", kind.to_lowercase())).await;
     }
-    0
-}
-
-/// `oc patch KIND NAME --type merge -p JSON`.
-pub(super) async fn patch(scene: &Scene, cx: &mut ToolCx, words: &Words) -> i32 {
-    let (kind, name) = words.word(1).split_once('/').unwrap_or((words.word(1), words.word(2)));
-    let (kind, name) = (kind.to_owned(), name.to_owned());
-    let Some(resource) = Resource::named(&kind) else {
-        err(cx, format!("error: the server doesn't have a resource type \"{kind}\"\n")).await;
-        return 1;
-    };
-    let change = words.get(&["p", "patch"]).and_then(|text| serde_json::from_str::<Value>(text).ok());
-    let Some(change) = change else {
-        err(cx, "error: unable to parse the patch: it is no JSON\n").await;
-        return 1;
-    };
-    let namespace = if resource.namespaced { words.get(&["n", "namespace"]).unwrap_or("default") } else { "" };
-    if !scene.kube.update(resource, namespace, &name, |object| merge(object, &change)) {
-        err(cx, format!("Error from server (NotFound): {} \"{name}\" not found\n", resource.plural)).await;
-        return 1;
-    }
-    out(cx, format!("{}/{name} patched\n", resource.kind.to_lowercase())).await;
     0
 }
 

@@ -90,6 +90,9 @@ pub struct Run {
 #[derive(Clone)]
 pub struct Served {
     pub machine: Arc<Machine>,
+    pub htpasswd: Option<String>,
+    /// Where it keeps its data.
+    pub data: String,
     pub certificate: String,
     pub key: String,
     pub port: u16,
@@ -176,7 +179,7 @@ impl Containers {
         let (certificate_path, certificate) = file("REGISTRY_HTTP_TLS_CERTIFICATE")?;
         let (key_path, key) = file("REGISTRY_HTTP_TLS_KEY")?;
         let htpasswd = match setting("REGISTRY_AUTH_HTPASSWD_PATH") {
-            Some(_) => Some(String::from_utf8_lossy(&file("REGISTRY_AUTH_HTPASSWD_PATH")?.1).into_owned()),
+            Some(_) => Some(file("REGISTRY_AUTH_HTPASSWD_PATH")?.0),
             None => None,
         };
         let config = tls::config(&certificate, &key, None).map_err(|why| why.to_string())?;
@@ -187,6 +190,7 @@ impl Containers {
         let taken = |why: std::io::Error| format!("listen tcp 0.0.0.0:{}: bind: {why}", run.port);
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, run.port)).map_err(taken)?;
         let stop = CancellationToken::new();
+        let (data, htpasswd_path) = (root.clone(), htpasswd.clone());
         let mirror = Mirror::new(machine.clone(), root, inside, htpasswd, self.stored.clone(), stop.clone());
         let tls = RustlsConfig::from_config(config);
         let address =
@@ -197,6 +201,8 @@ impl Containers {
         machine.listen(run.port, true);
         let served = Served {
             machine: machine.clone(),
+            htpasswd: htpasswd_path,
+            data,
             certificate: certificate_path,
             key: key_path,
             port: run.port,
@@ -217,6 +223,17 @@ impl Containers {
             self.machines.unroute(name);
         }
         true
+    }
+
+    /// Every registry ends, as by `podman stop`: its names still lead to the machine, where nothing listens.
+    pub fn end_all(&self) {
+        let closed = std::net::SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        let running: Vec<_> =
+            self.lock().iter().map(|(name, one)| (name.clone(), one.run.port, one.names.clone())).collect();
+        for (name, port, names) in running {
+            self.stop(&name);
+            names.iter().for_each(|host| self.machines.route(host, Some(port), closed));
+        }
     }
 
     /// The machine is gone, and all that ran on it.
