@@ -305,6 +305,10 @@ impl Session<'_> {
         let (model, follower) = hub.follow().await;
         let catalogue = super::diagnose::catalogue()?.at_pace(self.pace);
         stages::diagnosis::start(&catalogue, &dir, &model, tapped, follower, sink.clone());
+        if let Some(cloud) = self.cloud.clone() {
+            let (model, follower) = hub.follow().await;
+            stages::lookout::start(cloud, &model, follower, sink.clone(), stages::lookout::Watch::default());
+        }
         let world = Arc::new(World {
             spec: spec.clone(),
             secrets,

@@ -1,14 +1,16 @@
 //! The bastion: made from its blueprint, with its host keys read from the console so that nobody has to trust the first
 //! answer on port 22.
 
+use std::collections::BTreeMap;
+
 pub use super::blueprint::BastionInputs;
 use super::blueprint::{self, Made, bastion_address_name, bastion_name, image_query};
 use super::ledger::{Ledger, LedgerError};
 use super::survey::Survey;
 use super::userdata::{self, FirstBoot, HostKeyPair};
 use super::vpc::Network;
-use super::{Image, ImageQuery};
-use crate::model::event::Action;
+use super::{Image, ImageQuery, Kind, ingress};
+use crate::model::event::{Action, Object};
 use crate::spec::Spec;
 use crate::spec::validate::is_graviton;
 
@@ -20,6 +22,33 @@ pub struct Bastion {
     pub public_ip: Option<String>,
     /// Of the private zone that holds the mirror's name, for a managed mirror.
     pub hosted_zone: Option<String>,
+}
+
+impl Bastion {
+    /// Where the operator reaches it.
+    pub fn address(&self) -> &str {
+        self.public_ip.as_deref().unwrap_or(&self.private_ip)
+    }
+}
+
+/// Its machine in the record.
+pub fn object(spec: &Spec) -> Object {
+    Object { kind: Kind::Instance.as_str().to_owned(), name: bastion_name(spec) }
+}
+
+/// The recorded bastion, running again if somebody has stopped it; `None` when it is not there any more.
+///
+/// # Errors
+/// When the cloud cannot be asked, or the machine does not come up.
+pub async fn wake(ledger: &Ledger, spec: &Spec) -> Result<Option<Bastion>, LedgerError> {
+    let Some(machine) = ledger.wake(&object(spec)).await? else { return Ok(None) };
+    let mut made = Made::from([(bastion_name(spec), machine)]);
+    let name = bastion_address_name(spec);
+    let address = Object { kind: Kind::ElasticIp.as_str().to_owned(), name: name.clone() };
+    if let Some(id) = ledger.record(&address).filter(|record| record.gone.is_none()).and_then(|record| record.id) {
+        made.insert(name, ledger.look_once(Kind::ElasticIp, &id).await?);
+    }
+    Ok(bastion_of(spec, &made))
 }
 
 impl BastionInputs {
@@ -96,8 +125,25 @@ pub async fn ensure_bastion(ledger: &Ledger, spec: &Spec, inputs: &BastionInputs
     }
     let mut made = Made::new();
     ledger.apply(&blueprint::bastion(spec, &inputs), &mut made).await?;
+    shut_behind_the_operator(ledger, &made, &inputs.operator_cidr).await?;
     let name = bastion_name(spec);
     bastion_of(spec, &made).ok_or_else(|| LedgerError::Unfit(format!("{name} is not there")))
+}
+
+/// Where the operator was before, port 22 is open no more. Rules of others stay.
+async fn shut_behind_the_operator(ledger: &Ledger, made: &Made, operator_cidr: &str) -> Result<(), LedgerError> {
+    let now = ingress("tcp", 22, operator_cidr);
+    for group in made.values().filter(|resource| resource.kind == Kind::SecurityGroup) {
+        let past = |(name, words): &(&String, &String)| {
+            **name != now && name.starts_with("Ingress tcp/22 ") && *words == blueprint::FROM_THE_OPERATOR
+        };
+        let past: BTreeMap<_, _> =
+            group.properties.iter().filter(past).map(|(name, _)| (name.clone(), String::new())).collect();
+        if !past.is_empty() {
+            ledger.change(group.kind, &group.id, &past).await?;
+        }
+    }
+    Ok(())
 }
 
 /// What is there of the bastion; the bastion itself when that is all of it. Changes nothing.

@@ -13,6 +13,7 @@ use super::{Create, Kind, Resource, Tags, describe};
 use crate::model::event::Action;
 use crate::spec::Spec;
 
+pub(super) use bastion::FROM_THE_OPERATOR;
 pub use bastion::{BastionInputs, PROXY_PORT, PULL_THROUGH, bastion, bastion_ports, image_query};
 pub use network::{Place, endpoints, interface_endpoints, network, service_name};
 

@@ -123,7 +123,12 @@ pub fn modify(kind: Kind, id: &str, properties: &BTreeMap<String, String>) -> Ve
     properties
         .iter()
         .map(|(name, value)| {
-            format!("{} {id} {}={}", modify_name(kind, name, value.is_empty()), word(name), word(value))
+            let call = match (kind, name.as_str(), value.as_str()) {
+                (Kind::Instance, "State", "running") => "ec2:StartInstances",
+                (Kind::Instance, "State", "rebooting") => "ec2:RebootInstances",
+                _ => modify_name(kind, name, value.is_empty()),
+            };
+            format!("{call} {id} {}={}", word(name), word(value))
         })
         .collect()
 }

@@ -1,6 +1,7 @@
 //! Making and taking away one thing at a time, so that `kill -9` at any moment leaves nothing unknown: the intent is on
 //! disk before the call, the id after it, and whatever a dead process left is found by its tags and adopted.
 
+mod arrival;
 mod removal;
 mod search;
 
@@ -20,6 +21,8 @@ use crate::model::plan::StepId;
 use crate::model::run::{ObjectRecord, RunModel};
 use crate::record::Sink;
 use crate::spec::Spec;
+use arrival::Coming;
+pub use arrival::Lost;
 pub(super) use removal::Until;
 pub(super) use search::Look;
 use search::can_double;
@@ -88,7 +91,7 @@ impl Ledger {
         tags.insert("bartizan.run".into(), model.run.clone());
         tags.insert("bartizan.cluster".into(), spec.domain());
         Self {
-            caller: Caller::new(cloud.clone(), cancel, Patience::default()),
+            caller: Caller::new(cloud.clone(), cancel, cloud.patience()),
             cloud,
             sink,
             step,
@@ -241,50 +244,13 @@ impl Ledger {
         Ok(())
     }
 
-    /// Wait until a new object can be used.
-    async fn ready(&self, coming: Coming) -> Result<Resource, LedgerError> {
-        let Coming { object, mut resource, hourly } = coming;
-        let what = format!("{} {}", object.kind, object.name);
-        let patience = self.caller.patience;
-        let started = Instant::now();
-        let mut pause = patience.first;
-        let mut shown = String::new();
-        // The answer to the creation tells less than a look does.
-        loop {
-            if shown != resource.state && resource.kind == Kind::Instance {
-                let address = resource.property("PublicIpAddress").or(resource.property("PrivateIpAddress"));
-                let observed = Observed::Instance {
-                    name: object.name.clone(),
-                    id: resource.id.clone(),
-                    state: resource.state.clone(),
-                    address: address.map(str::to_owned),
-                };
-                self.sink.emit(Data::Observed(observed)).await;
-            }
-            if shown != resource.state {
-                let standing = if resource.is_ready() { Standing::Ready } else { Standing::Making };
-                self.show(&object, &resource.id, &resource.state, standing, None, hourly).await;
-            }
-            if resource.is_ready() {
-                return Ok(resource);
-            }
-            if resource.is_over() {
-                return Err(LedgerError::Failed { what, state: resource.state });
-            }
-            if started.elapsed() >= patience.ready {
-                return Err(slow(&what, &resource.state, patience.ready));
-            }
-            if shown != resource.state {
-                self.progress(0, None, format!("{what} ({}) is {}", resource.id, resource.state)).await;
-                shown.clone_from(&resource.state);
-            }
-            self.caller.pause(&mut pause).await?;
-            resource = self.look(&object, resource.kind, &resource.id).await?;
-        }
-    }
-
     /// Set properties of an object, one call each.
-    async fn change(&self, kind: Kind, id: &str, properties: &BTreeMap<String, String>) -> Result<(), LedgerError> {
+    pub(super) async fn change(
+        &self,
+        kind: Kind,
+        id: &str,
+        properties: &BTreeMap<String, String>,
+    ) -> Result<(), LedgerError> {
         let call = describe::modify(kind, id, properties).join("; ");
         self.recorded(&call, Repeat::Harmless, || self.cloud.modify(kind, id, properties)).await
     }
@@ -435,15 +401,6 @@ impl Ledger {
         // EC2 takes up to 64 characters.
         crate::spec::digest(&text).trim_start_matches("sha256:").chars().take(48).collect()
     }
-}
-
-/// An object that is asked for and may not be ready.
-#[derive(Clone)]
-struct Coming {
-    object: Object,
-    resource: Resource,
-    /// What it costs while it stands, in millionths of a US dollar an hour.
-    hourly: Option<u64>,
 }
 
 fn slow(what: &str, state: &str, waited: Duration) -> LedgerError {

@@ -34,6 +34,7 @@ use serde::{Deserialize, Serialize};
 
 pub use error::{Class, CloudError};
 pub use inquiry::{AccessKey, Blocker, Denial, Image, ImageQuery, Offering};
+pub use retry::Patience;
 
 pub type Tags = BTreeMap<String, String>;
 
@@ -192,6 +193,10 @@ pub trait Cloud: Send + Sync {
     async fn create_access_key(&self, user: &str) -> Result<AccessKey, CloudError>;
     /// Take a key away; one that is not there is no error. The ids of a user's keys: property `AccessKeyIds`.
     async fn delete_access_key(&self, user: &str, id: &str) -> Result<(), CloudError>;
+    /// How long its states take.
+    fn patience(&self) -> Patience {
+        Patience::default()
+    }
     /// The call as an operator knows it, for the plan and the record: `ec2:CreateVpc CidrBlock=10.0.0.0/16`.
     fn describe(&self, create: &Create) -> String {
         describe::create(create)
@@ -236,10 +241,12 @@ impl Resource {
 
     /// It will never be ready, or is on its way out.
     pub fn is_over(&self) -> bool {
-        matches!(
-            self.state.as_str(),
-            "deleting" | "deleted" | "failed" | "rejected" | "shutting-down" | "terminated" | "stopped" | "stopping"
-        )
+        matches!(self.state.as_str(), "deleting" | "deleted" | "failed" | "rejected" | "shutting-down" | "terminated")
+    }
+
+    /// A machine that stands still: with its disk and its private address it can be started again.
+    pub fn is_halted(&self) -> bool {
+        matches!(self.state.as_str(), "stopped" | "stopping")
     }
 
     /// It was asked to go, and goes.

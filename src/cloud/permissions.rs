@@ -107,6 +107,11 @@ pub fn partition(region: &str) -> &'static str {
     }
 }
 
+/// The domain of a region's services: `sts.<region>.<domain>`.
+pub fn domain(region: &str) -> &'static str {
+    if partition(region) == "aws-cn" { "amazonaws.com.cn" } else { "amazonaws.com" }
+}
+
 /// What an action is to be asked about when it may be allowed on some resources only: an ARN that those match.
 pub fn resource_of(action: &str, region: &str, account: &str) -> Option<String> {
     let limited = groups()

@@ -75,7 +75,7 @@ impl Caller {
     ) -> Result<T, LedgerError> {
         let retry = ExponentialBuilder::default()
             .with_min_delay(self.patience.first)
-            .with_max_delay(Duration::from_secs(20))
+            .with_max_delay(self.patience.slowest * 2)
             .with_max_times(8)
             .with_jitter();
         let one = || async {

@@ -40,9 +40,12 @@ impl Ledger {
         let mut survey = Survey::default();
         for item in items {
             let what = format!("{} {}", item.kind.as_str(), item.name);
-            let Some(resource) = self.seen(item).await? else {
-                survey.missing.push(format!("{what} is not there"));
-                continue;
+            let resource = match self.seen(item).await? {
+                Ok(resource) => resource,
+                Err(known) => {
+                    survey.missing.push(format!("{what}{known} is not there"));
+                    continue;
+                }
             };
             if !resource.is_ready() {
                 survey.missing.push(format!("{what} ({}) is {}", resource.id, resource.state));
@@ -60,14 +63,20 @@ impl Ledger {
         Ok(survey)
     }
 
-    async fn seen(&self, item: &Item) -> Result<Option<Resource>, LedgerError> {
+    /// Whatever became of it; where there is nothing: the id that is recorded, in brackets.
+    async fn seen(&self, item: &Item) -> Result<Result<Resource, String>, LedgerError> {
         let object = Object { kind: item.kind.as_str().to_owned(), name: item.name.clone() };
         let record = self.record(&object).filter(|record| record.gone.is_none());
         let Some(id) = record.and_then(|record| record.id) else {
             // Of doubles the next creation keeps one.
-            return Ok(self.search(&object, item.kind, Look::Once).await?.into_iter().next());
+            let found = self.search(&object, item.kind, Look::Once).await?.into_iter().next();
+            return Ok(found.ok_or_else(String::new));
         };
-        self.caller.alive(item.kind, &id).await
+        match self.caller.get(item.kind, &id).await {
+            Ok(resource) => Ok(Ok(resource)),
+            Err(error) if error.is_not_found() => Ok(Err(format!(" ({id})"))),
+            Err(error) => Err(error),
+        }
     }
 
     /// Objects that are nobody's blueprint (an existing network): all there, or not.

@@ -75,7 +75,10 @@ fn feed(matcher: &mut Matcher, data: &Data, at: Timestamp) -> Vec<Data> {
             matcher.feed_error(step.as_str(), causes, at)
         }
         Data::StepRetry { step, why, .. } => matcher.feed_error(step.as_str(), std::slice::from_ref(why), at),
-        Data::StepEnded { step, outcome, .. } if outcome.is_good() => matcher.feed_step_done(step.as_str()),
+        Data::Drift { step, world_says, .. } => matcher.feed_error(step.as_str(), std::slice::from_ref(world_says), at),
+        Data::StepEnded { step, outcome, .. } | Data::StepInferred { step, outcome, .. } if outcome.is_good() => {
+            matcher.feed_step_done(step.as_str())
+        }
         Data::Rewound { .. } => {
             *matcher = Matcher::new(&catalogue_of(matcher));
             Vec::new()

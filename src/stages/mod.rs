@@ -11,6 +11,7 @@ pub mod edge;
 pub mod ignition;
 mod keeper;
 pub mod live;
+pub mod lookout;
 mod notices;
 mod outputs;
 pub mod plan;

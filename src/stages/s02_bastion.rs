@@ -5,9 +5,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::cloud::Image;
-use crate::cloud::bastion;
+use crate::cloud::bastion::{self, Bastion};
 use crate::cloud::blueprint::BastionInputs;
-use crate::cloud::ledger::Ledger;
+use crate::cloud::ledger::{Ledger, Lost};
 use crate::cloud::userdata::HostKeyPair;
 use crate::cloud::vpc::Network;
 use crate::engine::{Probe, Ran, Step, StepError};
@@ -17,6 +17,7 @@ use crate::model::event::{Action, Evidence};
 use crate::spec::{BastionOs, MirrorKind, MirrorRuntime, Spec};
 
 use super::s01_infrastructure::{ledger, ledger_error};
+use super::s08_install::cluster;
 use super::world::{Cx, World, action, cloud_error, exec, fact, must};
 
 /// Key pair, security group, instance, address, DNS record.
@@ -61,11 +62,18 @@ fn operator(cx: &Cx) -> Option<String> {
 /// A service of AWS that says who asks.
 const WHO_ASKS: &str = "https://checkip.amazonaws.com/";
 
+/// Where the operator is, when port 22 is open to somewhere else: people move, and providers give them other addresses.
+async fn moved(cx: &Cx) -> Option<String> {
+    let known = cx.fact(fact::BASTION_OPERATOR).filter(|_| cx.world.spec.bastion.operator_cidr.is_none())?;
+    // Who cannot ask goes on with what is known.
+    own_address(cx, Duration::from_secs(5)).await.ok().filter(|now| *now != known)
+}
+
 /// This machine's address as the internet sees it.
-async fn own_address(cx: &Cx) -> Result<String, StepError> {
+async fn own_address(cx: &Cx, limit: Duration) -> Result<String, StepError> {
     let started = std::time::Instant::now();
     let asked = async {
-        let client = reqwest::Client::builder().timeout(Duration::from_secs(20)).build()?;
+        let client = reqwest::Client::builder().timeout(limit).build()?;
         client.get(WHO_ASKS).send().await?.error_for_status()?.text().await
     };
     let answer = asked.await;
@@ -97,6 +105,44 @@ async fn image(cx: &Cx, ledger: &Ledger) -> Result<Image, StepError> {
     Ok(image)
 }
 
+/// Where the bastion is, for all that comes.
+async fn keep(cx: &Cx, made: &Bastion) {
+    cx.set_fact(fact::BASTION_INSTANCE, &made.instance).await;
+    cx.set_fact(fact::BASTION_PRIVATE_IP, &made.private_ip).await;
+    cx.set_fact(fact::BASTION_ADDRESS, made.address()).await;
+}
+
+/// A bastion that went behind our back. Another one takes its place; but not that of the one by which a cluster lives.
+async fn lost(cx: &Cx, ledger: &Ledger) -> Result<Option<Lost>, StepError> {
+    let spec = &cx.world.spec;
+    let lost = ledger.lost(&bastion::object(spec)).await.map_err(ledger_error)?;
+    let begun = cluster(cx).ok().and_then(|object| cx.model.objects.get(&object));
+    match lost {
+        Some(lost) if begun.is_some_and(|record| record.gone.is_none()) => {
+            let infra_id = cx.fact(fact::INFRA_ID).unwrap_or_else(|| spec.cluster.name.clone());
+            let text = format!(
+                "the bastion {} is {}, and with it the mirror and the install directory, by which the cluster {infra_id} \
+                 lives",
+                lost.id, lost.how
+            );
+            Err(StepError::fatal(text).hint(format!(
+                "`bartizan cleanup {} --confirm {}` deletes what carries the cluster's tag, and then the network; begin anew \
+                 after that",
+                cx.model.run, spec.cluster.name
+            )))
+        }
+        lost => Ok(lost),
+    }
+}
+
+/// The bastion, running again if somebody has stopped it, at the address that it has now. `None` when it is gone.
+pub(super) async fn wake(cx: &Cx) -> Result<Option<()>, StepError> {
+    let woken = bastion::wake(&ledger(cx)?, &cx.world.spec).await.map_err(ledger_error)?;
+    let Some(made) = woken else { return Ok(None) };
+    keep(cx, &made).await;
+    Ok(Some(()))
+}
+
 #[async_trait]
 impl Step<World> for Machine {
     fn preview(&self, world: &World) -> Vec<Action> {
@@ -110,24 +156,38 @@ impl Step<World> for Machine {
         let (Some(_), Some(operator)) = (cx.fact(fact::BASTION_INSTANCE), operator(cx)) else {
             return Ok(Probe::Missing("nothing was made yet".into()));
         };
+        if let Some(now) = moved(cx).await {
+            return Ok(Probe::Missing(format!("port 22 is open to {operator}, and this machine is {now} now")));
+        }
         let inputs = inputs(cx, &operator)?;
         let spec = &cx.world.spec;
         let (made, survey) = bastion::survey_bastion(&ledger(cx)?, spec, &inputs).await.map_err(ledger_error)?;
-        let known = made.is_some_and(|made| cx.fact(fact::BASTION_INSTANCE) == Some(made.instance));
-        Ok(if known { Probe::True(survey.evidence) } else { Probe::Missing(survey.missing.join(", ")) })
+        let Some(made) = made else { return Ok(Probe::Missing(survey.missing.join(", "))) };
+        // A machine that was stopped and started again has another public address.
+        let known = [(fact::BASTION_INSTANCE, made.instance.as_str()), (fact::BASTION_ADDRESS, made.address())];
+        for (key, now) in known {
+            if let Some(was) = cx.fact(key).filter(|was| was != now) {
+                return Ok(Probe::Missing(format!("{key} was {was} and is {now}")));
+            }
+        }
+        Ok(Probe::True(survey.evidence))
     }
 
     async fn run(&self, cx: &Cx) -> Result<Ran, StepError> {
         let spec = &cx.world.spec;
-        let operator = match operator(cx) {
-            Some(operator) => operator,
-            None => {
-                let own = own_address(cx).await?;
+        let operator = match (moved(cx).await, operator(cx)) {
+            (None, Some(operator)) => operator,
+            (now, _) => {
+                let own = match now {
+                    Some(now) => now,
+                    None => own_address(cx, Duration::from_secs(20)).await?,
+                };
                 cx.set_fact(fact::BASTION_OPERATOR, own.clone()).await;
                 own
             }
         };
         let ledger = ledger(cx)?;
+        let lost = lost(cx, &ledger).await?;
         let host_key = match &cx.world.host_key {
             Some(private) => {
                 let public =
@@ -139,11 +199,14 @@ impl Step<World> for Machine {
         let mut inputs = inputs(cx, &operator)?.tell(spec, host_key.as_ref()).map_err(ledger_error)?;
         inputs.image = Some(image(cx, &ledger).await?);
         let made = bastion::ensure_bastion(&ledger, spec, &inputs).await.map_err(ledger_error)?;
-        let address = made.public_ip.clone().unwrap_or_else(|| made.private_ip.clone());
-        cx.set_fact(fact::BASTION_INSTANCE, made.instance).await;
-        cx.set_fact(fact::BASTION_PRIVATE_IP, made.private_ip).await;
-        cx.set_fact(fact::BASTION_ADDRESS, address).await;
-        Ok(Ran::Ok)
+        keep(cx, &made).await;
+        Ok(match lost {
+            Some(lost) => Ran::Warning(format!(
+                "the bastion {} is {}; {} takes its place, and what was on it is brought again",
+                lost.id, lost.how, made.instance
+            )),
+            None => Ran::Ok,
+        })
     }
 
     async fn verify(&self, cx: &Cx) -> Result<Vec<Evidence>, StepError> {

@@ -11,6 +11,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
 use crate::cloud::blueprint::PROXY_PORT;
+use crate::cloud::permissions;
 use crate::engine::{Probe, Ran, Step, StepError};
 use crate::host::{Cmd, Host, Stdin};
 use crate::model::event::{Action, Evidence};
@@ -128,9 +129,15 @@ async fn connect(cx: &Cx, target: &str, password: Option<&Secret>) -> Result<u16
     status.ok_or_else(|| StepError::transient(format!("the proxy said {line:?}")))
 }
 
+/// What answers in every region.
+fn sts(world: &World) -> String {
+    let region = &world.spec.aws.region;
+    format!("sts.{region}.{}:443", permissions::domain(region))
+}
+
 /// Nobody gets through without the account, and whoever has it does, to AWS.
 async fn prove(cx: &Cx) -> Result<Vec<Evidence>, StepError> {
-    let target = format!("sts.{}.amazonaws.com:443", cx.world.spec.aws.region);
+    let target = sts(&cx.world);
     let stranger = connect(cx, &target, None).await?;
     if stranger != 407 {
         return Err(StepError::transient(format!("the proxy answers {stranger} without an account, not 407")));
@@ -157,7 +164,7 @@ impl Step<World> for Proxy {
             return Vec::new();
         }
         let dir = format!("~/{}/squid", world.spec.bastion.workdir);
-        let target = format!("CONNECT sts.{}.amazonaws.com:443", world.spec.aws.region);
+        let target = format!("CONNECT {}", sts(world));
         let mut actions: Vec<Action> = ["squid.conf.in", "squid.sh", "passwd"]
             .iter()
             .map(|name| file("bastion", &format!("{dir}/{name}"), 0o600))

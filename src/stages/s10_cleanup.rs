@@ -19,6 +19,7 @@ use super::live;
 use super::registry_service::{job as registry_job, units};
 use super::repair::gone;
 use super::s01_infrastructure::{ledger, ledger_error};
+use super::s02_bastion::wake;
 use super::s05_mirror_registry::{NAME, directory};
 use super::s06_image_sync::ended;
 use super::s07_install_config::installer;
@@ -76,14 +77,12 @@ pub(super) async fn destroy_cluster(cx: &Cx) -> Result<(), StepError> {
     .await
 }
 
-/// Why nothing can be run on the bastion any more. One that is only stopped can be started, and a person does that.
+/// Why nothing can be run on the bastion any more. One that somebody has stopped is started again.
 async fn lost_bastion(cx: &Cx) -> Result<Option<String>, StepError> {
     let (Some(cloud), Some(id)) = (&cx.world.cloud, cx.fact(fact::BASTION_INSTANCE)) else { return Ok(None) };
     match cloud.get(Kind::Instance, &id).await {
-        Ok(instance) if matches!(instance.state.as_str(), "stopped" | "stopping") => {
-            let text = format!("the bastion {id} is {}, and the cluster is destroyed from there", instance.state);
-            let start = format!("`aws ec2 start-instances --instance-ids {id}`, then clean up again");
-            Err(StepError::fatal(text).hint(start))
+        Ok(instance) if instance.is_halted() => {
+            Ok(wake(cx).await?.is_none().then(|| format!("the bastion {id} was {} and is gone", instance.state)))
         }
         Ok(instance) => Ok(instance.is_over().then(|| format!("the bastion {id} is {}", instance.state))),
         Err(error) if error.is_not_found() => Ok(Some(format!("the bastion {id} is not there any more"))),
@@ -203,7 +202,8 @@ impl Step<World> for Cluster {
         if let Some(lost) = lost_bastion(cx).await? {
             return destroy_by_tag(cx, &lost).await;
         }
-        destroy_cluster(cx).await.map_err(|error| match cx.fact(fact::INFRA_ID) {
+        // It may have another address now.
+        destroy_cluster(&cx.fresh(cx.attempt).await).await.map_err(|error| match cx.fact(fact::INFRA_ID) {
             Some(infra_id) if error.retry => error.hint(by_hand(cx, &infra_id)),
             _ => error,
         })?;

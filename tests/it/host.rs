@@ -78,6 +78,32 @@ impl Sshd {
         self.directory.path().join("host")
     }
 
+    /// What it says of those who come.
+    #[cfg(all(feature = "aws", feature = "lab"))]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).expect("its log")
+    }
+
+    /// Another machine at the same place: it has this host key from now on, or a new one.
+    #[cfg(all(feature = "aws", feature = "lab"))]
+    pub fn becomes(&mut self, private: Option<&str>) {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        self.stop_listening();
+        let file = self.host_key_file();
+        let public = file.with_extension("pub");
+        let _never_there = (std::fs::remove_file(&file), std::fs::remove_file(&public));
+        match private {
+            None => keygen(&file),
+            Some(text) => {
+                let made = std::fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&file);
+                std::io::Write::write_all(&mut made.expect("the key"), text.as_bytes()).expect("the key");
+                let half = Command::new("ssh-keygen").arg("-y").arg("-f").arg(&file).output().expect("ssh-keygen");
+                std::fs::write(public, half.stdout).expect("its public half");
+            }
+        }
+        self.resume();
+    }
+
     /// Of the process that listens.
     pub fn pid(&self) -> u32 {
         self.listener.as_ref().map(|child| child.id()).expect("it listens")
@@ -170,13 +196,17 @@ fn children(parent: u32) -> Vec<i32> {
 
 /// The arguments of every process but this, each with a NUL after it.
 pub fn argvs() -> impl Iterator<Item = String> {
-    let others = |entry: &std::fs::DirEntry| {
-        entry.file_name().to_string_lossy().parse::<u32>().is_ok_and(|pid| pid != std::process::id())
-    };
-    let processes = std::fs::read_dir("/proc").expect("/proc").flatten().filter(others);
-    processes
-        .filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok())
-        .map(|argv| String::from_utf8_lossy(&argv).into_owned())
+    argvs_with_pid().map(|(_, argv)| argv)
+}
+
+/// The same, with the process's id.
+pub fn argvs_with_pid() -> impl Iterator<Item = (i32, String)> {
+    let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_string_lossy().parse::<i32>().ok());
+    pids.filter(|pid| u32::try_from(*pid).is_ok_and(|pid| pid != std::process::id())).filter_map(|pid| {
+        let argv = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        Some((pid, String::from_utf8_lossy(&argv).into_owned()))
+    })
 }
 
 /// Whether a `sleep` of that many seconds runs.

@@ -34,7 +34,9 @@ mod recoveries;
 mod registry;
 #[cfg(feature = "lab")]
 mod resume;
+mod services;
 mod spec;
+mod stage;
 mod trouble;
 mod ui;
 mod userdata;

@@ -34,6 +34,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "lab")]
+pub use faults::{Server, answer, word};
 use parts::{COMPONENT_REPO, OCI_INDEX, OCI_MANIFEST, revision};
 pub use parts::{Ca, DockerRegistry, Recipe, SyntheticRelease};
 

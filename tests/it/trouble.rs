@@ -24,7 +24,7 @@ use bartizan::stages::{World, steps};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-const REQUEST: &str = "6ae1c8c4-1b1d-4f3c-9d1f-2a6c55a0e9b1";
+pub const REQUEST: &str = "6ae1c8c4-1b1d-4f3c-9d1f-2a6c55a0e9b1";
 
 /// A code, what AWS says with it, and what it is to be taken for.
 const CODES: &[(&str, &str, &str)] = &[
@@ -139,7 +139,7 @@ const CODES: &[(&str, &str, &str)] = &[
 
 /// The one finding that a step's failure leads to.
 #[track_caller]
-fn finding(step: &str, causes: &[String]) -> Finding {
+pub fn finding(step: &str, causes: &[String]) -> Finding {
     // All patterns together take a moment to compile.
     static BUILTIN: std::sync::OnceLock<Catalogue> = std::sync::OnceLock::new();
     let catalogue = BUILTIN.get_or_init(|| Catalogue::builtin().unwrap());
@@ -157,7 +157,7 @@ fn finding(step: &str, causes: &[String]) -> Finding {
 
 /// It names the request, says what to do, and has a checklist.
 #[track_caller]
-fn is_whole(finding: &Finding, code: &str) {
+pub fn is_whole(finding: &Finding, code: &str) {
     assert!(finding.line.contains(code), "{finding:?}");
     assert_eq!(finding.captures.get("request_id").map(String::as_str), Some(REQUEST), "{code}: {finding:?}");
     assert!(finding.next.as_ref().is_some_and(|next| next.len() > 10 && !next.contains("(unknown)")), "{finding:?}");

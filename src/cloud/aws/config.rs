@@ -12,7 +12,7 @@ use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_http_client::{Builder, Connector};
 
 use super::Aws;
-use crate::cloud::{Class, CloudError};
+use crate::cloud::{Class, CloudError, Patience};
 use crate::spec::AwsSpec;
 
 /// Chain of credentials and endpoints as every AWS tool has it: environment, profile (SSO, process, role), instance.
@@ -74,6 +74,7 @@ impl Aws {
         let s3 = aws_sdk_s3::config::Builder::from(config).force_path_style(elsewhere).build();
         Self {
             region: spec.region.clone(),
+            patience: Patience::default(),
             elsewhere,
             ec2: aws_sdk_ec2::Client::new(config),
             elb: aws_sdk_elasticloadbalancing::Client::new(config),

@@ -102,7 +102,7 @@ pub(super) async fn image(aws: &Aws, query: &ImageQuery) -> Result<Image, CloudE
     let images: Vec<Ami> = asked.into_paginator().items().send().try_collect().await.map_err(failed(call))?;
     let trusted = |ami: &&Ami| match query {
         ImageQuery::Id(_) => true,
-        ImageQuery::Newest { owner, .. } => ami.owner_id() == Some(owner),
+        ImageQuery::Newest { owner, .. } => ami.owner_id() == Some(owner) || ami.image_owner_alias() == Some(owner),
     };
     let newest = images.iter().filter(trusted).max_by_key(|ami| ami.creation_date());
     let newest = newest.ok_or_else(|| {

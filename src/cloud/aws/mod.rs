@@ -25,14 +25,15 @@ pub use config::{connect, loader};
 use ec2::{Which, absent, not_ours, unknown};
 
 use super::{
-    AccessKey, Blocker, Class, Cloud, CloudError, Create, Denial, Image, ImageQuery, Kind, Offering, Resource, Tags,
-    describe,
+    AccessKey, Blocker, Class, Cloud, CloudError, Create, Denial, Image, ImageQuery, Kind, Offering, Patience,
+    Resource, Tags, describe,
 };
 
 /// An account and a region.
 #[derive(Debug, Clone)]
 pub struct Aws {
     region: String,
+    patience: Patience,
     /// The endpoint is not AWS's own.
     elsewhere: bool,
     ec2: aws_sdk_ec2::Client,
@@ -46,6 +47,12 @@ pub struct Aws {
 }
 
 impl Aws {
+    /// Another patience than what AWS's own states need: for an endpoint that is quicker.
+    pub fn with_patience(mut self, patience: Patience) -> Self {
+        self.patience = patience;
+        self
+    }
+
     async fn list(&self, kind: Kind, which: Which<'_>) -> Result<Vec<Resource>, CloudError> {
         let one = |resource: Result<Resource, CloudError>| resource.map(|resource| vec![resource]);
         match (kind, which) {
@@ -151,6 +158,10 @@ impl Aws {
 
 #[async_trait]
 impl Cloud for Aws {
+    fn patience(&self) -> Patience {
+        self.patience
+    }
+
     async fn whoami(&self) -> Result<String, CloudError> {
         inquiry::whoami(self).await
     }

@@ -1,6 +1,7 @@
 //! The bastion: its image, its machine, and who may reach what on it.
 
 use super::{Item, assumed_zones, bastion_address_name, bastion_name, public_subnet_name, reference, vpc_name};
+use crate::cloud::permissions::partition;
 use crate::cloud::{Image, ImageQuery, Kind, ingress, record};
 use crate::spec::sizing::bastion_disk_gib;
 use crate::spec::validate::is_graviton;
@@ -52,11 +53,19 @@ pub fn image_query(spec: &Spec) -> ImageQuery {
     }
     let arm = is_graviton(&spec.bastion.instance_type);
     let architecture = if arm { "arm64" } else { "x86_64" };
+    let partition = partition(&spec.aws.region);
     // Accounts and names: Red Hat's "Red Hat Images (AMI) available on AWS", Amazon Linux's user guide, the stream metadata
     // of Fedora CoreOS (the third number 3 is the stable stream).
     let (owner, name) = match spec.bastion.os {
-        BastionOs::Rhel9 => ("309956199498", format!("RHEL-9.*_HVM-*-{architecture}-*-Hourly2-GP3")),
-        BastionOs::Al2023 => ("137112412989", format!("al2023-ami-2023.*-kernel-*-{architecture}")),
+        BastionOs::Rhel9 => (
+            if partition == "aws-us-gov" { "219670896067" } else { "309956199498" },
+            format!("RHEL-9.*_HVM-*-{architecture}-*-Hourly2-GP3"),
+        ),
+        // Amazon's own account has another number in each partition, and everywhere the same alias.
+        BastionOs::Al2023 => (
+            if partition == "aws" { "137112412989" } else { "amazon" },
+            format!("al2023-ami-2023.*-kernel-*-{architecture}"),
+        ),
         BastionOs::Fcos | BastionOs::Rhcos => {
             let machine = if arm { "aarch64" } else { "x86_64" };
             ("125523088429", format!("fedora-coreos-*.*.3.*-{machine}"))
@@ -85,6 +94,8 @@ pub fn bastion_ports(spec: &Spec) -> Vec<(u16, &'static str)> {
     ports
 }
 
+/// What the rule for port 22 says of itself: others' rules have other words.
+pub(in crate::cloud) const FROM_THE_OPERATOR: &str = "SSH from the operator";
 /// Registries that fetch what they are asked for, with where from.
 pub const PULL_THROUGH: [(u16, &str); 2] = [(6001, "quay.io"), (6002, "registry.redhat.io")];
 /// squid's own.
@@ -101,7 +112,7 @@ pub fn bastion(spec: &Spec, inputs: &BastionInputs) -> Vec<Item> {
         .with("VpcId", &inputs.vpc)
         .with("GroupName", &group_name)
         .with("Description", "SSH from the operator, services from the VPC")
-        .then(ingress("tcp", 22, &inputs.operator_cidr), "SSH from the operator");
+        .then(ingress("tcp", 22, &inputs.operator_cidr), FROM_THE_OPERATOR);
     for (port, what) in bastion_ports(spec) {
         group = group.then(ingress("tcp", port, &inputs.vpc_cidr), what);
     }

@@ -1,6 +1,7 @@
 //! The network: subnets, gateways, routes and endpoints of the three variants.
 
 use super::{Item, letter, private_subnet_name, public_subnet_name, reference, vpc_name};
+use crate::cloud::permissions::partition;
 use crate::cloud::{Kind, ingress, route};
 use crate::spec::cidr::Cidr;
 use crate::spec::subnets::subnets;
@@ -17,9 +18,12 @@ pub fn interface_endpoints(spec: &Spec) -> Vec<&str> {
     usual.iter().copied().chain(extra).collect()
 }
 
-/// `com.amazonaws.us-east-2.ec2`
+/// `com.amazonaws.us-east-2.ec2`. In China the name of all but gateways begins with another `cn.` (eksctl,
+/// `pkg/cfn/builder/vpc_endpoint.go`).
 pub fn service_name(spec: &Spec, service: &str) -> String {
-    format!("com.amazonaws.{}.{service}", spec.aws.region)
+    let region = &spec.aws.region;
+    let more = if partition(region) == "aws-cn" && service != "s3" { "cn." } else { "" };
+    format!("{more}com.amazonaws.{region}.{service}")
 }
 
 /// The network in creation order (openshift/release, step `aws-provision-vpc-disconnected`, with one NAT gateway per zone

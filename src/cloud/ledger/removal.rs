@@ -41,11 +41,11 @@ impl Ledger {
         }
         // The record may not know the newest: a process that died between intent and answer left only the tags.
         let look = if record.is_some() && known.is_none() { Look::UntilSettled } else { Look::Once };
-        let mut others = self.search(object, kind, look).await?;
+        let mut others = self.remains(object, kind, look).await?;
         while let Some(other) = others.pop() {
             last = Some((other.id.clone(), self.take_away(kind, &other.id, object, until).await?));
             if others.is_empty() {
-                others = self.search(object, kind, Look::Once).await?;
+                others = self.remains(object, kind, Look::Once).await?;
             }
         }
         let (id, proof) = last.unwrap_or_else(|| {
@@ -102,7 +102,8 @@ impl Ledger {
             };
             let why = self.what_blocks(kind, id, source.why()).await;
             if until == Until::Refused || started.elapsed() >= self.caller.patience.unblocked {
-                return Err(LedgerError::Blocked { what, why });
+                let request = source.request_id.as_ref().map_or_else(String::new, |id| format!(" (request id {id})"));
+                return Err(LedgerError::Blocked { what, why: why + &request });
             }
             if shown != why {
                 self.progress(0, None, format!("{what} waits: {why}")).await;

@@ -45,12 +45,27 @@ impl Ledger {
         }
     }
 
-    /// All that stand and carry this run's tags and the object's name.
+    /// All that can be used and carry this run's tags and the object's name.
     pub(in crate::cloud) async fn search(
         &self,
         object: &Object,
         kind: Kind,
         look: Look,
+    ) -> Result<Vec<Resource>, LedgerError> {
+        self.tagged(object, kind, look, |resource| !resource.is_over()).await
+    }
+
+    /// All that are to be taken away and carry them: also what failed, and stands in the way all the same.
+    pub(super) async fn remains(&self, object: &Object, kind: Kind, look: Look) -> Result<Vec<Resource>, LedgerError> {
+        self.tagged(object, kind, look, |resource| !resource.is_gone() && !resource.is_leaving()).await
+    }
+
+    async fn tagged(
+        &self,
+        object: &Object,
+        kind: Kind,
+        look: Look,
+        counts: fn(&Resource) -> bool,
     ) -> Result<Vec<Resource>, LedgerError> {
         // It has no tags.
         if kind == Kind::RouteTableAssociation {
@@ -61,7 +76,7 @@ impl Ledger {
         let mut pause = self.caller.patience.first;
         loop {
             let mut found = self.caller.find(kind, &tags).await?;
-            found.retain(|resource| !resource.is_over());
+            found.retain(counts);
             if !found.is_empty() || look == Look::Once || self.is_settled(object) {
                 return Ok(found);
             }

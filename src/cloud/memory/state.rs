@@ -275,9 +275,10 @@ impl State {
         Ok(())
     }
 
-    /// Starts, stops, or starts again. A machine that starts again stays `running`; how often is counted.
+    /// Starts, stops, or starts again. A machine that starts again stays `running`; how often is counted. One that was
+    /// stopped has another public address afterwards.
     fn switch(&mut self, id: &str, to: &str) -> Result<(), CloudError> {
-        let due = self.in_paces(2);
+        let (due, public) = (self.in_paces(2), self.public_address());
         let Some(stored) = self.objects.get_mut(id) else { return Ok(()) };
         let (now, next) = match to {
             "rebooting" => {
@@ -289,6 +290,12 @@ impl State {
             "running" => ("pending", "running"),
             _ => ("stopping", "stopped"),
         };
+        let properties = &mut stored.resource.properties;
+        if next == "stopped" {
+            properties.remove("PublicIpAddress");
+        } else if properties.get("AssociatePublicIpAddress").is_some_and(|wanted| wanted == "true") {
+            properties.insert("PublicIpAddress".into(), public);
+        }
         now.clone_into(&mut stored.resource.state);
         stored.next = Some((due, next.to_owned()));
         Ok(())

@@ -77,6 +77,17 @@ impl Account {
         self.ec2(&format!("{machine}&SubnetId={subnet}{}", tags("instance"))).await;
     }
 
+    /// Somebody's network, with one private subnet; VPC and subnet.
+    pub async fn network(&self) -> (String, String) {
+        let vpc = element(&self.ec2("CreateVpc&CidrBlock=10.9.0.0/16").await, "vpcId");
+        for attribute in ["EnableDnsSupport", "EnableDnsHostnames"] {
+            self.ec2(&format!("ModifyVpcAttribute&VpcId={vpc}&{attribute}.Value=true")).await;
+        }
+        let subnet = format!("CreateSubnet&VpcId={vpc}&CidrBlock=10.9.0.0/20&AvailabilityZone=us-east-2a");
+        let subnet = element(&self.ec2(&subnet).await, "subnetId");
+        (vpc, subnet)
+    }
+
     /// Everything that is there and is not on its way out.
     pub async fn census(&self) -> Census {
         let mut census = Census::new();

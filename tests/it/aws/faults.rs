@@ -81,3 +81,27 @@ async fn what_cannot_be_helped_ends_the_run_and_says_why() {
     ended_well(&world.cleanup(None).await, "the cleanup").unwrap_or_else(|wrong| panic!("{wrong}"));
     assert_eq!(world.account.census().await, before, "nothing was made, nothing is left");
 }
+
+/// A cleanup that leaves something says what, why and whom to ask, and has an exit code of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cleanup_that_is_not_complete_says_so_and_is_gone_on_with() {
+    let moto = Moto::with_images(IMAGES).await;
+    let home = tempfile::tempdir().unwrap();
+    let sshd = sshd(home.path());
+    let world = World::new(moto.url(), 511, &sshd).await;
+    let before = world.account.census().await;
+    ended_well(&world.install(false, None).await, "the run").unwrap_or_else(|wrong| panic!("{wrong}"));
+    world.proxy.fault("ec2:DeleteSecurityGroup", Fault::Code("UnauthorizedOperation"), 99);
+    let cleanup = world.cleanup(None).await;
+    assert_eq!(cleanup.status.code(), Some(11), "{}", cleanup.output);
+    for words in ["objects could not be deleted", "security-group sg-", "UnauthorizedOperation", "DependencyViolation"]
+    {
+        assert!(cleanup.output.contains(words), "no {words:?} in {}", cleanup.output);
+    }
+    assert!(!world.findings().0.is_empty(), "{}", cleanup.output);
+    let left = made(&before, &world.account.census().await);
+    assert!(left.contains_key("security-group") && !left.contains_key("instance"), "{left:?}");
+    world.proxy.heal();
+    ended_well(&world.cleanup(None).await, "the second cleanup").unwrap_or_else(|wrong| panic!("{wrong}"));
+    assert_eq!(world.account.census().await, before);
+}

@@ -6,6 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bartizan::model::event::{Data, Event};
+use bartizan::record::read_events;
 use tokio::process::Command;
 
 use super::census::{Account, made};
@@ -23,6 +25,21 @@ pub(super) const IMAGES: &str = r#"[{"ami_id": "ami-0123456789abcdef0", "name": 
 /// Kill points at work at once. Most of their time is waiting.
 const AT_ONCE: usize = 6;
 
+/// More lines of some sections of the spec.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct More<'t> {
+    pub network: &'t str,
+    pub bastion: &'t str,
+    pub mirror: &'t str,
+}
+
+impl Default for More<'_> {
+    fn default() -> Self {
+        // Nothing has to be installed on the machine.
+        Self { network: "", bastion: "", mirror: "runtime = \"binary\"" }
+    }
+}
+
 /// One account, one state directory, one spec.
 pub(super) struct World {
     dir: tempfile::TempDir,
@@ -31,20 +48,29 @@ pub(super) struct World {
 }
 
 impl World {
+    fn account_number(number: usize) -> String {
+        format!("{:012}", 100_000_000_000 + number)
+    }
+
     pub async fn new(moto: &str, number: usize, sshd: &Sshd) -> Self {
+        Self::with(moto, number, sshd, More::default()).await
+    }
+
+    pub async fn with(moto: &str, number: usize, sshd: &Sshd, more: More<'_>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let account = format!("{:012}", 100_000_000_000 + number);
+        let account = Self::account_number(number);
         let proxy = Proxy::start(moto, &account).await;
         proxy.on_loopback(&sshd.host_key());
         write(dir.path(), "pull-secret.json", r#"{"auths": {"quay.io": {"auth": "bGFiOnNlY3JldC1vZi10aGUtbGFi"}}}"#);
         let identity = sshd.identity();
+        let More { network, bastion, mirror } = more;
         let spec = format!(
             "[cluster]\nname = \"edge-lab\"\nbase_domain = \"example.com\"\n\n[release]\nversion = \"4.18.12\"\n\n\
-             [aws]\nregion = \"us-east-2\"\n\n\
-             [bastion]\nport = {}\nuser = {:?}\nidentity_file = {identity:?}\noperator_cidr = \"127.0.0.1/32\"\n\
+             [aws]\nregion = \"us-east-2\"\n\n[network]\n{network}\n\n\
+             [bastion]\n{bastion}\nport = {}\nuser = {:?}\nidentity_file = {identity:?}\noperator_cidr = \"127.0.0.1/32\"\n\
              ami = \"ami-0123456789abcdef0\"\n\n\
              [credentials]\npull_secret = \"pull-secret.json\"\nssh_public_key = {:?}\n\n\
-             [mirror]\nhost = \"registry.edge-lab.example.com\"\n",
+             [mirror]\n{mirror}\nhost = \"registry.edge-lab.example.com\"\n",
             sshd.port(),
             crate::host::user(),
             identity.with_extension("pub"),
@@ -55,11 +81,15 @@ impl World {
         Self { dir, proxy, account }
     }
 
-    fn bartizan(&self, args: &[&str]) -> Command {
+    pub fn state(&self) -> std::path::PathBuf {
+        self.dir.path().join("state")
+    }
+
+    pub fn bartizan(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_bartizan"));
         command
             .arg("--state")
-            .arg(self.dir.path().join("state"))
+            .arg(self.state())
             .args(args)
             .env("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
             .env("AWS_SECRET_ACCESS_KEY", "example")
@@ -69,12 +99,57 @@ impl World {
     }
 
     pub async fn install(&self, resume: bool, kill: Option<(usize, Moment)>) -> Ended {
+        self.install_until("02", resume, kill).await
+    }
+
+    async fn install_until(&self, until: &str, resume: bool, kill: Option<(usize, Moment)>) -> Ended {
         let file = self.dir.path().join("cluster.toml");
-        let mut args = vec!["run", file.to_str().unwrap(), "--until", "02", "--plain"];
+        let mut args = vec!["run", file.to_str().unwrap(), "--until", until, "--plain"];
         if resume {
             args.extend(["--resume", "last"]);
         }
         self.proxy.drive(&mut self.bartizan(&args), kill).await
+    }
+
+    /// The newest run.
+    pub fn run(&self) -> String {
+        let runs = std::fs::read_dir(self.state().join("runs")).unwrap();
+        let runs = runs.map(|run| run.unwrap().file_name().to_string_lossy().into_owned());
+        runs.max().expect("a run")
+    }
+
+    /// Go on with the newest run, whatever its end, with more arguments.
+    pub async fn resume(&self, more: &[&str]) -> Ended {
+        let (file, run) = (self.dir.path().join("cluster.toml"), self.run());
+        let args = ["run", file.to_str().unwrap(), "--until", "02", "--plain", "--resume", &run];
+        self.proxy.drive(&mut self.bartizan(&[&args, more].concat()), None).await
+    }
+
+    pub fn events(&self) -> Vec<Event> {
+        read_events(&self.state().join("runs").join(self.run()).join("run.jsonl")).unwrap()
+    }
+
+    /// Signatures of the findings that were opened, and of those that were cleared.
+    pub fn findings(&self) -> (Vec<String>, Vec<String>) {
+        let (mut opened, mut cleared) = (BTreeMap::new(), Vec::new());
+        for event in self.events() {
+            match event.data {
+                Data::FindingOpened { finding } => {
+                    opened.insert(finding.id, finding.signature);
+                }
+                Data::FindingCleared { finding, .. } => cleared.extend(opened.get(&finding).cloned()),
+                _ => {}
+            }
+        }
+        (opened.into_values().collect(), cleared)
+    }
+
+    /// Machines of ours that are not terminated.
+    pub async fn machines(&self) -> Vec<String> {
+        let ours = format!("DescribeInstances&Filter.1.Name=tag:bartizan.run&Filter.1.Value.1={}", self.run());
+        let text = self.account.ec2(&ours).await;
+        let pieces = text.split("<instanceId>").skip(1).filter(|piece| !piece.contains("<name>terminated</name>"));
+        pieces.filter_map(|piece| Some(piece.split_once('<')?.0.to_owned())).collect()
     }
 
     pub async fn status(&self) -> Ended {
@@ -104,30 +179,88 @@ pub(super) fn ended_well(ended: &Ended, what: &str) -> Result<(), String> {
     Err(format!("{what} ended with {}:\n{}", ended.status, last.join("\n")))
 }
 
-/// What one kill came to: the call that it hit, and what was wrong afterwards.
+/// A network, and at which of its calls the process is killed.
+struct Variant {
+    name: &'static str,
+    network: &'static str,
+    until: &'static str,
+    /// Only at those that no other variant has; none: at every one.
+    only: &'static [&'static str],
+}
+
+const VARIANTS: [Variant; 4] = [
+    Variant { name: "disconnected", network: "", until: "02", only: &[] },
+    Variant {
+        name: "private, with NAT",
+        network: "variant = \"private\"",
+        until: "01",
+        only: &["ec2:AllocateAddress", "ec2:CreateNatGateway", "ec2:DeleteNatGateway", "ec2:ReleaseAddress"],
+    },
+    Variant {
+        name: "proxy",
+        network: "variant = \"proxy\"",
+        until: "01",
+        only: &["ec2:CreateVpcEndpoint", "ec2:DeleteVpcEndpoints"],
+    },
+    Variant {
+        name: "existing",
+        network: "[network.existing]\nvpc_id = \"VPC\"\nprivate_subnets = [\"SUBNET\"]\n\
+                  add_endpoints = [\"s3\", \"ec2\", \"elasticloadbalancing\", \"sts\"]",
+        until: "01",
+        only: &["ec2:CreateSecurityGroup", "ec2:AuthorizeSecurityGroupIngress", "ec2:DeleteSecurityGroup"],
+    },
+];
+
+impl Variant {
+    async fn world(&self, moto: &str, number: usize, sshd: &Sshd) -> World {
+        let account = Account::new(moto, &World::account_number(number));
+        let mut network = self.network.to_owned();
+        if network.contains("VPC") {
+            let (vpc, subnet) = account.network().await;
+            network = network.replace("VPC", &vpc).replace("SUBNET", &subnet);
+        }
+        World::with(moto, number, sshd, More { network: &network, ..More::default() }).await
+    }
+
+    /// The calls of a run at which to die, by their number.
+    fn points(&self, changes: &[String]) -> Vec<(usize, Moment)> {
+        // `KILL_AT=7,12` looks at these calls only.
+        let only = std::env::var("KILL_AT").ok();
+        let chosen = |call: usize| only.as_ref().is_none_or(|list| list.split(',').any(|one| *one == call.to_string()));
+        let new = |call: &String| self.only.is_empty() || self.only.contains(&call.as_str());
+        let calls = changes.iter().enumerate().filter(|(_, call)| new(call)).map(|(number, _)| number + 1);
+        calls.filter(|call| chosen(*call)).flat_map(|call| [(call, Moment::Before), (call, Moment::After)]).collect()
+    }
+}
+
+/// A kill of the installation, and one of the cleanup after it.
+type Point = [Option<(usize, Moment)>; 2];
+
+/// What the kills came to: the calls that they hit, and what was wrong afterwards.
 struct Outcome {
+    variant: usize,
+    point: Point,
     killed: [Option<String>; 2],
     wrong: Option<String>,
 }
 
-/// Killed at a call of the installation and, of the cleanup, at the call of the same number.
-async fn killed(world: &World, at: (usize, Moment), one_set: &BTreeMap<&'static str, usize>) -> Outcome {
+async fn killed(world: &World, until: &str, point: Point, one_set: &BTreeMap<&'static str, usize>) -> Outcome {
     let before = world.account.census().await;
     let mut killed = [None, None];
     let wrong = async {
-        let first = world.install(false, Some(at)).await;
+        let first = world.install_until(until, false, point[0]).await;
         killed[0] = first.killed_at.clone();
         if first.killed_at.is_none() {
             ended_well(&first, "the undisturbed run")?;
         } else {
-            ended_well(&world.install(true, None).await, "the resumed run")?;
+            ended_well(&world.install_until(until, true, None).await, "the resumed run")?;
         }
         let after = world.account.census().await;
         let set = made(&before, &after);
         if set != *one_set {
             return Err(format!("{set:?} stand, not {one_set:?}"));
         }
-        let first = world.cleanup(Some(at)).await;
+        let first = world.cleanup(point[1]).await;
         killed[1] = first.killed_at.clone();
         if first.killed_at.is_none() {
             ended_well(&first, "the undisturbed cleanup")?;
@@ -144,7 +277,7 @@ async fn killed(world: &World, at: (usize, Moment), one_set: &BTreeMap<&'static 
         }
     };
     let wrong = wrong.await.err();
-    Outcome { killed, wrong }
+    Outcome { variant: 0, point, killed, wrong }
 }
 
 #[test]
@@ -157,55 +290,63 @@ fn at_every_changing_call_it_comes_to_one_set_and_then_to_none() {
 async fn every_point() {
     let moto = Moto::with_images(IMAGES).await;
     let home = tempfile::tempdir().unwrap();
-    let sshd = sshd(home.path());
-    // What a run makes that nobody disturbs.
-    let world = World::new(moto.url(), 0, &sshd).await;
-    let before = world.account.census().await;
-    let run = world.install(false, None).await;
-    ended_well(&run, "the first run").unwrap_or_else(|wrong| panic!("{wrong}"));
-    let one_set = made(&before, &world.account.census().await);
-    for kind in ["vpc", "internet-gateway", "subnet", "security-group", "vpc-endpoint", "instance", "hosted-zone"] {
-        assert!(one_set.contains_key(kind), "{one_set:?}");
+    let sshd = Arc::new(sshd(home.path()));
+    let url = moto.url().to_owned();
+    // What each variant makes when nobody disturbs it, and where it can be killed.
+    let mut sets = Vec::new();
+    let mut points: Vec<(usize, Point)> = Vec::new();
+    for (number, variant) in VARIANTS.iter().enumerate() {
+        let world = variant.world(&url, number, &sshd).await;
+        let before = world.account.census().await;
+        let run = world.install_until(variant.until, false, None).await;
+        ended_well(&run, variant.name).unwrap_or_else(|wrong| panic!("{wrong}"));
+        let one_set = made(&before, &world.account.census().await);
+        let least: &[&str] = match number {
+            0 => &["vpc", "internet-gateway", "subnet", "security-group", "vpc-endpoint", "instance", "hosted-zone"],
+            1 => &["vpc", "nat-gateway", "elastic-ip"],
+            _ => &["vpc-endpoint", "security-group"],
+        };
+        assert!(least.iter().all(|kind| one_set.contains_key(kind)), "{}: {one_set:?}", variant.name);
+        let cleanup = world.cleanup(None).await;
+        ended_well(&cleanup, "the cleanup").unwrap_or_else(|wrong| panic!("{}: {wrong}", variant.name));
+        assert_eq!(made(&before, &world.account.census().await), BTreeMap::new(), "{}", variant.name);
+        let [first, second] = [&run, &cleanup].map(|ended| variant.points(&ended.changes));
+        println!("{}: {} kills of the installation, {} of the cleanup", variant.name, first.len(), second.len());
+        let pairs = (0..first.len().max(second.len())).map(|at| [first.get(at).copied(), second.get(at).copied()]);
+        points.extend(pairs.map(|point| (number, point)));
+        sets.push(one_set);
     }
-    let cleanup = world.cleanup(None).await;
-    ended_well(&cleanup, "the first cleanup").unwrap_or_else(|wrong| panic!("{wrong}"));
-    assert_eq!(made(&before, &world.account.census().await), BTreeMap::new());
 
-    // `KILL_AT=7,12` looks at these calls only.
-    let only = std::env::var("KILL_AT").ok();
-    let chosen = |call: &usize| only.as_ref().is_none_or(|list| list.split(',').any(|one| *one == call.to_string()));
-    let points: Vec<(usize, Moment)> = (1..=run.changes.len().max(cleanup.changes.len()))
-        .filter(chosen)
-        .flat_map(|call| [(call, Moment::Before), (call, Moment::After)])
-        .collect();
     let next = Arc::new(AtomicUsize::new(0));
-    let (url, one_set, sshd) = (moto.url().to_owned(), Arc::new(one_set), Arc::new(sshd));
-    let points = Arc::new(points);
+    let (sets, points) = (Arc::new(sets), Arc::new(points));
     let mut workers = tokio::task::JoinSet::new();
     for _ in 0..AT_ONCE {
-        let (next, url, one_set, sshd, points) =
-            (next.clone(), url.clone(), one_set.clone(), sshd.clone(), points.clone());
+        let (next, url, sets, sshd, points) = (next.clone(), url.clone(), sets.clone(), sshd.clone(), points.clone());
         workers.spawn(async move {
             let mut outcomes = Vec::new();
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
-                let Some(at) = points.get(number) else { return outcomes };
-                let world = World::new(&url, number + 1, &sshd).await;
-                outcomes.push((number, killed(&world, *at, &one_set).await));
+                let Some((at, point)) = points.get(number).copied() else { return outcomes };
+                let variant = &VARIANTS[at];
+                let world = variant.world(&url, VARIANTS.len() + number, &sshd).await;
+                let outcome = killed(&world, variant.until, point, &sets[at]).await;
+                outcomes.push((number, Outcome { variant: at, ..outcome }));
             }
         });
     }
     let mut outcomes: Vec<(usize, Outcome)> = workers.join_all().await.into_iter().flatten().collect();
     outcomes.sort_by_key(|(number, _)| *number);
-    let mut wrong = 0;
-    for (number, outcome) in &outcomes {
-        let (call, moment) = points[*number];
-        let [creation, deletion] = outcome.killed.each_ref().map(|call| call.as_deref().unwrap_or("-"));
+    for (_, outcome) in &outcomes {
+        let shown = |side: usize| {
+            let call = outcome.killed[side].as_deref().unwrap_or("-");
+            match outcome.point[side] {
+                Some((number, moment)) => format!("{:<6} {number:>2} {call}", format!("{moment:?}")),
+                None => "-".to_owned(),
+            }
+        };
         let came_to = outcome.wrong.as_deref().unwrap_or("one set, then none");
-        let moment = format!("{moment:?}");
-        println!("{call:>3} {moment:<7} {creation:<38} {deletion:<38} {came_to}");
-        wrong += usize::from(outcome.wrong.is_some());
+        println!("{:<18} {:<48} {:<48} {came_to}", VARIANTS[outcome.variant].name, shown(0), shown(1));
     }
-    println!("{} kills of the installation, {} of the cleanup", run.changes.len() * 2, cleanup.changes.len() * 2);
+    let wrong = outcomes.iter().filter(|(_, outcome)| outcome.wrong.is_some()).count();
     assert_eq!(wrong, 0, "of {} points", outcomes.len());
 }

@@ -1,6 +1,7 @@
 //! What AWS does and its stand-in does not: an HTTP proxy between the SDK and moto that throttles, loses answers, takes its
 //! time, enforces the order of a teardown, honours client tokens, and kills whoever drives it at a chosen call.
 
+mod account;
 mod itself;
 mod order;
 mod request;
@@ -13,6 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use order::Order;
 use request::{Request, Service};
 
@@ -29,6 +32,8 @@ pub struct Answer {
     pub status: u16,
     pub kind: String,
     pub body: String,
+    /// More headers, each with its end of line.
+    pub headers: String,
 }
 
 /// What goes wrong with a call.
@@ -36,6 +41,12 @@ pub struct Answer {
 pub enum Fault {
     /// It is refused with this code, in the service's own format.
     Code(&'static str),
+    /// The same, in AWS's own words.
+    Says(&'static str, &'static str),
+    /// The same, by a server whose clock is so many minutes ahead of ours.
+    Later(&'static str, i64),
+    /// It says yes, and that this was not done.
+    Unsuccessful(&'static str, &'static str),
     /// It takes effect, and the connection ends without an answer.
     LostAnswer,
     /// It never arrives.
@@ -65,6 +76,10 @@ struct State {
     services: Option<Answer>,
     /// Host keys that every console shows; instances are then on loopback.
     host_keys: Option<String>,
+    /// What the newest machine was told at its first boot.
+    user_data: Option<String>,
+    /// What moto cannot tell, as AWS would.
+    told: account::Told,
     pid: Option<u32>,
     /// Of the driving process alone.
     made: usize,
@@ -140,6 +155,21 @@ impl Proxy {
         locked(&self.state).host_keys = Some(host_key.to_owned());
     }
 
+    /// Nothing goes wrong any more.
+    pub fn heal(&self) {
+        locked(&self.state).faults.clear();
+    }
+
+    /// What it tells of the account.
+    pub fn told<R>(&self, change: impl FnOnce(&mut account::Told) -> R) -> R {
+        change(&mut locked(&self.state).told)
+    }
+
+    /// The user data of the machine that was made last.
+    pub fn user_data(&self) -> Option<String> {
+        locked(&self.state).user_data.clone()
+    }
+
     /// The changing calls so far, in order.
     pub fn changes(&self) -> Vec<String> {
         locked(&self.state).changes.clone()
@@ -204,9 +234,10 @@ impl Connection {
             // A body in an answer to HEAD would be taken for the next answer.
             let body = if request.method == "HEAD" { "" } else { &answer.body };
             let head = format!(
-                "HTTP/1.1 {} X\r\nContent-Type: {}\r\nContent-Length: {}\r\n\r\n",
+                "HTTP/1.1 {} X\r\nContent-Type: {}\r\n{}Content-Length: {}\r\n\r\n",
                 answer.status,
                 answer.kind,
+                answer.headers,
                 body.len()
             );
             if stream.write_all(head.as_bytes()).await.is_err() || stream.write_all(body.as_bytes()).await.is_err() {
@@ -227,6 +258,10 @@ impl Connection {
         let mut state = locked(&self.state);
         if answer.status < 300 {
             state.order.happened(&action, request, &answer.body);
+            if action == "ec2:RunInstances" {
+                let told = STANDARD.decode(request.field("UserData")).unwrap_or_default();
+                state.user_data = Some(String::from_utf8_lossy(&told).into_owned());
+            }
             if let Some(token) = request.token() {
                 state.tokens.insert(format!("{action} {token}"), (request.substance(), answer.clone()));
             }
@@ -251,6 +286,9 @@ impl Connection {
             state.refused.insert(action.to_owned());
             return Plan::Answer(service.error("InvalidAction", &format!("{action} is not known here")));
         }
+        if let Some(answer) = state.told.answer(action, request) {
+            return Plan::Answer(answer);
+        }
         if DENIED.contains(&action) {
             return Plan::Answer(service.error("AccessDeniedException", "no policy allows it"));
         }
@@ -273,6 +311,9 @@ impl Connection {
             *times -= 1;
             match fault {
                 Fault::Code(code) => return Plan::Answer(service.error(code, "as the test wants it")),
+                Fault::Says(code, words) => return Plan::Answer(service.error(code, words)),
+                Fault::Later(code, minutes) => return Plan::Answer(service.error(code, "").dated(*minutes)),
+                Fault::Unsuccessful(code, words) => return Plan::Answer(Answer::unsuccessful(action, code, words)),
                 Fault::LostRequest => return Plan::Silence,
                 Fault::LostAnswer => lose_answer = true,
             }
@@ -320,7 +361,7 @@ impl Connection {
         let answer = forward.header("x-moto-account-id", &self.account).body(self.body(request)).send().await.ok()?;
         let kind = answer.headers().get("content-type").and_then(|value| value.to_str().ok()).unwrap_or("text/xml");
         let (status, kind) = (answer.status().as_u16(), kind.to_owned());
-        Some(Answer { status, kind, body: answer.text().await.ok()? })
+        Some(Answer { status, kind, body: answer.text().await.ok()?, headers: String::new() })
     }
 }
 

@@ -151,3 +151,88 @@ async fn a_protected_bastion_goes_and_another_runs_things_stay() {
     assert_eq!(world.tear_down(None).await.unwrap().blocked, []);
     assert_eq!(world.census(), BTreeMap::new());
 }
+
+/// Port 22 is open to where the operator is, and not to where they were. What somebody else has opened stays open.
+#[tokio::test]
+async fn port_22_follows_the_operator() {
+    let world = World::new("zones = 1");
+    let network = world.process(None).await.unwrap().unwrap();
+    let group = world.id("security-group", "edge-lab-bastion-access");
+    world.cloud().set_property(&group, "Ingress tcp/22 192.0.2.5/32", "a colleague").unwrap();
+    let (ledger, recorder) = world.ledger(None);
+    let inputs = BastionInputs::new(&network, "203.0.113.9/32", KEY).unwrap();
+    ensure_bastion(&ledger, &world.spec, &inputs).await.unwrap();
+    drop(ledger);
+    recorder.await.unwrap();
+    let now = world.cloud().get(Kind::SecurityGroup, &group).await.unwrap();
+    let open: Vec<&String> = now.properties.keys().filter(|name| name.starts_with("Ingress tcp/22 ")).collect();
+    assert_eq!(open, ["Ingress tcp/22 192.0.2.5/32", "Ingress tcp/22 203.0.113.9/32"]);
+}
+
+/// A machine that somebody has stopped is the machine: it is started, and with the others taken away.
+#[tokio::test]
+async fn what_stands_still_is_neither_made_again_nor_left_behind() {
+    let world = World::new("zones = 1");
+    world.process(None).await.unwrap().unwrap();
+    let machine = world.id("instance", "edge-lab-bastion");
+    let census = world.census();
+    let stop = [("State".to_owned(), String::new())].into();
+    world.cloud().modify(Kind::Instance, &machine, &stop).await.unwrap();
+    world.process(None).await.unwrap().unwrap();
+    assert_eq!((world.census(), world.id("instance", "edge-lab-bastion")), (census, machine.clone()));
+    assert_eq!(world.cloud().get(Kind::Instance, &machine).await.unwrap().state, "running");
+    assert!(world.calls.lock().unwrap().iter().any(|call| call.starts_with("ec2:StartInstances")));
+
+    world.cloud().modify(Kind::Instance, &machine, &stop).await.unwrap();
+    assert_eq!(world.tear_down(None).await.unwrap().blocked, []);
+    assert_eq!(world.census(), BTreeMap::new());
+}
+
+/// Somebody stops the bastion in the middle of a run: whoever watches reads so while the link is still tried.
+#[tokio::test]
+async fn a_bastion_that_no_longer_answers_is_asked_about() {
+    use bartizan::diagnose::Catalogue;
+    use bartizan::model::event::{LinkName, LinkState};
+    use bartizan::stages::{diagnosis, lookout};
+    let world = World::new("zones = 1");
+    world.process(None).await.unwrap().unwrap();
+    let machine = world.id("instance", "edge-lab-bastion");
+    let stage = crate::stage::Stage::new(world.spec.clone(), None, |_| {}).await;
+    let before = world.cloud().get(Kind::Instance, &machine).await.unwrap();
+    stage
+        .know(&[("bastion.instance", &machine), ("bastion.address", before.property("PublicIpAddress").unwrap())])
+        .await;
+    let cx = stage.cx("02-bastion/machine").await;
+    let (_tap, tapped) = tokio::sync::mpsc::channel(1);
+    let (model, events) = stage.follow().await;
+    diagnosis::start(&Catalogue::builtin().unwrap(), &cx.world.run_dir, &model, tapped, events, cx.sink.clone());
+    let (model, events) = stage.follow().await;
+    let watch = lookout::Watch { grace: Duration::from_millis(20), every: Duration::from_millis(20) };
+    lookout::start(Arc::new(world.cloud()), &model, events, cx.sink.clone(), watch);
+    let link = |state| Data::Link { link: LinkName::Ssh, state };
+    let reads = async |signature: &'static str, open: bool| {
+        for _ in 0..500 {
+            let model = stage.model().await;
+            let found = model.findings.iter().find(|record| record.finding.signature == signature);
+            if found.is_some_and(|record| record.cleared.is_none() == open) {
+                return found.unwrap().finding.title.clone();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("{signature} is not {}: {:#?}", if open { "open" } else { "cleared" }, stage.model().await.findings);
+    };
+    let stop = [("State".to_owned(), String::new())].into();
+    world.cloud().modify(Kind::Instance, &machine, &stop).await.unwrap();
+    stage.record(link(LinkState::Down { why: "Connection timed out".into() })).await;
+    let title = reads("BASTION-STOPPED", true).await;
+    assert!(title.contains(&machine), "{title}");
+    // Somebody starts it: it has another address, at which nobody looks for it yet.
+    world.cloud().modify(Kind::Instance, &machine, &[("State".to_owned(), "running".to_owned())].into()).await.unwrap();
+    reads("BASTION-MOVED", true).await;
+    stage.record(link(LinkState::Up)).await;
+    reads("BASTION-STOPPED", false).await;
+    reads("BASTION-MOVED", false).await;
+    world.cloud().delete(Kind::Instance, &machine).await.unwrap();
+    stage.record(link(LinkState::Retrying { in_ms: 1, attempt: 2, why: "Connection refused".into() })).await;
+    reads("BASTION-LOST", true).await;
+}

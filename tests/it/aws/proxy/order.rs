@@ -40,6 +40,10 @@ impl Order {
             "ec2:CreateSubnet" => {
                 self.inside.insert(made("subnetId"), request.field("VpcId").to_owned());
             }
+            "ec2:CreateSecurityGroup" => {
+                self.users.insert(made("groupId"), using(&["VpcId"], false));
+            }
+            "ec2:DeleteSecurityGroup" => self.over(request.field("GroupId")),
             "ec2:AttachInternetGateway" => {
                 self.inside.insert(request.field("InternetGatewayId").to_owned(), request.field("VpcId").to_owned());
             }

@@ -6,6 +6,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 use super::Answer;
+use crate::trouble::REQUEST;
 
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -193,28 +194,30 @@ impl Service {
     pub fn error(self, code: &str, why: &str) -> Answer {
         let status = match code {
             "RequestLimitExceeded" | "SlowDown" | "Unavailable" => 503,
-            "InsufficientInstanceCapacity" | "InternalError" => 500,
+            "InsufficientInstanceCapacity" | "InsufficientHostCapacity" | "InternalError" => 500,
             "UnauthorizedOperation" | "AccessDenied" | "AccessDeniedException" => 403,
             "AuthFailure" => 401,
+            "InvalidClientTokenId" | "SignatureDoesNotMatch" | "ExpiredToken" => 403,
             "HostedZoneAlreadyExists" => 409,
             _ => 400,
         };
+        let headers = format!("x-amzn-requestid: {REQUEST}\r\n");
         if self == Service::Quotas {
             let body = format!("{{\"__type\": \"{code}\", \"message\": \"{why}\"}}");
-            return Answer { status, kind: "application/x-amz-json-1.1".into(), body };
+            return Answer { status, kind: "application/x-amz-json-1.1".into(), body, headers };
         }
         let error = format!("<Code>{code}</Code><Message>{why}</Message>");
         let body = match self {
             Service::Ec2 => {
-                format!("<Response><Errors><Error>{error}</Error></Errors><RequestID>request</RequestID></Response>")
+                format!("<Response><Errors><Error>{error}</Error></Errors><RequestID>{REQUEST}</RequestID></Response>")
             }
-            Service::S3 => format!("<Error>{error}<RequestId>request</RequestId></Error>"),
+            Service::S3 => format!("<Error>{error}<RequestId>{REQUEST}</RequestId></Error>"),
             Service::Iam | Service::Sts | Service::Route53 | Service::Elb | Service::Quotas | Service::Other => {
                 format!(
-                    "<ErrorResponse><Error><Type>Sender</Type>{error}</Error><RequestId>request</RequestId></ErrorResponse>"
+                    "<ErrorResponse><Error><Type>Sender</Type>{error}</Error><RequestId>{REQUEST}</RequestId></ErrorResponse>"
                 )
             }
         };
-        Answer { status, kind: "text/xml".into(), body }
+        Answer { status, kind: "text/xml".into(), body, headers }
     }
 }
