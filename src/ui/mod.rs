@@ -25,6 +25,7 @@ mod run;
 pub mod screen;
 pub mod screenshot;
 pub mod search;
+mod signals;
 pub mod terminal;
 pub mod text;
 pub mod theme;

@@ -28,10 +28,12 @@ use super::logs::{Ask, Library};
 use super::memory::Memory;
 use super::notify::Way;
 use super::screen::{Access, Effect, Input, Lock, Pointer, Screen};
+use super::screenshot::Shot;
+use super::signals::Signals;
 use super::terminal::{self, Guard};
 use super::theme::{Theme, Themes};
 use super::update::update;
-use super::{Exit, Logs, UiError, UiOptions, logs, notify, screenshot, text};
+use super::{Exit, Logs, UiError, UiOptions, logs, notify, text};
 
 /// Shortest time between two frames, here and over SSH.
 const FRAME: Duration = Duration::from_millis(33);
@@ -196,38 +198,6 @@ fn pointer(event: MouseEvent) -> Option<Pointer> {
         MouseEventKind::ScrollDown => Some(Pointer::Wheel { x, y, down: true }),
         MouseEventKind::ScrollUp => Some(Pointer::Wheel { x, y, down: false }),
         _ => None,
-    }
-}
-
-struct Signals {
-    term: Signal,
-    hup: Signal,
-    int: Signal,
-    stop: Signal,
-    /// Somebody else stopped us, and now it goes on: the terminal may have been used meanwhile.
-    cont: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            term: signal(SignalKind::terminate())?,
-            hup: signal(SignalKind::hangup())?,
-            int: signal(SignalKind::interrupt())?,
-            stop: signal(SignalKind::from_raw(rustix::process::Signal::TSTP.as_raw()))?,
-            cont: signal(SignalKind::from_raw(rustix::process::Signal::CONT.as_raw()))?,
-        })
-    }
-}
-
-impl Signals {
-    /// The next signal that ends the screen, but not the one that Ctrl-C sends to whoever has the terminal.
-    async fn leave(&mut self) -> Exit {
-        let kind = tokio::select! {
-            _ = self.term.recv() => SignalKind::terminate(),
-            _ = self.hup.recv() => SignalKind::hangup(),
-        };
-        Exit::Signal(kind.as_raw_value())
     }
 }
 

@@ -1,5 +1,6 @@
 //! A frame as text, as text with SGR sequences, as what changes one frame into the next, and as a picture.
 
+mod shot;
 mod svg;
 
 use std::fmt::Write;
@@ -9,6 +10,7 @@ use ratatui::style::{Color, Modifier};
 
 use super::text;
 
+pub use shot::Shot;
 pub use svg::svg;
 
 /// Rows of text, without blanks at their ends.
