@@ -92,14 +92,21 @@ impl Lines {
             Data::Sync(SyncEvent::ImageState { image, state: ImageState::Failed { side, class, why }, attempt }) => {
                 format!("sync: {image} failed at the {side} ({class}), attempt {attempt}: {why}")
             }
-            Data::Sync(SyncEvent::ImageState { .. }) => return Vec::new(),
             Data::Sync(SyncEvent::Retry { image, side, class, why }) => {
                 if !self.due(&format!("retry {side} {class}"), at) {
                     return Vec::new();
                 }
                 format!("sync: {image}: the {side} is asked again ({class}): {why}")
             }
-            Data::Sync(SyncEvent::Proven { images, missing }) => match missing.len() {
+            Data::Sync(SyncEvent::ImageState { image, state: ImageState::Skipped, .. }) => {
+                format!("sync: {image} is left out")
+            }
+            Data::Sync(SyncEvent::ImageState { .. }) => return Vec::new(),
+            Data::Sync(SyncEvent::Proven { images, missing, left_out }) => match missing.len() {
+                0 if !left_out.is_empty() => format!(
+                    "sync: {images} digests answer in the mirror; left out and not there: {}",
+                    left_out.join(" ")
+                ),
                 0 => format!("sync: all {images} digests answer in the mirror"),
                 count => format!("sync: {count} of {images} digests are missing: {}", missing.join(" ")),
             },
@@ -115,9 +122,25 @@ impl Lines {
                     "operator {}: available {available}, progressing {progressing}, degraded {degraded}",
                     operator.name
                 );
-                if operator.message.is_empty() { line } else { format!("{line}: {}", operator.message) }
+                let message = operator.message.replace('\n', " ");
+                if message.is_empty() { line } else { format!("{line}: {message}") }
+            }
+            Data::Observed(Observed::ClusterVersion(version)) if version.failing == Tri::True => {
+                format!("cluster version: {}; failing: {}", version.message, version.failing_message)
             }
             Data::Observed(Observed::ClusterVersion(version)) => format!("cluster version: {}", version.message),
+            Data::Observed(Observed::Pool { name, machines, updated, degraded, message, .. }) => {
+                let degraded = if *degraded > 0 { format!(", {degraded} degraded") } else { String::new() };
+                let message = if message.is_empty() { String::new() } else { format!(": {message}") };
+                format!("pool {name}: {updated} of {machines} updated{degraded}{message}")
+            }
+            Data::Observed(Observed::Gone { what, name }) => {
+                format!("{} {name} is gone", format!("{what:?}").to_lowercase())
+            }
+            Data::Observed(Observed::Machine { name, role, phase, message }) => {
+                let message = if message.is_empty() { String::new() } else { format!(": {message}") };
+                format!("machine {name} ({role}) {}{message}", phase.to_lowercase())
+            }
             Data::Observed(Observed::Node { name, ready, .. }) => {
                 format!("node {name} is {}", if *ready { "ready" } else { "not ready" })
             }

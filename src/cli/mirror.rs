@@ -14,7 +14,7 @@ use crate::model::text::strip_control;
 use crate::model::{RunModel, reduce};
 use crate::registry::Net;
 use crate::registry::agent::{self, Action, Ended, Line, Message, Request};
-use crate::spec::Subset;
+use crate::spec::{Subset, rate};
 
 #[derive(Debug, clap::Args)]
 pub struct MirrorArgs {
@@ -29,6 +29,13 @@ pub struct MirrorArgs {
     /// Only these images of all, by name or digest.
     #[arg(long, value_name = "IMAGE")]
     only: Vec<String>,
+    /// Do without this image, by name or digest. Without one of the release no cluster can be installed: see
+    /// --accept-incomplete.
+    #[arg(long, value_name = "IMAGE")]
+    skip: Vec<String>,
+    /// Call a mirror good that lacks images of the release which --skip names.
+    #[arg(long, requires = "skip")]
+    accept_incomplete: bool,
     /// `core-21`: only the components that a registry can be tried with; it cannot boot a cluster.
     #[arg(long, value_parser = subset, default_value = "all")]
     subset: Subset,
@@ -44,20 +51,6 @@ pub struct MirrorArgs {
     /// Where mapping.txt, idms.yaml and image-digest-sources.yaml go. Default: below the state directory.
     #[arg(long, value_name = "DIR")]
     output_dir: Option<PathBuf>,
-}
-
-/// `20M`: bytes per second.
-fn rate(text: &str) -> Result<u64, String> {
-    let wrong = || format!("found \"{text}\"; expected a number of bytes per second, with K, M or G behind it or not");
-    let (digits, shift) = match text.trim_end_matches(['B', 'b']).split_at_checked(text.len().saturating_sub(1)) {
-        _ if text.bytes().all(|byte| byte.is_ascii_digit()) => (text, 0),
-        Some((digits, "K" | "k")) => (digits, 10),
-        Some((digits, "M" | "m")) => (digits, 20),
-        Some((digits, "G" | "g")) => (digits, 30),
-        _ => return Err(wrong()),
-    };
-    let number: u64 = digits.parse().map_err(|_| wrong())?;
-    number.checked_mul(1 << shift).filter(|rate| *rate > 0).ok_or_else(wrong)
 }
 
 fn subset(text: &str) -> Result<Subset, String> {
@@ -107,6 +100,8 @@ fn request(state: Option<&Path>, args: MirrorArgs) -> Result<Request, Failure> {
         jobs: args.jobs,
         subset: args.subset,
         only: (!args.only.is_empty()).then_some(args.only),
+        skip: args.skip,
+        accept_incomplete: args.accept_incomplete,
         bandwidth: args.bandwidth,
         outputs: Some(outputs),
         ..args.copy.request(action)?
@@ -165,7 +160,11 @@ impl Teller {
             SyncEvent::Retry { image, side, class, why } => {
                 vec![format!("again: {image}: {side}: {class}: {why}")]
             }
-            SyncEvent::Proven { images, missing } => match missing.len() {
+            SyncEvent::ImageState { image, state: ImageState::Skipped, .. } => vec![format!("left out: {image}")],
+            SyncEvent::Proven { images, missing, left_out } => match missing.len() {
+                0 if !left_out.is_empty() => {
+                    vec![format!("proof: {images} answer, {} were left out and do not", left_out.len())]
+                }
                 0 => vec![format!("proof: all {images} digests and signatures answer in the mirror")],
                 count => vec![format!("proof: {images} answer, {count} do not")],
             },
@@ -174,19 +173,6 @@ impl Teller {
                 vec![crate::headless::sync_line(&self.model, at)]
             }
             _ => Vec::new(),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::rate;
-
-    #[test]
-    fn rates_are_read_as_curl_reads_them() {
-        assert_eq!([rate("512"), rate("20M"), rate("1g")], [Ok(512), Ok(20 << 20), Ok(1 << 30)]);
-        for wrong in ["", "M", "0", "1.5M", "20Mbit", "99999999999G"] {
-            assert!(rate(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -247,7 +247,7 @@ impl Session<'_> {
             sink.commit(Data::Fact { key: fact::HOST_KEY_ACCEPTED.into(), value: print.clone() }).await;
         }
 
-        let (tap, tapped) = mpsc::channel(4096);
+        let (tap, tapped) = mpsc::channel(256);
         let (model, follower) = hub.follow().await;
         let catalogue = super::diagnose::catalogue()?.at_pace(self.pace);
         stages::diagnosis::start(&catalogue, &dir, &model, tapped, follower, sink.clone());
@@ -308,7 +308,9 @@ impl Session<'_> {
     /// The run to go on with, or a new one.
     fn place(&self, store: &Store, digest: &str) -> Result<(String, PathBuf, bool), Failure> {
         let unfinished = |model: &crate::model::RunModel| {
-            model.opened.is_some() && model.closed.as_ref().is_none_or(|(outcome, ..)| *outcome != RunOutcome::Done)
+            !watched(model)
+                && model.opened.is_some()
+                && model.closed.as_ref().is_none_or(|(outcome, ..)| *outcome != RunOutcome::Done)
         };
         let name = &self.spec.0.cluster.name;
         let domain = &self.spec.0.cluster.base_domain;
@@ -331,7 +333,10 @@ impl Session<'_> {
             None => {
                 let open = store
                     .newest(|model| {
-                        model.closed.is_none() && model.cluster.name == *name && model.cluster.base_domain == *domain
+                        model.closed.is_none()
+                            && !watched(model)
+                            && model.cluster.name == *name
+                            && model.cluster.base_domain == *domain
                     })
                     .map_err(Failure::other)?;
                 if let Some(open) = open.filter(|_| !self.own_world) {
@@ -348,6 +353,11 @@ impl Session<'_> {
             }
         }
     }
+}
+
+/// Something else drives it.
+fn watched(model: &crate::model::RunModel) -> bool {
+    model.fact(fact::WATCHED).is_some()
 }
 
 /// The host key that is delivered to a run's bastion: the same one until the bastion has its own.
@@ -410,7 +420,7 @@ async fn headless_front(
     Ok(ending)
 }
 
-async fn interrupt() -> std::io::Result<()> {
+pub(super) async fn interrupt() -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut int, mut term, mut hup) =
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);

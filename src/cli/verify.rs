@@ -66,7 +66,7 @@ async fn hear(from: impl tokio::io::AsyncRead + Unpin) -> Verdict {
         let Ok(line) = serde_json::from_str::<Line>(&line) else { continue };
         match line.message {
             Message::Release { version, digest, .. } => (verdict.version, verdict.digest) = (version, digest),
-            Message::Sync(SyncEvent::Proven { images, missing }) => {
+            Message::Sync(SyncEvent::Proven { images, missing, .. }) => {
                 (verdict.proven, verdict.missing) = (images, missing);
             }
             Message::Warning { text } => verdict.warnings.push(text),

@@ -153,7 +153,8 @@ impl ClusterApi {
     /// When the API does not answer, or refuses.
     pub async fn list(&self, kind: Kind) -> Result<Vec<Value>, ApiError> {
         let asked = format!("list {}", kind.oc_name());
-        let listed = self.objects(kind).list(&ListParams::default()).await;
+        let wanted = ListParams { field_selector: kind.field_selector().map(str::to_owned), ..ListParams::default() };
+        let listed = self.objects(kind).list(&wanted).await;
         let listed = listed.map_err(|error| ApiError::of(asked, &error))?;
         Ok(listed.items.iter().filter_map(|object| serde_json::to_value(object).ok()).collect())
     }
@@ -192,9 +193,10 @@ pub async fn follow(api: &ClusterApi, changes: &Changes, sink: &Sink, cancel: &C
     }
 }
 
-/// One kind. The operators' watch speaks for the link: all five share one connection.
+/// One kind. The operators' watch speaks for the link: all share one connection.
 async fn watch(api: &ClusterApi, kind: Kind, changes: &Changes, sink: &Sink) {
-    let mut stream = watcher::watcher(api.objects(kind), watcher::Config::default()).boxed();
+    let config = watcher::Config { field_selector: kind.field_selector().map(str::to_owned), ..Default::default() };
+    let mut stream = watcher::watcher(api.objects(kind), config).boxed();
     let speaks = kind == Kind::Operators;
     let mut pause = FIRST_PAUSE;
     let mut attempt = 0;

@@ -7,6 +7,7 @@ pub mod api;
 pub mod csr;
 pub mod nodes;
 pub mod operators;
+pub mod warnings;
 
 pub use api::{ApiError, ClusterApi, follow};
 
@@ -16,11 +17,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::model::event::{Observed, Tri};
+use crate::model::event::{self as model, Observed, Tri, Vanished};
 use crate::model::text::one_line;
 
 /// Longest message that is kept, in bytes.
 pub(crate) const MESSAGE_LIMIT: usize = 4096;
+/// The same of the message that an operator's row shows: some list the errors of every node.
+const LINES_LIMIT: usize = 16 * 1024;
 
 /// What is watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,10 +33,14 @@ pub enum Kind {
     Nodes,
     Csrs,
     Machines,
+    Pools,
+    /// The Events of type Warning.
+    Warnings,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 5] = [Kind::Operators, Kind::Version, Kind::Nodes, Kind::Csrs, Kind::Machines];
+    pub const ALL: [Kind; 7] =
+        [Kind::Operators, Kind::Version, Kind::Nodes, Kind::Csrs, Kind::Machines, Kind::Pools, Kind::Warnings];
 
     /// API group, version, kind and plural.
     pub fn resource(self) -> (&'static str, &'static str, &'static str, &'static str) {
@@ -43,7 +50,19 @@ impl Kind {
             Kind::Nodes => ("", "v1", "Node", "nodes"),
             Kind::Csrs => ("certificates.k8s.io", "v1", "CertificateSigningRequest", "certificatesigningrequests"),
             Kind::Machines => ("machine.openshift.io", "v1beta1", "Machine", "machines"),
+            Kind::Pools => ("machineconfiguration.openshift.io", "v1", "MachineConfigPool", "machineconfigpools"),
+            Kind::Warnings => ("", "v1", "Event", "events"),
         }
+    }
+
+    /// Which objects of the resource are meant; `None` means all.
+    pub fn field_selector(self) -> Option<&'static str> {
+        (self == Kind::Warnings).then_some("type=Warning")
+    }
+
+    /// Whether its objects are in namespaces.
+    pub fn is_namespaced(self) -> bool {
+        matches!(self, Kind::Machines | Kind::Warnings)
     }
 
     /// As `oc get` knows it, unmistakably.
@@ -63,12 +82,24 @@ impl Kind {
             Kind::Nodes => nodes::node(object),
             Kind::Csrs => csr::Request::parse(object).map(|request| request.observed()),
             Kind::Machines => nodes::machine(object),
+            Kind::Pools => nodes::pool(object),
+            Kind::Warnings => warnings::warning(object).map(Observed::Warned),
         }
     }
 
     /// What is to be said when an object of this kind is no longer there.
     pub fn gone(self, name: &str) -> Option<Observed> {
-        (self == Kind::Operators).then(|| Observed::OperatorGone { name: name.to_owned() })
+        let name = name.to_owned();
+        let what = match self {
+            Kind::Operators => return Some(Observed::OperatorGone { name }),
+            Kind::Nodes => Vanished::Node,
+            Kind::Csrs => Vanished::Csr,
+            Kind::Machines => Vanished::Machine,
+            Kind::Pools => Vanished::Pool,
+            // The one object of its kind stays; Events go after three hours, and with them nothing.
+            Kind::Version | Kind::Warnings => return None,
+        };
+        Some(Observed::Gone { what, name })
     }
 }
 
@@ -132,8 +163,30 @@ pub(crate) struct Condition {
 impl Condition {
     /// Its message, or its reason when the message is empty; one clean line.
     pub fn text(&self) -> String {
+        one_line(self.words(), MESSAGE_LIMIT)
+    }
+
+    fn words(&self) -> &str {
         let message = self.message.as_deref().filter(|message| !message.trim().is_empty());
-        one_line(message.or(self.reason.as_deref()).unwrap_or_default(), MESSAGE_LIMIT)
+        message.or(self.reason.as_deref()).unwrap_or_default()
+    }
+
+    /// As [`Condition::text`], each line of it still a line.
+    pub fn lines(&self) -> String {
+        let lines = self.words().split(['\n', '\r', '\u{c}']).map(|line| one_line(line, LINES_LIMIT));
+        let mut text = lines.collect::<Vec<_>>().join("\n");
+        text.truncate(text.floor_char_boundary(LINES_LIMIT));
+        text
+    }
+
+    pub fn observed(&self) -> model::Condition {
+        model::Condition {
+            kind: one_line(&self.kind, 100),
+            status: status(Some(&self.status)),
+            reason: one_line(self.reason.as_deref().unwrap_or_default(), 200),
+            message: one_line(self.message.as_deref().unwrap_or_default(), MESSAGE_LIMIT),
+            since: self.last_transition_time.as_deref().and_then(|at| at.parse().ok()),
+        }
     }
 }
 
@@ -142,7 +195,11 @@ pub(crate) fn condition<'a>(conditions: &'a [Condition], kind: &str) -> Option<&
 }
 
 pub(crate) fn tri(conditions: &[Condition], kind: &str) -> Tri {
-    match condition(conditions, kind).map(|condition| condition.status.as_str()) {
+    status(condition(conditions, kind).map(|condition| condition.status.as_str()))
+}
+
+fn status(word: Option<&str>) -> Tri {
+    match word {
         Some("True") => Tri::True,
         Some("False") => Tri::False,
         Some("Unknown") => Tri::Unknown,
@@ -165,7 +222,16 @@ impl Changes {
     pub fn changed(&self, kind: Kind, name: &str, observed: Observed) -> Option<Observed> {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (kind, name.to_owned());
-        if said.get(&key) == Some(&observed) {
+        let known = match (said.get(&key), &observed) {
+            // A warning that is seen again and again is worth a word when it was seen twice as often.
+            (Some(Observed::Warned(before)), Observed::Warned(now)) => {
+                before.about == now.about
+                    && before.message == now.message
+                    && (before.count..before.count.saturating_mul(2).max(2)).contains(&now.count)
+            }
+            (before, now) => before == Some(now),
+        };
+        if known {
             return None;
         }
         said.insert(key, observed.clone());

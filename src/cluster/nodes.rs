@@ -1,4 +1,4 @@
-//! Nodes and the Machines behind them.
+//! Nodes, the Machines behind them, and the pools that share a configuration.
 
 use std::collections::BTreeMap;
 
@@ -97,5 +97,51 @@ pub fn machine(object: &Value) -> Result<Observed, ParseError> {
         role: one_line(metadata.labels.get(MACHINE_ROLE).map_or("", String::as_str), 100),
         phase: one_line(status.phase.as_deref().unwrap_or_default(), 100),
         message: one_line(&message, MESSAGE_LIMIT),
+    })
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct PoolObject {
+    status: PoolStatus,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct PoolStatus {
+    machine_count: u32,
+    ready_machine_count: u32,
+    updated_machine_count: u32,
+    degraded_machine_count: u32,
+    conditions: Vec<Condition>,
+}
+
+/// Read a MachineConfigPool (`machineconfiguration.openshift.io/v1`).
+///
+/// # Errors
+/// When it has not that shape.
+pub fn pool(object: &Value) -> Result<Observed, ParseError> {
+    let (name, PoolObject { status }) = view("machineconfigpool", object)?;
+    let degraded: Vec<String> = status
+        .conditions
+        .iter()
+        .filter(|condition| condition.kind.ends_with("Degraded") && condition.status == "True")
+        .map(|condition| condition.message.clone().unwrap_or_default())
+        .filter(|message| !message.is_empty())
+        .collect();
+    let updating = condition(&status.conditions, "Updating").filter(|condition| condition.status == "True");
+    let message = match degraded.is_empty() {
+        true => updating.map(Condition::text).unwrap_or_default(),
+        false => one_line(&degraded.join("; "), MESSAGE_LIMIT),
+    };
+    // A pool that cannot render its configuration is degraded without a machine being so.
+    let machines = status.degraded_machine_count.max(u32::from(!degraded.is_empty()));
+    Ok(Observed::Pool {
+        name,
+        machines: status.machine_count,
+        ready: status.ready_machine_count,
+        updated: status.updated_machine_count,
+        degraded: machines,
+        message,
     })
 }

@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use regex::Regex;
 use serde::Deserialize;
 use serde_json::Value;
@@ -29,6 +29,16 @@ struct OperatorObject {
 struct OperatorStatus {
     versions: Vec<OperandVersion>,
     conditions: Vec<Condition>,
+    #[serde(rename = "relatedObjects")]
+    related: Vec<Related>,
+}
+
+/// Something that the operator looks after.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Related {
+    resource: String,
+    name: String,
 }
 
 #[derive(Default, Deserialize)]
@@ -57,6 +67,7 @@ pub fn operator(object: &Value) -> Result<Operator, ParseError> {
         None
     };
     let version = status.versions.iter().find(|version| version.name == "operator");
+    let namespaces = status.related.iter().filter(|related| related.resource == "namespaces");
     Ok(Operator {
         name,
         version: version.map(|version| one_line(&version.version, 100)).filter(|version| !version.is_empty()),
@@ -65,8 +76,62 @@ pub fn operator(object: &Value) -> Result<Operator, ParseError> {
         degraded,
         since: condition(conditions, "Available")
             .and_then(|condition| condition.last_transition_time.as_deref()?.parse::<Timestamp>().ok()),
-        message: telling.map(Condition::text).unwrap_or_default(),
+        message: telling.map(Condition::lines).unwrap_or_default(),
+        conditions: conditions.iter().map(Condition::observed).collect(),
+        namespaces: namespaces.map(|related| one_line(&related.name, 100)).collect(),
     })
+}
+
+/// The columns of `oc get co`, in its order: name, version, available, progressing, degraded, since, message.
+pub const COLUMNS: usize = 7;
+
+/// A row of `oc get co` as it is printed at `now`: nothing for what is absent, SINCE as Kubernetes prints ages, of a
+/// message only the first line (k8s.io/cli-runtime, pkg/printers/tableprinter.go).
+pub fn row(operator: &Operator, now: Timestamp) -> [String; COLUMNS] {
+    let word = |tri: Tri| match tri {
+        Tri::True => "True",
+        Tri::False => "False",
+        Tri::Unknown => "Unknown",
+        Tri::Absent => "",
+    };
+    let message = match operator.message.split_once('\n') {
+        Some((first, _)) => format!("{first}..."),
+        None => operator.message.clone(),
+    };
+    [
+        operator.name.clone(),
+        operator.version.clone().unwrap_or_default(),
+        word(operator.available).to_owned(),
+        word(operator.progressing).to_owned(),
+        word(operator.degraded).to_owned(),
+        operator.since.map(|since| age(now.duration_since(since))).unwrap_or_default(),
+        message,
+    ]
+}
+
+/// An age as Kubernetes prints it (k8s.io/apimachinery, pkg/util/duration/duration.go, HumanDuration).
+pub fn age(age: SignedDuration) -> String {
+    let seconds = age.as_secs();
+    let (minutes, hours) = (seconds / 60, seconds / 3600);
+    let (days, years) = (hours / 24, hours / 24 / 365);
+    let pair = |one: i64, unit: char, rest: i64, small: char| match rest {
+        0 => format!("{one}{unit}"),
+        rest => format!("{one}{unit}{rest}{small}"),
+    };
+    match seconds {
+        // Clocks differ a little.
+        ..-1 => "<invalid>".to_owned(),
+        -1 => "0s".to_owned(),
+        0..120 => format!("{seconds}s"),
+        120..600 => pair(minutes, 'm', seconds % 60, 's'),
+        600..10_800 => format!("{minutes}m"),
+        10_800..28_800 => pair(hours, 'h', minutes % 60, 'm'),
+        28_800..172_800 => format!("{hours}h"),
+        172_800..691_200 => pair(days, 'd', hours % 24, 'h'),
+        691_200..63_072_000 => format!("{days}d"),
+        63_072_000..252_288_000 => pair(years, 'y', days % 365, 'd'),
+        252_288_000.. => format!("{years}y"),
+    }
 }
 
 #[derive(Default, Deserialize)]

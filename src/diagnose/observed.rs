@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::Matcher;
-use crate::model::event::{BootStage, CsrState, Data, Observed, Tri};
+use crate::model::event::{BootStage, CsrState, Data, Observed, Tri, Vanished};
 
 /// Certificate requests that are named in a finding.
 const NAMED: usize = 20;
@@ -26,14 +26,7 @@ pub(super) fn feed(matcher: &mut Matcher, what: &Observed, at: Timestamp) -> Vec
                 CsrState::Pending => matcher.state.csrs.insert(name.clone(), ()),
                 _ => matcher.state.csrs.remove(name),
             };
-            let count = matcher.state.csrs.len();
-            let names: Vec<&str> = matcher.state.csrs.keys().take(NAMED).map(String::as_str).collect();
-            let plural = if count == 1 { "request waits" } else { "requests wait" };
-            let text = match count {
-                0 => String::new(),
-                _ => format!("{count} certificate {plural}: {}", names.join(" ")),
-            };
-            told.extend(matcher.feed_state("csr", &text, at));
+            told.extend(feed_csrs(matcher, at));
         }
         Observed::Operator(operator) => {
             let well = operator.available == Tri::True && operator.degraded != Tri::True;
@@ -75,7 +68,44 @@ pub(super) fn feed(matcher: &mut Matcher, what: &Observed, at: Timestamp) -> Vec
             };
             told.extend(matcher.feed_state(&format!("bootkube/{stage}"), &text, at));
         }
-        Observed::Installer { .. } | Observed::Unit { .. } | Observed::Instance { .. } | Observed::Resource { .. } => {}
+        Observed::Pool { name, degraded, message, .. } => {
+            let text = match degraded {
+                0 => String::new(),
+                _ => format!("pool {name} is degraded because nodes fail with {message}"),
+            };
+            told.extend(matcher.feed_state(&format!("pool/{name}"), &text, at));
+        }
+        Observed::Gone { what: Vanished::Node, name } => {
+            told.extend(matcher.feed_state(&format!("node/{name}"), "", at));
+        }
+        Observed::Gone { what: Vanished::Csr, name } => {
+            matcher.state.csrs.remove(name);
+            told.extend(feed_csrs(matcher, at));
+        }
+        Observed::Gone { what: Vanished::Machine, name } => {
+            told.extend(matcher.feed_state(&format!("machine/{name}"), "", at));
+        }
+        Observed::Gone { what: Vanished::Pool, name } => {
+            told.extend(matcher.feed_state(&format!("pool/{name}"), "", at));
+        }
+        // A warning says what happened once, not what lasts: a healthy installation is full of them.
+        Observed::Warned(_)
+        | Observed::Installer { .. }
+        | Observed::Unit { .. }
+        | Observed::Instance { .. }
+        | Observed::Resource { .. } => {}
     }
     told
+}
+
+/// All that wait, as one state.
+fn feed_csrs(matcher: &mut Matcher, at: Timestamp) -> Vec<Data> {
+    let count = matcher.state.csrs.len();
+    let names: Vec<&str> = matcher.state.csrs.keys().take(NAMED).map(String::as_str).collect();
+    let plural = if count == 1 { "request waits" } else { "requests wait" };
+    let text = match count {
+        0 => String::new(),
+        _ => format!("{count} certificate {plural}: {}", names.join(" ")),
+    };
+    matcher.feed_state("csr", &text, at)
 }

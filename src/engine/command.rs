@@ -27,6 +27,10 @@ pub enum Command {
     Resync {
         image: String,
     },
+    /// Do without one image of the plan.
+    LeaveOut {
+        image: String,
+    },
     ApproveCsr {
         name: String,
     },

@@ -38,5 +38,7 @@ pub trait Hands<W: Send + Sync>: Send + Sync {
     /// A step failed: turn its error chain into findings.
     async fn classify(&self, cx: &StepCx<W>, causes: &[String]);
     async fn resync(&self, cx: &StepCx<W>, image: &str) -> Result<(), StepError>;
+    /// The operator does without an image, now and in every later attempt.
+    async fn leave_out(&self, cx: &StepCx<W>, image: &str) -> Result<(), StepError>;
     async fn approve_csr(&self, cx: &StepCx<W>, name: &str) -> Result<(), StepError>;
 }

@@ -271,6 +271,14 @@ impl<W: Send + Sync + 'static> Runner<W> {
                 });
                 None
             }
+            Command::LeaveOut { image } => {
+                self.sink.emit(decide("leave-out", vec![image.clone()])).await;
+                // Waited for: whoever says retry next wants it to count.
+                let cx = self.cx(&step.id, 0, &CancellationToken::new()).await;
+                let told = self.hands.leave_out(&cx, &image).await;
+                cx.tell(&format!("leaving {image} out"), told).await;
+                None
+            }
             Command::Answer { fact, value } => {
                 self.answer(fact, value).await;
                 work.hurry.notify_one();

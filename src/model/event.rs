@@ -357,10 +357,13 @@ pub enum SyncEvent {
         engine: String,
         images: Vec<PlannedImage>,
     },
-    /// Every digest of the plan answered in the mirror (or did not).
+    /// Every digest of the plan answered in the mirror (or did not). `left_out` are those that are not there because the
+    /// operator does without them.
     Proven {
         images: u64,
         missing: Vec<String>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        left_out: Vec<String>,
     },
 }
 
@@ -385,6 +388,8 @@ pub enum ImageState {
     Copying,
     Mounted,
     Done,
+    /// The operator does without it.
+    Skipped,
     /// `side` is `source` or `mirror`.
     Failed {
         side: String,
@@ -440,6 +445,23 @@ pub enum Observed {
         phase: String,
         message: String,
     },
+    /// A machine-config pool: how many of its machines have its newest configuration.
+    Pool {
+        name: String,
+        machines: u32,
+        ready: u32,
+        updated: u32,
+        degraded: u32,
+        /// Why it is degraded, or what it is about to do.
+        message: String,
+    },
+    /// An object of the cluster that is no longer there.
+    Gone {
+        what: Vanished,
+        name: String,
+    },
+    /// A warning among the cluster's own Events.
+    Warned(Warning),
     Instance {
         name: String,
         id: String,
@@ -459,6 +481,29 @@ pub enum Observed {
         /// List price while it exists, in millionths of a US dollar; `None` when it is not known.
         hourly: Option<u64>,
     },
+}
+
+/// What can go away in a cluster without being missed. Operators have a word of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Vanished {
+    Node,
+    Csr,
+    Machine,
+    Pool,
+}
+
+/// An Event of type Warning (core/v1), as `oc get events` shows it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Warning {
+    pub namespace: String,
+    /// `pod/router-default-7d9f`
+    pub about: String,
+    pub reason: String,
+    pub message: String,
+    /// How often it was seen.
+    pub count: u32,
+    pub last: Option<Timestamp>,
 }
 
 /// What is being done to a resource.
@@ -510,7 +555,29 @@ pub struct Operator {
     pub degraded: Tri,
     /// lastTransitionTime of Available.
     pub since: Option<Timestamp>,
+    /// Of the condition that tells most; its lines are kept apart by newlines.
     pub message: String,
+    /// All of them, as the object has them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    /// Of the things that it looks after.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub namespaces: Vec<String>,
+}
+
+/// A condition of an object's status.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Condition {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub status: Tri,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// lastTransitionTime.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

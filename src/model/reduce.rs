@@ -294,6 +294,7 @@ fn reduce_sync(model: &mut RunModel, at: Timestamp, event: &SyncEvent) {
             sync.bytes = *bytes;
             sync.present_bytes = *present_bytes;
             sync.proven = None;
+            sync.left_out.clear();
             sync.moved = None;
             sync.images = images.iter().map(|image| waiting(image, None)).collect();
         }
@@ -301,6 +302,7 @@ fn reduce_sync(model: &mut RunModel, at: Timestamp, event: &SyncEvent) {
             let sync = &mut model.sync;
             sync.planned = true;
             sync.proven = None;
+            sync.left_out.clear();
             for image in images {
                 match sync.images.iter_mut().find(|record| record.image.name == image.name) {
                     Some(record) => {
@@ -346,7 +348,10 @@ fn reduce_sync(model: &mut RunModel, at: Timestamp, event: &SyncEvent) {
                 record.trouble = Some(format!("{side} {class}"));
             }
         }
-        SyncEvent::Proven { images, missing } => model.sync.proven = Some((*images, missing.clone())),
+        SyncEvent::Proven { images, missing, left_out } => {
+            model.sync.proven = Some((*images, missing.clone()));
+            model.sync.left_out.clone_from(left_out);
+        }
     }
 }
 
@@ -431,6 +436,34 @@ fn reduce_observed(model: &mut RunModel, at: Timestamp, observed: &Observed) {
         Observed::Machine { name, role, phase, message } => {
             let machine = MachineRecord { role: role.clone(), phase: phase.clone(), message: message.clone() };
             model.cluster_state.machines.insert(name.clone(), machine);
+        }
+        Observed::Pool { name, machines, ready, updated, degraded, message } => {
+            let pool = PoolRecord {
+                machines: *machines,
+                ready: *ready,
+                updated: *updated,
+                degraded: *degraded,
+                message: message.clone(),
+                changed: at,
+            };
+            model.cluster_state.pools.insert(name.clone(), pool);
+        }
+        Observed::Gone { what, name } => {
+            let cluster = &mut model.cluster_state;
+            match what {
+                Vanished::Node => drop(cluster.nodes.remove(name)),
+                Vanished::Csr => drop(cluster.csrs.remove(name)),
+                Vanished::Machine => drop(cluster.machines.remove(name)),
+                Vanished::Pool => drop(cluster.pools.remove(name)),
+            }
+        }
+        Observed::Warned(warning) => {
+            let warnings = model.cluster_state.warnings.entry(warning.namespace.clone()).or_default();
+            warnings.retain(|known| known.about != warning.about || known.reason != warning.reason);
+            warnings.push(warning.clone());
+            if warnings.len() > WARNING_LIMIT {
+                warnings.remove(0);
+            }
         }
         // Only what the run has asked for is the run's: an observation alone makes nothing its own.
         Observed::Resource { resource, state, standing, waits_for, hourly, .. } => {

@@ -149,6 +149,8 @@ pub struct SyncModel {
     /// What the copier says that it has moved, each blob once.
     pub moved: Option<u64>,
     pub proven: Option<(u64, Vec<String>)>,
+    /// Found missing by the proof, and known to be: the operator does without them.
+    pub left_out: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -207,6 +209,9 @@ pub struct ClusterModel {
     pub nodes: BTreeMap<String, NodeRecord>,
     pub csrs: BTreeMap<String, CsrRecord>,
     pub machines: BTreeMap<String, MachineRecord>,
+    pub pools: BTreeMap<String, PoolRecord>,
+    /// By namespace, newest last, at most [`WARNING_LIMIT`] of each.
+    pub warnings: BTreeMap<String, Vec<Warning>>,
     pub instances: BTreeMap<String, InstanceRecord>,
 }
 
@@ -241,6 +246,19 @@ pub struct MachineRecord {
     pub phase: String,
     pub message: String,
 }
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct PoolRecord {
+    pub machines: u32,
+    pub ready: u32,
+    pub updated: u32,
+    pub degraded: u32,
+    pub message: String,
+    pub changed: Timestamp,
+}
+
+/// How many warnings of a namespace the model keeps; the record keeps all.
+pub const WARNING_LIMIT: usize = 20;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct InstanceRecord {
@@ -412,5 +430,9 @@ impl SyncModel {
     }
     pub fn failed(&self) -> usize {
         self.images.iter().filter(|image| matches!(image.state, ImageState::Failed { .. })).count()
+    }
+    /// Images that the operator does without.
+    pub fn skipped(&self) -> usize {
+        self.images.iter().filter(|image| image.state == ImageState::Skipped).count()
     }
 }

@@ -40,8 +40,8 @@ pub fn dollars(micro: u64) -> String {
 
 /// `text` cleaned as by [`strip_control`], on one line, of at most `limit` bytes; what was cut is counted at the end.
 pub fn one_line(text: &str, limit: usize) -> String {
-    let clean = strip_control(text);
-    let mut line = clean.trim_end().replace('\n', " ");
+    let mut line =
+        if is_plain(text) { text.trim_end().to_owned() } else { strip_control(text).trim_end().replace('\n', " ") };
     if line.len() > limit {
         let cut = line.floor_char_boundary(limit);
         let more = line.len() - cut;
@@ -49,6 +49,12 @@ pub fn one_line(text: &str, limit: usize) -> String {
         line.push_str(&format!("… [{more} bytes more]"));
     }
     line
+}
+
+/// Printable ASCII on one line, as nearly every line of a log is: there is nothing to clean.
+fn is_plain(text: &str) -> bool {
+    // No early end: this is looked at many bytes at a time.
+    text.bytes().fold(true, |plain, byte| plain & (b' '..=b'~').contains(&byte))
 }
 
 /// Up to the final byte of a control sequence. A sequence that never ends eats at most what cannot be part of one.

@@ -1,5 +1,6 @@
 //! The writer of a run, and reading it back.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
@@ -91,7 +92,10 @@ impl Recorder {
             source: error.into(),
         })?;
         let clean = redact_json(&text);
-        let event = if clean == text { event } else { serde_json::from_str(&clean).unwrap_or(event) };
+        let event = match &clean {
+            Cow::Borrowed(_) => event,
+            Cow::Owned(clean) => serde_json::from_str(clean).unwrap_or(event),
+        };
         self.file.write_all(format!("{clean}\n").as_bytes()).map_err(RecordError::io("writing", &path))?;
         reduce(&mut self.model, &event);
         Ok(event)

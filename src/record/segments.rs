@@ -55,10 +55,11 @@ impl SegmentWriter {
     pub fn append(&mut self, lines: &[LogLine]) -> io::Result<Appended> {
         let start = self.end;
         for line in lines {
-            let mut text = redact_json(&serde_json::to_string(line)?);
-            text.push('\n');
+            let text = serde_json::to_string(line)?;
+            let text = redact_json(&text);
             self.log.write_all(text.as_bytes())?;
-            self.end += text.len() as u64;
+            self.log.write_all(b"\n")?;
+            self.end += text.len() as u64 + 1;
             self.index.write_all(&self.end.to_le_bytes())?;
         }
         self.log.flush()?;

@@ -4,6 +4,7 @@
 //! auth file that the request names. The last line always says how it ended, and the same request can be given again
 //! at any time: what is done already is found and not done twice.
 
+mod skips;
 mod work;
 
 use std::path::PathBuf;
@@ -58,6 +59,18 @@ pub struct Request {
     /// Lines `SRC=DST` of a mapping file; every destination is at `mirror`.
     #[serde(default)]
     pub mapping: Vec<String>,
+    /// The source is out of reach: a proof asks only the mirror.
+    #[serde(default)]
+    pub offline: bool,
+    /// Images to do without, by name or digest.
+    #[serde(default)]
+    pub skip: Vec<String>,
+    /// A file with more of them, one in a line, that is read again and again: an image can be left while it is copied.
+    #[serde(default)]
+    pub skip_file: Option<PathBuf>,
+    /// A mirror without an image of the release is good as well, when that was left out by name.
+    #[serde(default)]
+    pub accept_incomplete: bool,
     /// Only these images, by name or digest.
     #[serde(default)]
     pub only: Option<Vec<String>>,
@@ -133,6 +146,9 @@ pub enum Message {
         proven: u64,
         /// Names of images that are not.
         failed: Vec<String>,
+        /// What does not answer because the operator does without it.
+        #[serde(default)]
+        left_out: Vec<String>,
         /// Bytes moved from the source to the mirror.
         moved: u64,
         mounted_blobs: u64,
@@ -190,8 +206,9 @@ pub async fn run(
     };
     let exit = if outcome == Ended::Done { 0 } else { INCOMPLETE };
     let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let Tally { proven, failed, moved, mounted_blobs, .. } = tally;
-    write_line(&mut out, Message::Done { outcome, proven, failed, moved, mounted_blobs, elapsed_ms, exit }).await;
+    let Tally { proven, failed, left_out, moved, mounted_blobs, .. } = tally;
+    let done = Message::Done { outcome, proven, failed, left_out, moved, mounted_blobs, elapsed_ms, exit };
+    write_line(&mut out, done).await;
     exit
 }
 
@@ -214,6 +231,7 @@ struct Tally {
     complete: bool,
     proven: u64,
     failed: Vec<String>,
+    left_out: Vec<String>,
     moved: u64,
     mounted_blobs: u64,
 }

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
@@ -18,6 +19,15 @@ use super::error::{Class, RegistryError, Side};
 use super::manifest::{ACCEPT, Manifest};
 use super::pace::Pace;
 use super::send::{Payload, host_of, text};
+
+/// Of a list of tags; with the usual hundred on each that is more than any repository has.
+const PAGES: usize = 1000;
+
+/// A manifest was taken. Quay says 202.
+const STORED: [StatusCode; 3] = [StatusCode::CREATED, StatusCode::ACCEPTED, StatusCode::OK];
+
+const SCHEMA1: &str = "it is an image of Docker's schema 1, which was given up in 2017 and cannot be kept by its digest; \
+                       build it anew, or copy it once with skopeo copy --format v2s2 and mirror the copy";
 
 /// How registries are reached. System roots are always trusted, and `HTTPS_PROXY`/`NO_PROXY` are honoured.
 #[derive(Debug, Clone)]
@@ -107,6 +117,19 @@ impl std::fmt::Display for Repo {
 #[derive(Clone)]
 pub struct Client {
     pub(super) inner: Arc<Inner>,
+    pub(super) manner: Manner,
+}
+
+/// With what right registries are asked that give out tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// To pull.
+    Reads,
+    /// To pull, and what is not shown to us is not there: Quay says 401 of repositories that do not exist.
+    Looks,
+    /// To pull and push, whatever is asked: Quay makes a repository when a token to push into it is asked for, and until
+    /// then nothing can be asked of it (quay/quay, `endpoints/v2/v2auth.py`).
+    Writes,
 }
 
 pub(super) struct Inner {
@@ -119,6 +142,8 @@ pub(super) struct Inner {
     pub(super) retry: Retry,
     patience: Duration,
     pace: Option<Pace>,
+    /// A large body was refused for its size.
+    pub(super) small_bodies: AtomicBool,
     pub(super) credentials: Credentials,
     pub(super) challenges: Mutex<HashMap<String, Challenge>>,
     /// By registry and scopes. Held while a token is fetched, so that it is fetched once.
@@ -173,11 +198,23 @@ impl Client {
                 retry: net.retry,
                 patience: net.patience,
                 pace: net.bandwidth.map(Pace::new),
+                small_bodies: AtomicBool::new(false),
                 credentials,
                 challenges: Mutex::default(),
                 tokens: tokio::sync::Mutex::default(),
             }),
+            manner: Manner::Reads,
         })
+    }
+
+    /// The same client, asking with another right.
+    pub fn in_manner(self, manner: Manner) -> Self {
+        Self { manner, ..self }
+    }
+
+    /// The registry says that it has it not.
+    fn is_absent(&self, status: StatusCode) -> bool {
+        status == StatusCode::NOT_FOUND || (self.manner == Manner::Looks && status == StatusCode::UNAUTHORIZED)
     }
 
     pub fn side(&self) -> Side {
@@ -217,12 +254,17 @@ impl Client {
             let named = text(response.headers(), "docker-content-digest");
             let bytes = self.document(&ask, response).await?;
             let found = digest::of(&bytes);
+            let manifest = Manifest::new(bytes, content_type.as_deref(), found.clone());
+            if manifest.is_schema1() {
+                // Its digest leaves out the signatures that it carries, so that nothing here would agree.
+                return Err(RegistryError::new(self.side(), Class::Other, ask.name(), SCHEMA1));
+            }
             let wanted = if digest::is_valid(reference) { Some(reference.to_owned()) } else { named };
             if let Some(wanted) = wanted.filter(|wanted| *wanted != found) {
                 let why = format!("the content has digest {found}, expected {wanted}");
                 return Err(RegistryError::new(self.side(), Class::Digest, ask.name(), why));
             }
-            Ok(Manifest::new(bytes, content_type.as_deref(), found))
+            Ok(manifest)
         })
         .await
     }
@@ -234,7 +276,7 @@ impl Client {
         let answer = self
             .patiently(|| async {
                 let response = self.send(&ask).await?;
-                if response.status() == StatusCode::NOT_FOUND {
+                if self.is_absent(response.status()) {
                     return Ok(None);
                 }
                 let response = self.expect(&ask, response, &[StatusCode::OK]).await?;
@@ -259,7 +301,7 @@ impl Client {
         ask.body = Payload::Whole(manifest.bytes.clone());
         self.patiently(|| async {
             let response = self.send(&ask).await?;
-            let response = self.expect(&ask, response, &[StatusCode::CREATED, StatusCode::OK]).await?;
+            let response = self.expect(&ask, response, &STORED).await?;
             let stored = text(response.headers(), "docker-content-digest");
             match stored.filter(|stored| *stored != manifest.digest) {
                 None => Ok(()),
@@ -277,7 +319,7 @@ impl Client {
         let ask = self.ask(Method::HEAD, repo, &format!("blobs/{digest}"), false)?;
         self.patiently(|| async {
             let response = self.send(&ask).await?;
-            if response.status() == StatusCode::NOT_FOUND {
+            if self.is_absent(response.status()) {
                 return Ok(false);
             }
             self.expect(&ask, response, &[StatusCode::OK]).await.map(|_| true)
@@ -285,21 +327,58 @@ impl Client {
         .await
     }
 
-    /// Tags of a repository, at most the first page.
+    /// Tags of a repository, page after page (distribution-spec, "Listing Tags").
     pub async fn tags(&self, repo: &Repo) -> Result<Vec<String>, RegistryError> {
         #[derive(serde::Deserialize)]
         struct Answer {
             tags: Option<Vec<String>>,
         }
-        let ask = self.ask(Method::GET, repo, "tags/list", false)?;
-        self.patiently(|| async {
-            let response = self.send(&ask).await?;
-            let response = self.expect(&ask, response, &[StatusCode::OK]).await?;
-            let body = self.document(&ask, response).await?;
-            let answer: Answer = serde_json::from_slice(&body)
-                .map_err(|error| RegistryError::new(self.side(), Class::Other, ask.name(), error.to_string()))?;
-            Ok(answer.tags.unwrap_or_default())
-        })
-        .await
+        let mut ask = self.ask(Method::GET, repo, "tags/list", false)?;
+        let mut all = Vec::new();
+        for _ in 0..PAGES {
+            let page = || async {
+                let response = self.send(&ask).await?;
+                let response = self.expect(&ask, response, &[StatusCode::OK]).await?;
+                let next = text(response.headers(), header::LINK.as_str()).and_then(|link| next_page(&link));
+                let body = self.document(&ask, response).await?;
+                let answer: Answer = serde_json::from_slice(&body)
+                    .map_err(|error| RegistryError::new(self.side(), Class::Other, ask.name(), error.to_string()))?;
+                Ok((answer.tags.unwrap_or_default(), next))
+            };
+            let (tags, next) = self.patiently(page).await?;
+            all.extend(tags);
+            match next {
+                Some(next) => ask.url = self.same_host(&ask, &next)?,
+                None => return Ok(all),
+            }
+        }
+        let why = format!("the list of tags has more than {PAGES} pages");
+        Err(RegistryError::new(self.side(), Class::Other, ask.name(), why))
+    }
+}
+
+/// The place behind `<…>; rel="next"` of a `Link` header (RFC 8288).
+fn next_page(link: &str) -> Option<String> {
+    link.split('<').skip(1).find_map(|one| {
+        let (place, parameters) = one.split_once('>')?;
+        let next = |parameter: &str| {
+            let parameter = parameter.trim().trim_end_matches(',').trim_end();
+            parameter.strip_prefix("rel=").is_some_and(|rel| rel.trim_matches('"').eq_ignore_ascii_case("next"))
+        };
+        parameters.split(';').any(next).then(|| place.to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::next_page;
+
+    #[test]
+    fn the_next_page_is_found_among_links() {
+        let next = next_page("</v2/a/tags/list?last=b&n=2>; rel=\"next\"");
+        assert_eq!(next.as_deref(), Some("/v2/a/tags/list?last=b&n=2"));
+        assert_eq!(next_page("<https://q/1>; rel=prev, <https://q/2>;rel=next").as_deref(), Some("https://q/2"));
+        assert_eq!(next_page("<https://q/1>; rel=\"prev\""), None);
+        assert_eq!(next_page("nothing"), None);
     }
 }

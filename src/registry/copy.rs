@@ -7,21 +7,22 @@
 
 mod tell;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::blob::{BlobReader, OnRetry};
+use super::chunk::Chunks;
 use super::client::{Client, Repo};
 use super::error::{Class, RegistryError, Side};
 use super::journal::Journal;
-use super::plan::{Plan, PlannedBlob, RELEASE};
-use super::upload::{CHUNKS, Mount};
+use super::plan::{Image, Plan, PlannedBlob, RELEASE};
+use super::upload::Mount;
 use crate::model::event::{ImageState, SyncEvent};
 
 /// Blobs below this many bytes have a lane of their own.
@@ -48,18 +49,23 @@ impl Copied {
     }
 }
 
-/// Do what the plan says, with `jobs` blobs in flight. Progress may be dropped when nobody reads `events`; states are not.
+/// Do what the plan says, from the source to the mirror, with `jobs` blobs in flight. Images that are called by one of
+/// `skips` are left, also in the middle. Progress may be dropped when nobody reads `events`; states are not.
 pub async fn copy(
-    source: &Client,
-    mirror: &Client,
+    (source, mirror): (&Client, &Client),
     plan: Arc<Plan>,
     jobs: usize,
     journal: Journal,
+    skips: watch::Receiver<BTreeSet<String>>,
     events: mpsc::Sender<SyncEvent>,
     cancel: &CancellationToken,
 ) -> Copied {
     let work = Arc::new(Work::new((source.clone(), mirror.clone()), plan, journal, events, cancel.child_token()));
     work.announce().await;
+    let leaver = AbortOnDropHandle::new(tokio::spawn({
+        let work = Arc::clone(&work);
+        async move { work.leave(skips).await }
+    }));
     let mut workers = JoinSet::new();
     for lane in std::iter::repeat_n(Lane::Any, jobs.max(1)).chain(std::iter::repeat_n(Lane::Small, SMALL_LANES)) {
         let work = Arc::clone(&work);
@@ -74,7 +80,7 @@ pub async fn copy(
     if !work.stop.is_cancelled() {
         work.write_release().await;
     }
-    drop(reporter);
+    drop((reporter, leaver));
     work.settle().await;
     let mut state = work.lock();
     let failed = std::mem::take(&mut state.images)
@@ -107,8 +113,10 @@ struct Work {
     plan: Arc<Plan>,
     events: mpsc::Sender<SyncEvent>,
     stop: CancellationToken,
-    chunks: Semaphore,
+    chunks: Chunks,
     journal: Journal,
+    /// Some image is not wanted any more.
+    fewer: Notify,
     /// Bytes of each blob that came from the source.
     arrived: Vec<Arc<AtomicU64>>,
     state: Mutex<State>,
@@ -134,8 +142,16 @@ struct Progress {
     moved: bool,
     mounted: bool,
     done: bool,
+    left_out: bool,
     error: Option<RegistryError>,
     reported: u64,
+}
+
+impl Progress {
+    /// There may be something to do for it.
+    fn is_open(&self) -> bool {
+        !self.done && !self.left_out && self.error.is_none()
+    }
 }
 
 impl Work {
@@ -158,6 +174,7 @@ impl Work {
         }
         for (progress, image) in images.iter_mut().zip(&plan.images) {
             progress.done = image.is_present();
+            progress.left_out = image.left_out;
             progress.error = image.broken.clone();
         }
         let mut blobs = open;
@@ -165,7 +182,7 @@ impl Work {
         let arrived = plan.blobs.iter().map(|blob| if blob.is_stored() { blob.blob.size } else { 0 });
         let arrived = arrived.map(|bytes| Arc::new(AtomicU64::new(bytes))).collect();
         let ready = (0..plan.images.len())
-            .filter(|at| images.get(*at).is_some_and(|image| image.open == 0 && !image.done && image.error.is_none()))
+            .filter(|at| images.get(*at).is_some_and(|image| image.open == 0 && image.is_open()))
             .filter(|at| !is_release(&plan, *at))
             .collect();
         let state = State { blobs: blobs.into(), ready, images, moved: 0, mounted: 0, fault: None };
@@ -175,8 +192,9 @@ impl Work {
             plan,
             events,
             stop,
-            chunks: Semaphore::new(CHUNKS),
+            chunks: Chunks::new(),
             journal,
+            fewer: Notify::new(),
             arrived,
             state: Mutex::new(state),
         }
@@ -200,7 +218,55 @@ impl Work {
             };
             tokio::select! {
                 () = work => {}
+                () = self.not_wanted(&job) => {}
                 () = self.stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// Returns when nobody wants any more what a job brings.
+    async fn not_wanted(&self, job: &Job) {
+        loop {
+            let fewer = self.fewer.notified();
+            let mut fewer = std::pin::pin!(fewer);
+            fewer.as_mut().enable();
+            let left_out = {
+                let state = self.lock();
+                let left_out = |image: &usize| state.images.get(*image).is_some_and(|progress| progress.left_out);
+                match job {
+                    Job::Blob(at) => self.plan.blobs.get(*at).is_some_and(|blob| blob.images.iter().all(left_out)),
+                    Job::Write(at) => left_out(at),
+                }
+            };
+            if left_out {
+                return;
+            }
+            fewer.await;
+        }
+    }
+
+    /// Leaves the images that the operator wants to do without, as they become known.
+    async fn leave(&self, mut skips: watch::Receiver<BTreeSet<String>>) {
+        loop {
+            let names = skips.borrow_and_update().clone();
+            let mut left = Vec::new();
+            {
+                let mut state = self.lock();
+                for (at, (progress, image)) in state.images.iter_mut().zip(&self.plan.images).enumerate() {
+                    let is = image.wanted.name != RELEASE && names.iter().any(|name| image.wanted.is_called(name));
+                    if is && !progress.done && !progress.left_out {
+                        progress.left_out = true;
+                        progress.error = None;
+                        left.push(at);
+                    }
+                }
+            }
+            for at in left {
+                self.tell(at, ImageState::Skipped, 1).await;
+            }
+            self.fewer.notify_waiters();
+            if skips.changed().await.is_err() {
+                return;
             }
         }
     }
@@ -222,7 +288,7 @@ impl Work {
                     state.blobs.pop_back()?
                 }
             };
-            let needed = |image: &usize| state.images.get(*image).is_some_and(|image| image.error.is_none());
+            let needed = |image: &usize| state.images.get(*image).is_some_and(Progress::is_open);
             if self.plan.blobs.get(at).is_some_and(|blob| blob.images.iter().any(needed)) {
                 return Some(Job::Blob(at));
             }
@@ -234,7 +300,7 @@ impl Work {
         // Base layers belong to everybody; only the first image is said to be copied by them.
         let owner = planned.images.iter().copied().find(|image| {
             let mut state = self.lock();
-            let progress = state.images.get_mut(*image).filter(|progress| progress.error.is_none());
+            let progress = state.images.get_mut(*image).filter(|progress| progress.is_open());
             progress.map(|progress| progress.started = true).is_some()
         });
         if let Some(owner) = owner {
@@ -295,6 +361,7 @@ impl Work {
                         continue;
                     }
                     Mount::Session(open) => session = Some(open),
+                    Mount::Refused => {}
                 }
             }
             let begin = session.as_ref().map_or(0, |session| session.offset);
@@ -316,7 +383,7 @@ impl Work {
                 progress.open = progress.open.saturating_sub(1);
                 progress.moved |= moved;
                 progress.mounted |= !moved;
-                if progress.open == 0 && progress.error.is_none() && !progress.done && !is_release(&self.plan, *image) {
+                if progress.open == 0 && progress.is_open() && !is_release(&self.plan, *image) {
                     state.ready.push_back(*image);
                 }
             }
@@ -339,7 +406,7 @@ impl Work {
         }
         let state = {
             let mut state = self.lock();
-            let Some(progress) = state.images.get_mut(at) else { return };
+            let Some(progress) = state.images.get_mut(at).filter(|progress| !progress.left_out) else { return };
             progress.done = true;
             if progress.mounted && !progress.moved { ImageState::Mounted } else { ImageState::Done }
         };
@@ -353,8 +420,11 @@ impl Work {
         for at in (0..self.plan.images.len()).filter(|at| is_release(&self.plan, *at)) {
             let (due, incomplete) = {
                 let state = self.lock();
-                let due = state.images.get(at).is_some_and(|it| it.open == 0 && !it.done && it.error.is_none());
-                (due, state.images.iter().any(|image| image.error.is_some()))
+                let due = state.images.get(at).is_some_and(|it| it.open == 0 && it.is_open());
+                let lacking = |(progress, image): (&Progress, &Image)| {
+                    progress.error.is_some() || (progress.left_out && image.wanted.of_release)
+                };
+                (due, state.images.iter().zip(&self.plan.images).any(lacking))
             };
             if due {
                 self.write(at, incomplete).await;
@@ -366,7 +436,7 @@ impl Work {
         let news = {
             let mut state = self.lock();
             let news = match state.images.get_mut(image) {
-                Some(progress) if progress.error.is_none() && !progress.done => {
+                Some(progress) if progress.is_open() => {
                     progress.error = Some(error.clone());
                     true
                 }

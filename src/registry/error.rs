@@ -179,6 +179,7 @@ impl RegistryError {
             Class::Auth => "unauthorized",
             Class::ManifestUnknown => "manifest unknown",
             Class::RateLimit => "too many requests",
+            _ if status == 413 => "request entity too large (a proxy before the registry limits bodies)",
             _ => "",
         };
         let mut why = format!("HTTP {status}");
@@ -189,6 +190,12 @@ impl RegistryError {
             why = format!("{why}: {}", said.text);
         }
         Self { status: Some(status), retry_after, ..Self::new(side, class, what, why) }
+    }
+
+    /// It is worth another try, because that will be made in another way.
+    pub(super) fn passing(mut self) -> Self {
+        self.kind = Class::Server;
+        self
     }
 
     /// An expired signed URL of a content network says 403; that says nothing about our credentials.

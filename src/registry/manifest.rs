@@ -10,6 +10,8 @@ const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// With `+json` or `+prettyjws` behind it: Docker's image manifest v2, schema 1.
+const SCHEMA1: &str = "application/vnd.docker.distribution.manifest.v1+";
 
 /// Everything that we can mirror, in one header.
 pub(super) const ACCEPT: &str = concat!(
@@ -30,8 +32,15 @@ pub struct Manifest {
 /// What a manifest says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
-    Image { config: Blob, layers: Vec<Blob> },
-    List { children: Vec<Child> },
+    Image {
+        config: Blob,
+        layers: Vec<Blob>,
+        /// Layers that registries need not have: their content is at other places, which clients know (`urls`).
+        foreign: Vec<Blob>,
+    },
+    List {
+        children: Vec<Child>,
+    },
 }
 
 /// Content that a manifest points to.
@@ -62,6 +71,11 @@ impl Manifest {
         Self { bytes, content_type, digest }
     }
 
+    /// An old one, which is no list of blobs that a mirror could keep by digest.
+    pub fn is_schema1(&self) -> bool {
+        self.content_type.starts_with(SCHEMA1)
+    }
+
     /// What it points to. Every digest in the answer is a valid one.
     pub fn read(&self) -> Result<Content, Malformed> {
         let place = format!("manifest {}", self.digest);
@@ -80,9 +94,12 @@ impl Manifest {
             DOCKER_MANIFEST | OCI_MANIFEST => {
                 let image = ImageManifest::from_reader(self.bytes.as_ref()).map_err(wrong)?;
                 let config = checked(image.config(), &place, "config.digest")?;
-                let layers = image.layers().iter().enumerate();
-                let layers = layers.map(|(at, layer)| checked(layer, &place, &format!("layers[{at}].digest")));
-                Ok(Content::Image { config, layers: layers.collect::<Result<_, Malformed>>()? })
+                let (mut layers, mut foreign) = (Vec::new(), Vec::new());
+                for (at, layer) in image.layers().iter().enumerate() {
+                    let blob = checked(layer, &place, &format!("layers[{at}].digest"))?;
+                    if is_foreign(layer) { foreign.push(blob) } else { layers.push(blob) }
+                }
+                Ok(Content::Image { config, layers, foreign })
             }
             other => Err(Malformed::new(
                 place,
@@ -101,11 +118,21 @@ fn checked(descriptor: &Descriptor, place: &str, key: &str) -> Result<Blob, Malf
     Ok(Blob { digest, size: descriptor.size() })
 }
 
+/// Layers that may not be passed on (image-spec, `layer.md`; Docker's `foreign` ones).
+fn is_foreign(layer: &Descriptor) -> bool {
+    let kind = layer.media_type().to_string();
+    let kept = kind.contains(".foreign.") || kind.contains("nondistributable");
+    kept && layer.urls().as_ref().is_some_and(|urls| !urls.is_empty())
+}
+
 /// The media type that a manifest says of itself, or the one its shape tells.
 fn inner_type(bytes: &[u8]) -> Option<String> {
     let document: serde_json::Value = serde_json::from_slice(bytes).ok()?;
     if let Some(declared) = document.get("mediaType").and_then(serde_json::Value::as_str) {
         return Some(declared.to_owned());
+    }
+    if document.get("schemaVersion").and_then(serde_json::Value::as_u64) == Some(1) {
+        return Some(format!("{SCHEMA1}json"));
     }
     document.get("manifests").map(|_| OCI_INDEX.to_owned())
 }

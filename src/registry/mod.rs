@@ -10,6 +10,7 @@
 //! | [`auth`] | `auth.json` by the rules of containers, and what registries answer to it |
 //! | [`blob`] | reading a blob that may break in the middle |
 //! | [`upload`] | writing one, streamed or in chunks |
+//! | `chunk` | the memory for chunks |
 //! | [`journal`] | uploads that are open, for the next process |
 //! | `pace` | a cap on bytes per second |
 //! | [`manifest`] | reading manifests and lists |
@@ -26,6 +27,7 @@
 pub mod agent;
 pub mod auth;
 pub mod blob;
+mod chunk;
 pub mod client;
 pub mod copy;
 pub mod digest;

@@ -37,6 +37,7 @@ pub struct Target {
     pub release_tag: String,
     pub subset: Subset,
     pub additional: Vec<PullSpec>,
+    /// Without wildcards.
     pub mapping: Vec<Mapped>,
     /// Only images with these names or digests.
     pub only: Option<Vec<String>>,
@@ -50,9 +51,16 @@ pub struct Wanted {
     pub target: Repo,
     /// Tag in the mirror: keeps the image from garbage collection.
     pub tag: String,
+    /// The release lists it, or it is the release.
+    pub of_release: bool,
 }
 
 impl Wanted {
+    /// Whether this is its name, or its digest.
+    pub fn is_called(&self, name: &str) -> bool {
+        self.name == name || self.source.digest.as_deref() == Some(name)
+    }
+
     /// Where it will be: `mirror:5000/openshift/release@sha256:…`
     pub fn mirrored(&self) -> String {
         match &self.source.digest {
@@ -70,6 +78,7 @@ pub fn wanted(release: &Release, target: &Target) -> Result<(Vec<Wanted>, Option
         source: PullSpec { tag: None, digest: Some(release.digest.clone()), ..release.pull_spec.clone() },
         target: Repo::new(&target.registry, &target.release_repository),
         tag: target.release_tag.clone(),
+        of_release: true,
     }];
     let core: BTreeSet<&str> = core_21().collect();
     let mut left_out = 0;
@@ -83,16 +92,18 @@ pub fn wanted(release: &Release, target: &Target) -> Result<(Vec<Wanted>, Option
             source: component.pull_spec.clone(),
             target: Repo::new(&target.registry, &target.component_repository),
             tag: format!("{}-{}", target.release_tag, component.name),
+            of_release: true,
         });
     }
     let additional = target.additional.iter().map(|source| Mapped {
         source: source.clone(),
         target: Repo::new(&target.registry, &source.repo.name),
-        tag: source.tag.clone(),
+        tag: None,
+        wildcard: None,
     });
-    for Mapped { source, target, tag } in additional.chain(target.mapping.iter().cloned()) {
+    for Mapped { source, target, tag, .. } in additional.chain(target.mapping.iter().cloned()) {
         let by_digest = source.digest.as_deref().and_then(digest::hex).map(|hex| format!("sha256-{hex}"));
-        let tag = tag.or(by_digest).or_else(|| source.tag.clone()).unwrap_or_else(|| "latest".into());
+        let tag = tag.or_else(|| source.tag.clone()).or(by_digest).unwrap_or_else(|| "latest".into());
         // Names are how images are told apart: one source may have two places, and be asked for twice.
         let mut name = source.to_string();
         if let Some(other) = images.iter().find(|image| image.name == name) {
@@ -101,18 +112,15 @@ pub fn wanted(release: &Release, target: &Target) -> Result<(Vec<Wanted>, Option
             }
             name = format!("{name} as {}:{tag}", target.name);
         }
-        images.push(Wanted { name, source, target, tag });
+        images.push(Wanted { name, source, target, tag, of_release: false });
     }
     if let Some(only) = &target.only {
-        let is = |image: &Wanted, name: &String| {
-            image.name == *name || image.source.digest.as_ref().is_some_and(|digest| digest == name)
-        };
-        if let Some(stranger) = only.iter().find(|name| !images.iter().any(|image| is(image, name))) {
+        if let Some(stranger) = only.iter().find(|name| !images.iter().any(|image| image.is_called(name))) {
             let why =
                 format!("release {} has no image \"{stranger}\"; expected a component name or digest", release.version);
             return Err(Malformed::new("only", why));
         }
-        images.retain(|image| only.iter().any(|name| is(image, name)));
+        images.retain(|image| only.iter().any(|name| image.is_called(name)));
     }
     let warning = (left_out > 0).then(|| {
         format!(
@@ -143,11 +151,31 @@ pub struct Image {
     pub writes: Vec<Write>,
     /// Tag and digest of every signature that the source has for it and its children.
     pub signatures: Vec<(String, String)>,
+    /// Layers that stay where their `urls` point to.
+    pub foreign: u32,
+    /// The operator wants to do without it.
+    pub left_out: bool,
     /// Why it cannot be copied.
     pub broken: Option<RegistryError>,
 }
 
 impl Image {
+    /// One of which nothing is known but that it was wanted.
+    fn unknown(wanted: Wanted) -> Self {
+        let digest = wanted.source.digest.clone().unwrap_or_default();
+        Self {
+            wanted,
+            digest,
+            layers: 0,
+            bytes: 0,
+            writes: Vec::new(),
+            signatures: Vec::new(),
+            foreign: 0,
+            left_out: false,
+            broken: None,
+        }
+    }
+
     /// What was wanted, by the digest that was found.
     pub fn pinned(&self) -> Wanted {
         let mut wanted = self.wanted.clone();
@@ -159,7 +187,7 @@ impl Image {
 
     /// The mirror has it with all that belongs to it.
     pub fn is_present(&self) -> bool {
-        self.broken.is_none() && self.writes.is_empty()
+        self.broken.is_none() && !self.left_out && self.writes.is_empty()
     }
 }
 
@@ -192,6 +220,19 @@ impl PlannedBlob {
 }
 
 impl Plan {
+    /// What the operator should know of images that are not as others.
+    pub fn warnings(&self) -> Vec<String> {
+        let foreign = self.images.iter().filter(|image| image.foreign > 0);
+        let text = |image: &Image| {
+            format!(
+                "{}: {} of its layers may not be copied and stay at the addresses that its manifest names: a cluster \
+                 without internet cannot pull it",
+                image.wanted.name, image.foreign
+            )
+        };
+        foreign.map(text).collect()
+    }
+
     /// What the screen needs before the first byte moves.
     pub fn event(&self) -> SyncEvent {
         let sum = |filter: fn(&&PlannedBlob) -> bool| self.blobs.iter().filter(filter).map(|blob| blob.blob.size).sum();
@@ -223,16 +264,23 @@ struct Described {
 }
 
 /// Fetch all manifests and ask the mirror what it has. An image that the source lacks becomes a broken one; a failure
-/// that would meet every image is an error.
+/// that would meet every image is an error. Of images that are called by one of `skip` nothing is asked.
 pub async fn plan(
     source: &Client,
     mirror: &Client,
     images: Vec<Wanted>,
+    skip: &BTreeSet<String>,
     cancel: &CancellationToken,
 ) -> Result<Plan, RegistryError> {
     let work = async {
         let described: Vec<Described> = futures::stream::iter(images)
-            .map(|wanted| describe(source, mirror, wanted).boxed())
+            .map(|wanted| {
+                if skip.iter().any(|name| wanted.is_called(name)) {
+                    let image = Image { left_out: true, ..Image::unknown(wanted) };
+                    return futures::future::ready(Ok(Described { image, blobs: Vec::new(), stored: false })).boxed();
+                }
+                describe(source, mirror, wanted).boxed()
+            })
             .buffered(PARALLEL)
             .try_collect()
             .await?;
@@ -287,56 +335,75 @@ async fn describe(source: &Client, mirror: &Client, wanted: Wanted) -> Result<De
                 described.image.wanted = wanted;
                 return Ok(described);
             }
-            let digest = wanted.source.digest.clone().unwrap_or_default();
-            let image = Image {
-                wanted,
-                digest,
-                layers: 0,
-                bytes: 0,
-                writes: Vec::new(),
-                signatures: Vec::new(),
-                broken: Some(error),
-            };
+            let image = Image { broken: Some(error), ..Image::unknown(wanted) };
             Ok(Described { image, blobs: Vec::new(), stored: false })
         }
     }
+}
+
+/// A manifest and all that it stands for.
+#[derive(Default)]
+struct Family {
+    /// Children before lists, so that the first one is last.
+    manifests: Vec<Manifest>,
+    layers: u32,
+    foreign: u32,
+    blobs: Vec<Blob>,
+}
+
+/// Lists of lists are allowed (image-spec, `image-index.md`); nobody makes them deeper than this.
+const DEEPEST: usize = 4;
+
+async fn family(source: &Client, repo: &Repo, top: Manifest) -> Result<Family, RegistryError> {
+    let malformed = |error: Malformed| RegistryError::malformed(source.side(), error.within(&repo.to_string()));
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    let mut found = Family::default();
+    let mut seen = BTreeSet::new();
+    // A list waits there again until its children are done.
+    let mut open = vec![(top, 0, false)];
+    while let Some((manifest, depth, waited)) = open.pop() {
+        if waited {
+            found.manifests.push(manifest);
+            continue;
+        }
+        match manifest.read().map_err(malformed)? {
+            Content::Image { config, layers, foreign } => {
+                found.layers = found.layers.saturating_add(count(layers.len() + foreign.len()));
+                found.foreign = found.foreign.saturating_add(count(foreign.len()));
+                found.blobs.extend(layers);
+                found.blobs.push(config);
+                found.manifests.push(manifest);
+            }
+            Content::List { .. } if depth == DEEPEST => {
+                let why = format!("is a list inside of {DEEPEST} others; expected an image");
+                return Err(malformed(Malformed::new(format!("manifest {}", manifest.digest), why)));
+            }
+            Content::List { children } => {
+                open.push((manifest, depth, true));
+                for child in children.iter().rev().filter(|child| seen.insert(child.digest.clone())) {
+                    open.push((source.manifest(repo, &child.digest).await?, depth + 1, false));
+                }
+            }
+        }
+    }
+    Ok(found)
 }
 
 async fn look(source: &Client, mirror: &Client, wanted: &Wanted) -> Result<Described, RegistryError> {
     let repo = &wanted.source.repo;
     let malformed = |error: Malformed| RegistryError::malformed(source.side(), error.within(&repo.to_string()));
     let top = source.manifest(repo, wanted.source.reference()).await?;
-    let mut blobs: Vec<Blob> = Vec::new();
-    let mut layers = 0_u32;
-    let mut manifests = Vec::new();
-    let mut take = |content: Content| match content {
-        Content::Image { config, layers: list } => {
-            layers = layers.saturating_add(u32::try_from(list.len()).unwrap_or(u32::MAX));
-            blobs.extend(list);
-            blobs.push(config);
-            Vec::new()
-        }
-        Content::List { children } => children,
-    };
-    for child in take(top.read().map_err(malformed)?) {
-        let child = source.manifest(repo, &child.digest).await?;
-        if !take(child.read().map_err(malformed)?).is_empty() {
-            let why = "is a list inside a list; expected an image";
-            return Err(malformed(Malformed::new(format!("manifest {}", child.digest), why)));
-        }
-        manifests.push(child);
-    }
+    let Family { manifests, layers, foreign, mut blobs } = family(source, repo, top.clone()).await?;
     let tagged = mirror.head_manifest(&wanted.target, &wanted.tag).await?.as_ref() == Some(&top.digest);
     let stored = tagged || mirror.head_manifest(&wanted.target, &top.digest).await?.is_some();
     let mut writes = Vec::new();
     if !stored {
         let write = |manifest: &Manifest| Write { manifest: manifest.clone(), reference: manifest.digest.clone() };
-        writes.extend(manifests.iter().map(write));
+        writes.extend(manifests.iter().filter(|manifest| manifest.digest != top.digest).map(write));
     }
     if !tagged {
         writes.push(Write { manifest: top.clone(), reference: wanted.tag.clone() });
     }
-    manifests.push(top.clone());
     let (mut signed, mut signatures) = (Vec::new(), Vec::new());
     for manifest in &manifests {
         let Some(tag) = signature_tag(&manifest.digest) else { continue };
@@ -346,7 +413,7 @@ async fn look(source: &Client, mirror: &Client, wanted: &Wanted) -> Result<Descr
             continue;
         }
         let signature = source.manifest(repo, &tag).await?;
-        if let Content::Image { config, layers } = signature.read().map_err(malformed)? {
+        if let Content::Image { config, layers, .. } = signature.read().map_err(malformed)? {
             signed.extend(layers);
             signed.push(config);
             writes.push(Write { manifest: signature, reference: tag });
@@ -358,7 +425,8 @@ async fn look(source: &Client, mirror: &Client, wanted: &Wanted) -> Result<Descr
     let mut seen = BTreeSet::new();
     blobs.retain(|blob| seen.insert(blob.digest.clone()));
     let bytes = blobs.iter().map(|blob| blob.size).sum();
-    let image = Image { wanted: wanted.clone(), digest: top.digest, layers, bytes, writes, signatures, broken: None };
+    let digest = top.digest;
+    let image = Image { digest, layers, bytes, writes, signatures, foreign, ..Image::unknown(wanted.clone()) };
     Ok(Described { image, blobs, stored })
 }
 

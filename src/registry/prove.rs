@@ -1,5 +1,7 @@
 //! The end check of a mirror, whoever filled it: every digest answers.
 
+use std::collections::BTreeSet;
+
 use futures::{FutureExt as _, StreamExt as _};
 
 use super::client::{Client, Repo};
@@ -18,6 +20,8 @@ pub struct Claim {
     pub reference: String,
     /// What must answer; `None`: anything.
     pub digest: Option<String>,
+    /// The operator does without it: that it does not answer is told, and no failure.
+    pub left_out: bool,
 }
 
 /// What the mirror answered.
@@ -26,12 +30,26 @@ pub struct Proof {
     pub proven: u64,
     /// `name: mirror/repository@sha256:…`, in the order of the claims.
     pub missing: Vec<String>,
+    /// The same, of what the operator does without.
+    pub left_out: Vec<String>,
 }
 
 impl Proof {
     pub fn event(&self) -> SyncEvent {
-        SyncEvent::Proven { images: self.proven, missing: self.missing.clone() }
+        let (missing, left_out) = (self.missing.clone(), self.left_out.clone());
+        SyncEvent::Proven { images: self.proven, missing, left_out }
     }
+}
+
+/// Marks the claims on images that are called by one of `skip`, and on their signatures.
+pub fn without(claims: Vec<Claim>, images: &[Wanted], skip: &BTreeSet<String>) -> Vec<Claim> {
+    let skipped = images.iter().filter(|image| skip.iter().any(|name| image.is_called(name)));
+    let names: BTreeSet<String> = skipped.flat_map(|image| [image.name.clone(), signature_of(&image.name)]).collect();
+    claims.into_iter().map(|claim| Claim { left_out: names.contains(&claim.name), ..claim }).collect()
+}
+
+fn signature_of(name: &str) -> String {
+    format!("{name} signature")
 }
 
 /// That the mirror has these images by digest.
@@ -41,6 +59,7 @@ pub fn claims(images: &[Wanted]) -> Vec<Claim> {
         repo: image.target.clone(),
         reference: image.source.digest.clone().unwrap_or_else(|| image.tag.clone()),
         digest: image.source.digest.clone(),
+        left_out: false,
     };
     images.iter().map(claim).collect()
 }
@@ -49,10 +68,11 @@ pub fn claims(images: &[Wanted]) -> Vec<Claim> {
 pub fn planned_signatures(plan: &Plan) -> Vec<Claim> {
     let claims = plan.images.iter().flat_map(|image| {
         image.signatures.iter().map(|(tag, digest)| Claim {
-            name: format!("{} signature", image.wanted.name),
+            name: signature_of(&image.wanted.name),
             repo: image.wanted.target.clone(),
             reference: tag.clone(),
             digest: Some(digest.clone()),
+            left_out: false,
         })
     });
     claims.collect()
@@ -70,10 +90,11 @@ pub async fn signature_claims(source: &Client, images: &[Wanted]) -> Result<Vec<
             let question = async move {
                 let digest = source.head_manifest(&image.source.repo, &tag).await?;
                 Ok(digest.map(|digest| Claim {
-                    name: format!("{} signature", image.name),
+                    name: signature_of(&image.name),
                     repo: image.target,
                     reference: tag,
                     digest: Some(digest),
+                    left_out: false,
                 }))
             };
             question.boxed()
@@ -99,10 +120,11 @@ pub fn required_signatures(version: &str, images: &[Wanted]) -> Vec<Claim> {
         let repository = image.source.repo.to_string();
         SIGNED.iter().find(|(signed, from)| *signed == repository && minor >= *from)?;
         Some(Claim {
-            name: format!("{} signature", image.name),
+            name: signature_of(&image.name),
             repo: image.target.clone(),
             reference: signature_tag(image.source.digest.as_deref()?)?,
             digest: None,
+            left_out: false,
         })
     };
     images.iter().filter_map(claim).collect()
@@ -110,17 +132,18 @@ pub fn required_signatures(version: &str, images: &[Wanted]) -> Vec<Claim> {
 
 /// Ask the mirror. An error is one of asking; a "no" is not.
 pub async fn prove(mirror: &Client, claims: &[Claim]) -> Result<Proof, RegistryError> {
-    let answers: Vec<Result<Option<String>, RegistryError>> = futures::stream::iter(claims.to_vec())
+    let answers: Vec<Result<(bool, Option<String>), RegistryError>> = futures::stream::iter(claims.to_vec())
         .map(|claim| {
             let question = async move {
                 let found = mirror.head_manifest(&claim.repo, &claim.reference).await?;
-                Ok(match (found, &claim.digest) {
+                let lacking = match (found, &claim.digest) {
                     (None, _) => Some(format!("{}: {}", claim.name, place(&claim))),
                     (Some(found), Some(digest)) if found != *digest => {
                         Some(format!("{}: {} is {found}, expected {digest}", claim.name, place(&claim)))
                     }
                     _ => None,
-                })
+                };
+                Ok((claim.left_out, lacking))
             };
             question.boxed()
         })
@@ -130,8 +153,9 @@ pub async fn prove(mirror: &Client, claims: &[Claim]) -> Result<Proof, RegistryE
     let mut proof = Proof::default();
     for answer in answers {
         match answer? {
-            None => proof.proven += 1,
-            Some(missing) => proof.missing.push(missing),
+            (_, None) => proof.proven += 1,
+            (false, Some(missing)) => proof.missing.push(missing),
+            (true, Some(missing)) => proof.left_out.push(missing),
         }
     }
     Ok(proof)
@@ -154,6 +178,7 @@ mod tests {
             source: PullSpec::parse(&format!("{repository}@sha256:{}", "a".repeat(64))).unwrap(),
             target: Repo::new("mirror:5000", "openshift/release"),
             tag: name.into(),
+            of_release: true,
         };
         let images = [
             image("release", "quay.io/openshift-release-dev/ocp-release"),

@@ -62,6 +62,9 @@ impl PullSpec {
                 "the repository has other characters than lower-case letters, digits, '_', '.', '-', '/'",
             ));
         }
+        // As nodes know it (distribution/reference, `normalize.go`).
+        let official = host == "docker.io" && !name.contains('/');
+        let name = if official { format!("library/{name}") } else { name.to_owned() };
         Ok(Self { repo: Repo::new(host, name), tag: tag.map(str::to_owned), digest })
     }
 
@@ -388,6 +391,7 @@ mod tests {
         assert_eq!((spec.repo.registry.as_str(), spec.repo.name.as_str()), ("quay.io:443", "a/b_c.d"));
         assert_eq!((spec.tag.as_deref(), spec.reference()), (Some("4.18.9-x86_64"), digest.as_str()));
         assert_eq!(spec.to_string(), format!("quay.io:443/a/b_c.d:4.18.9-x86_64@{digest}"));
+        assert_eq!(PullSpec::parse("docker.io/nginx:1").unwrap().to_string(), "docker.io/library/nginx:1");
         for wrong in
             ["", "ubi9", "library/ubi9", "quay.io/", "quay.io/A", "quay.io/a:", "quay.io/a@sha256:12", "q.io:x/a"]
         {

@@ -15,7 +15,7 @@ use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Method, Response, StatusCode, Url};
 
 use super::auth::{Challenge, Login, Token};
-use super::client::{Client, Repo};
+use super::client::{Client, Manner, Repo};
 use super::error::{Class, RegistryError};
 use super::upload::Passing;
 use crate::spec::Secret;
@@ -26,6 +26,8 @@ const WRITE_PATIENCE: u32 = 5;
 /// Nothing that we keep in memory as a document is larger.
 const DOCUMENT_LIMIT: usize = 16 << 20;
 const REDIRECTS: usize = 5;
+/// Of a chunk that is sent: small enough to see that it moves.
+const PIECE: usize = 128 << 10;
 /// A token may end between its coming and its use, more than once when many share it.
 const REFUSALS: u32 = 3;
 
@@ -45,8 +47,8 @@ pub(super) struct Ask {
 pub(super) enum Payload {
     Empty,
     Whole(Bytes),
-    /// Pieces and their total length.
-    Pieces(Arc<Vec<Bytes>>, u64),
+    /// So large that its way is watched.
+    Chunk(Bytes),
     /// Read while it is sent.
     Passing(Arc<Passing>),
 }
@@ -54,11 +56,13 @@ pub(super) enum Payload {
 impl Client {
     /// A request below `/v2/<repo>/` with the scope that it needs.
     pub(super) fn ask(&self, method: Method, repo: &Repo, path: &str, push: bool) -> Result<Ask, RegistryError> {
-        let mut text = format!("https://{}/v2/", repo.registry);
+        let (host, name) = (api(&repo.registry), &repo.name);
+        let mut text = format!("https://{host}/v2/");
         let mut scopes = Vec::new();
-        if !repo.name.is_empty() {
-            text = format!("{text}{}/{path}", repo.name);
-            scopes.push(format!("repository:{}:{}", repo.name, if push { "pull,push" } else { "pull" }));
+        if !name.is_empty() {
+            text = format!("{text}{name}/{path}");
+            let push = push || self.manner == Manner::Writes;
+            scopes.push(format!("repository:{name}:{}", if push { "pull,push" } else { "pull" }));
         }
         let url = Url::parse(&text)
             .map_err(|error| RegistryError::new(self.side(), Class::Other, text.clone(), error.to_string()))?;
@@ -137,6 +141,21 @@ impl Client {
         Err(RegistryError::new(self.side(), Class::Other, ask.name(), format!("more than {REDIRECTS} redirects")))
     }
 
+    /// A place that an answer names, which must be at the same registry: our authorization goes there.
+    pub(super) fn same_host(&self, ask: &Ask, place: &str) -> Result<Url, RegistryError> {
+        let wrong = |why: String| RegistryError::new(self.side(), Class::Other, ask.name(), why);
+        let mut url =
+            ask.url.join(place).map_err(|error| wrong(format!("it names a place that is no URL: {error}")))?;
+        if url.host_str() != ask.url.host_str() {
+            let host = url.host_str().unwrap_or_default();
+            return Err(wrong(format!("it names a place at another host, {host}")));
+        }
+        // A registry behind a proxy that ends TLS may not know its own scheme and port.
+        let _https = url.set_scheme("https");
+        let _same_host = url.set_port(ask.url.port());
+        Ok(url)
+    }
+
     async fn once(
         &self,
         ask: &Ask,
@@ -171,13 +190,14 @@ impl Client {
             Payload::Empty if reads => {}
             Payload::Empty => request = request.header(header::CONTENT_LENGTH, 0),
             Payload::Whole(bytes) => request = request.body(bytes.clone()),
-            Payload::Pieces(pieces, length) => {
-                let (pieces, pulse) = (Arc::clone(pieces), Arc::clone(&pulse));
-                let stream = futures::stream::iter(0..pieces.len()).map(move |at| {
+            Payload::Chunk(bytes) => {
+                let (bytes, pulse) = (bytes.clone(), Arc::clone(&pulse));
+                request = request.header(header::CONTENT_LENGTH, bytes.len());
+                let stream = futures::stream::iter((0..bytes.len()).step_by(PIECE)).map(move |at| {
                     pulse.fetch_add(1, Ordering::Relaxed);
-                    Ok::<_, std::io::Error>(pieces.get(at).cloned().unwrap_or_default())
+                    Ok::<_, std::io::Error>(bytes.slice(at..bytes.len().min(at + PIECE)))
                 });
-                request = request.header(header::CONTENT_LENGTH, *length).body(reqwest::Body::wrap_stream(stream));
+                request = request.body(reqwest::Body::wrap_stream(stream));
             }
             Payload::Passing(passing) => {
                 let body = passing.body(&pulse).ok_or_else(|| {
@@ -311,7 +331,7 @@ impl Client {
         if good.contains(&response.status()) { Ok(response) } else { Err(self.failure(ask, response).await) }
     }
 
-    async fn failure(&self, ask: &Ask, response: Response) -> RegistryError {
+    pub(super) async fn failure(&self, ask: &Ask, response: Response) -> RegistryError {
         let status = response.status().as_u16();
         let wait = text(response.headers(), header::RETRY_AFTER.as_str()).and_then(|text| text.parse().ok());
         let wait = wait.map(|seconds: u64| Duration::from_secs(seconds.min(60)));
@@ -363,6 +383,11 @@ impl Ask {
         url.set_query(None);
         format!("{} {url}", self.method)
     }
+}
+
+/// Host of a registry's API: Docker Hub has it under another name.
+fn api(registry: &str) -> &str {
+    if registry == "docker.io" { "registry-1.docker.io" } else { registry }
 }
 
 pub(super) fn host_of(name: &str) -> &str {

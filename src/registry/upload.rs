@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use reqwest::header::{self, HeaderValue};
 use reqwest::{Method, StatusCode, Url};
-use tokio::sync::Semaphore;
 
 use super::blob::BlobReader;
+use super::chunk::{CHUNK, Chunks};
 use super::client::{Client, Repo};
 use super::error::{Class, RegistryError};
 use super::journal::{Journal, Open};
@@ -22,10 +22,6 @@ use super::send::{Ask, Payload, text};
 
 /// Larger blobs go in chunks.
 pub(super) const STREAMED: u64 = 64 << 20;
-/// Each PATCH costs the registry an fsync; below 16 MiB that is what one waits for.
-pub(super) const CHUNK: u64 = 16 << 20;
-/// Chunks in memory at once: more of them would only wait for the same link.
-pub(super) const CHUNKS: usize = 2;
 
 /// What became of the wish to mount.
 #[derive(Debug)]
@@ -33,6 +29,8 @@ pub enum Mount {
     Mounted,
     /// Not mounted; the registry opened an upload instead.
     Session(Session),
+    /// Neither: it knows no mounting, or not from there.
+    Refused,
 }
 
 /// An upload at the mirror, and how much of it is there.
@@ -40,6 +38,8 @@ pub enum Mount {
 pub struct Session {
     location: Url,
     pub offset: u64,
+    /// Bytes that a chunk has to have at least (`OCI-Chunk-Min-Length`).
+    least: u64,
 }
 
 /// A body that is read from the source while it is sent. It can be sent once.
@@ -90,19 +90,25 @@ impl Client {
         ask.scopes.push(format!("repository:{from}:pull"));
         ask.url.query_pairs_mut().append_pair("mount", digest).append_pair("from", from);
         let response = self.send(&ask).await?;
-        let response = self.expect(&ask, response, &[StatusCode::CREATED, StatusCode::ACCEPTED]).await?;
-        if response.status() == StatusCode::CREATED {
-            return Ok(Mount::Mounted);
+        match response.status() {
+            StatusCode::CREATED => Ok(Mount::Mounted),
+            StatusCode::ACCEPTED => Ok(Mount::Session(self.session(&ask, &response)?)),
+            // What is really wrong is wrong with an upload as well.
+            status if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS => Ok(Mount::Refused),
+            _ => Err(self.failure(&ask, response).await),
         }
-        let location = self.location(&ask, &response)?;
-        Ok(Mount::Session(Session { location, offset: 0 }))
+    }
+
+    fn session(&self, ask: &Ask, response: &reqwest::Response) -> Result<Session, RegistryError> {
+        let least = text(response.headers(), "oci-chunk-min-length").and_then(|least| least.parse().ok());
+        Ok(Session { location: self.location(ask, response)?, offset: 0, least: least.unwrap_or(0) })
     }
 
     async fn open_upload(&self, repo: &Repo) -> Result<Session, RegistryError> {
         let ask = self.ask(Method::POST, repo, "blobs/uploads/", true)?;
         let response = self.send(&ask).await?;
         let response = self.expect(&ask, response, &[StatusCode::ACCEPTED]).await?;
-        Ok(Session { location: self.location(&ask, &response)?, offset: 0 })
+        self.session(&ask, &response)
     }
 
     /// The upload that an earlier process left, if the mirror still has it.
@@ -139,7 +145,7 @@ impl Client {
         // `0-END`, and `0-0` both for one byte and for none. Quay's END is one too high; there the own count is the truth.
         let told = end.map_or(offset, |end| if end == offset { offset } else { end + 1 });
         let location = self.location(&ask, &response).unwrap_or_else(|_| location.clone());
-        Ok(Some(Session { location, offset: told }))
+        Ok(Some(Session { location, offset: told, least: 0 }))
     }
 
     /// Send a blob into `repo`; `reader` begins at the session's offset. `chunks` are those that may be in memory.
@@ -149,29 +155,38 @@ impl Client {
         blob: &Blob,
         mut reader: BlobReader,
         session: Option<Session>,
-        chunks: &Semaphore,
+        chunks: &Chunks,
         journal: &Journal,
     ) -> Result<(), RegistryError> {
         let mut session = match session {
             Some(session) => session,
             None => self.open_upload(repo).await?,
         };
-        if blob.size <= STREAMED && session.offset == 0 {
+        let whole = !self.inner.small_bodies.load(Ordering::Relaxed);
+        if blob.size <= STREAMED && session.offset == 0 && (whole || blob.size <= CHUNK) {
             let passing = Passing::new(reader, blob.size);
             let sent = self.finish(repo, &session.location, blob, Payload::Passing(Arc::clone(&passing))).await;
-            return sent.map_err(|error| passing.broke().unwrap_or(error));
+            return sent.map_err(|error| {
+                let error = passing.broke().unwrap_or(error);
+                let fits = blob.size <= CHUNK || error.status != Some(StatusCode::PAYLOAD_TOO_LARGE.as_u16());
+                // In chunks it may fit.
+                if fits { error } else { self.only_small_bodies(error) }
+            });
         }
+        let size = CHUNK.max(session.least);
+        // What was read beyond a chunk begins the next one.
+        let mut rest = Bytes::new();
         while session.offset < blob.size {
-            let Ok(_room) = chunks.acquire().await else {
-                return Err(RegistryError::new(self.side(), Class::Other, repo.to_string(), "the copier was stopped"));
-            };
-            let (mut pieces, mut length) = (Vec::new(), 0);
-            while length < CHUNK.min(blob.size - session.offset) {
-                let Some(piece) = reader.next().await? else { break };
-                length += piece.len() as u64;
-                pieces.push(piece);
+            let mut chunk = chunks.empty().await;
+            let wanted = size.min(blob.size - session.offset);
+            while let Some(room) = chunk.room(wanted) {
+                if rest.is_empty() {
+                    let Some(piece) = reader.next().await? else { break };
+                    rest = piece;
+                }
+                chunk.push(&rest.split_to(room.min(rest.len())));
             }
-            let sent = self.chunk(repo, session, pieces, length).await;
+            let sent = self.chunk(repo, session, chunk.into_bytes()).await;
             session = sent.inspect_err(|error| {
                 if error.status == Some(416) {
                     journal.forget(repo, &blob.digest);
@@ -188,21 +203,20 @@ impl Client {
         done
     }
 
+    /// Something before the registry limits bodies: from now on nothing goes in one that fits in a chunk.
+    fn only_small_bodies(&self, error: RegistryError) -> RegistryError {
+        self.inner.small_bodies.store(true, Ordering::Relaxed);
+        error.passing()
+    }
+
     /// One chunk. A registry that kept part of a PATCH that broke (registry:3 does) gets the rest.
-    async fn chunk(
-        &self,
-        repo: &Repo,
-        session: Session,
-        pieces: Vec<Bytes>,
-        length: u64,
-    ) -> Result<Session, RegistryError> {
-        let (start, end) = (session.offset, session.offset + length);
-        let (mut session, mut pieces) = (session, Arc::new(pieces));
+    async fn chunk(&self, repo: &Repo, session: Session, bytes: Bytes) -> Result<Session, RegistryError> {
+        let (start, end) = (session.offset, session.offset + bytes.len() as u64);
+        let (mut session, mut bytes) = (session, bytes);
         let mut failures = 0;
         loop {
-            let body = Payload::Pieces(Arc::clone(&pieces), end - session.offset);
-            let error = match self.patch(repo, &session.location, session.offset, end - session.offset, body).await {
-                Ok(location) => return Ok(Session { location, offset: end }),
+            let error = match self.patch(repo, &session.location, session.offset, bytes.clone()).await {
+                Ok(location) => return Ok(Session { location, offset: end, ..session }),
                 Err(error) => error,
             };
             failures += 1;
@@ -210,8 +224,9 @@ impl Client {
             tokio::time::sleep(pause).await;
             match self.upload_status(repo, &session.location, session.offset).await {
                 Ok(Some(found)) if (start..=end).contains(&found.offset) && found.offset >= session.offset => {
-                    pieces = Arc::new(after(&pieces, found.offset - session.offset));
-                    session = found;
+                    let kept = usize::try_from(found.offset - session.offset).unwrap_or(bytes.len());
+                    bytes = bytes.slice(kept.min(bytes.len())..);
+                    session = Session { least: session.least, ..found };
                     if session.offset == end {
                         return Ok(session);
                     }
@@ -221,21 +236,14 @@ impl Client {
         }
     }
 
-    async fn patch(
-        &self,
-        repo: &Repo,
-        location: &Url,
-        start: u64,
-        length: u64,
-        body: Payload,
-    ) -> Result<Url, RegistryError> {
-        let mut ask = self.upload_ask(Method::PATCH, repo, location, body)?;
-        let range = format!("{start}-{}", (start + length).saturating_sub(1));
+    async fn patch(&self, repo: &Repo, location: &Url, start: u64, bytes: Bytes) -> Result<Url, RegistryError> {
+        let range = format!("{start}-{}", (start + bytes.len() as u64).saturating_sub(1));
+        let mut ask = self.upload_ask(Method::PATCH, repo, location, Payload::Chunk(bytes))?;
         if let Ok(range) = HeaderValue::from_str(&range) {
             ask.headers.insert(header::CONTENT_RANGE, range);
         }
         let response = self.send(&ask).await?;
-        let response = self.expect(&ask, response, &[StatusCode::ACCEPTED]).await?;
+        let response = self.expect(&ask, response, &[StatusCode::ACCEPTED, StatusCode::NO_CONTENT]).await?;
         self.location(&ask, &response)
     }
 
@@ -243,7 +251,8 @@ impl Client {
         let mut ask = self.upload_ask(Method::PUT, repo, location, body)?;
         ask.url.query_pairs_mut().append_pair("digest", &blob.digest);
         let response = self.send(&ask).await?;
-        self.expect(&ask, response, &[StatusCode::CREATED, StatusCode::NO_CONTENT]).await.map(drop)
+        let good = [StatusCode::CREATED, StatusCode::NO_CONTENT, StatusCode::OK, StatusCode::ACCEPTED];
+        self.expect(&ask, response, &good).await.map(drop)
     }
 
     fn upload_ask(&self, method: Method, repo: &Repo, location: &Url, body: Payload) -> Result<Ask, RegistryError> {
@@ -257,28 +266,9 @@ impl Client {
 
     /// The newest place of an upload, which must be at the same registry: our authorization goes there.
     fn location(&self, ask: &Ask, response: &reqwest::Response) -> Result<Url, RegistryError> {
-        let wrong = |why: String| RegistryError::new(self.side(), Class::Other, ask.name(), why);
-        let location = text(response.headers(), header::LOCATION.as_str());
-        let location = location.ok_or_else(|| wrong("the answer has no Location".into()))?;
-        let mut url = ask.url.join(&location).map_err(|error| wrong(format!("Location is no URL: {error}")))?;
-        if url.host_str() != ask.url.host_str() {
-            let host = url.host_str().unwrap_or_default();
-            return Err(wrong(format!("the upload was sent to another host, {host}")));
+        match text(response.headers(), header::LOCATION.as_str()) {
+            Some(location) => self.same_host(ask, &location),
+            None => Err(RegistryError::new(self.side(), Class::Other, ask.name(), "the answer has no Location")),
         }
-        // A registry behind a proxy that ends TLS may not know its own scheme and port.
-        let _https = url.set_scheme("https");
-        let _same_host = url.set_port(ask.url.port());
-        Ok(url)
     }
-}
-
-/// What is behind the first `count` bytes.
-fn after(pieces: &[Bytes], count: u64) -> Vec<Bytes> {
-    let mut skip = usize::try_from(count).unwrap_or(usize::MAX);
-    let rest = pieces.iter().map(|piece| {
-        let cut = skip.min(piece.len());
-        skip -= cut;
-        piece.slice(cut..)
-    });
-    rest.filter(|piece| !piece.is_empty()).collect()
 }

@@ -18,6 +18,7 @@ pub fn paths_mut(spec: &mut Spec) -> Vec<(&'static str, &mut PathBuf)> {
         ("bastion.identity_file", &mut spec.bastion.identity_file),
         ("credentials.ssh_private_key", &mut spec.credentials.ssh_private_key),
         ("credentials.manifests", &mut spec.credentials.manifests),
+        ("install.manifests", &mut spec.install.manifests),
         ("tools.directory", &mut spec.tools.directory),
         ("mirror.password_file", &mut spec.mirror.password_file),
         ("mirror.ca_file", &mut spec.mirror.ca_file),
@@ -42,6 +43,7 @@ pub fn check(spec: &mut Spec, check: &mut Check<'_>) {
         let folder = match key {
             "tools.directory" => Some("the tools"),
             "credentials.manifests" => Some("the manifests of the secrets"),
+            "install.manifests" => Some("more manifests"),
             _ => None,
         };
         if let Some(content) = folder {

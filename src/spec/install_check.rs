@@ -6,64 +6,33 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::cidr::Cidr;
+use super::install_fields::unknown;
 use super::problem::{Problem, nearest, shown};
 use super::validate::{is_aws_id, is_domain, is_label};
 
 const FILE: &str = "install-config.yaml";
-
-/// openshift/installer `pkg/types/installconfig.go`, 4.12 to 4.20.
-const TOP: &[&str] = &[
-    "apiVersion",
-    "additionalTrustBundle",
-    "additionalTrustBundlePolicy",
-    "arbiter",
-    "baseDomain",
-    "bootstrapInPlace",
-    "capabilities",
-    "compute",
-    "controlPlane",
-    "cpuPartitioningMode",
-    "credentialsMode",
-    "featureGates",
-    "featureSet",
-    "fips",
-    "imageContentSources",
-    "imageDigestSources",
-    "kind",
-    "metadata",
-    "networking",
-    "operatorPublishingStrategy",
-    "platform",
-    "proxy",
-    "publish",
-    "pullSecret",
-    "sshKey",
+/// An infraID is the name, cut to this, and five random characters (openshift/installer `pkg/asset/installconfig/
+/// clusterid.go`).
+const LONGEST_NAME: usize = 27;
+/// OpenShiftSDN is no choice for new clusters any more.
+const NO_SDN: u32 = 15;
+/// openshift/installer `pkg/types/aws/platform.go`.
+const ROLES: &[&str] = &[
+    "ClusterNode",
+    "EdgeNode",
+    "BootstrapNode",
+    "IngressControllerLB",
+    "ControlPlaneExternalLB",
+    "ControlPlaneInternalLB",
 ];
+/// openshift/installer `pkg/types/aws/validation/platform.go`.
+pub(super) const SERVICES: &[&str] =
+    &["autoscaling", "ec2", "elasticloadbalancing", "iam", "kms", "route53", "s3", "servicequotas", "sts", "tagging"];
 
-/// openshift/installer `pkg/types/aws/platform.go`, 4.12 to 4.20.
-const AWS: &[&str] = &[
-    "amiID",
-    "bestEffortDeleteIgnition",
-    "defaultMachinePlatform",
-    "experimentalPropagateUserTags",
-    "hostedZone",
-    "hostedZoneRole",
-    "lbType",
-    "preserveBootstrapIgnition",
-    "propagateUserTags",
-    "publicIpv4Pool",
-    "publicIpv4PoolId",
-    "region",
-    "serviceEndpoints",
-    "subnets",
-    "userProvisionedDNS",
-    "userTags",
-    "vpc",
-];
-
-/// Everything that is wrong with the text, in the order of the file. No secret is in a problem.
-pub fn check(text: &str) -> Vec<Problem> {
-    let mut check = Check { text, problems: Vec::new() };
+/// Everything that is wrong with the text for an installer of 4.`minor`, in the order of the file. No secret is in a
+/// problem.
+pub fn check(text: &str, minor: u32) -> Vec<Problem> {
+    let mut check = Check { text, minor, problems: Vec::new() };
     match yaml_serde::from_str::<Value>(text) {
         Ok(root @ Value::Object(_)) => check.all(&root),
         Ok(_) => check.fail("", "is no YAML mapping", "an install-config starts with apiVersion: v1"),
@@ -81,6 +50,7 @@ pub fn check(text: &str) -> Vec<Problem> {
 
 struct Check<'a> {
     text: &'a str,
+    minor: u32,
     problems: Vec<Problem>,
 }
 
@@ -121,26 +91,29 @@ impl Check<'_> {
     }
 
     fn all(&mut self, root: &Value) {
-        self.unknown(root, "", TOP);
-        self.unknown(root.pointer("/platform/aws").unwrap_or(&Value::Null), "platform.aws", AWS);
+        self.unknown(root);
         self.basics(root);
+        self.pools(root);
         self.network(root);
         self.subnets(root);
+        self.endpoints(root);
         self.mirrors(root);
         self.proxy(root);
     }
 
-    fn unknown(&mut self, value: &Value, at: &str, known: &[&str]) {
-        for name in names(value).filter(|name| !known.contains(name)) {
-            let key = if at.is_empty() { name.to_owned() } else { format!("{at}.{name}") };
+    fn unknown(&mut self, root: &Value) {
+        for one in unknown(root, self.minor) {
+            let name = one.key.rsplit('.').next().unwrap_or_default();
             let want = if name == "privateLink" || name == "private" {
                 "the installer ignores it; a private cluster is publish: Internal".to_owned()
-            } else if let Some(meant) = nearest(name, known.iter().copied()) {
+            } else if let Some(since) = one.since {
+                format!("the installer has it from 4.{since} on, and this one is 4.{}", self.minor)
+            } else if let Some(meant) = nearest(name, one.known.iter().copied()) {
                 format!("the installer would ignore it; did you mean {meant}?")
             } else {
                 "the installer would ignore it; take it out".to_owned()
             };
-            self.fail(&key, "is not known", want);
+            self.fail(&one.key, "is not known", want);
         }
     }
 
@@ -152,14 +125,17 @@ impl Check<'_> {
         if !is_label(name) {
             let want = "lower-case letters, digits and -, for example edge-lab";
             self.fail("metadata.name", format!("is {}", shown(name)), want);
+        } else if name.len() > LONGEST_NAME {
+            let want = format!(
+                "it has {} characters; the installer cuts it to {LONGEST_NAME} for the names of AWS objects, and two \
+                 clusters may then be told apart by five random ones",
+                name.len()
+            );
+            self.fail("metadata.name", format!("is {}", shown(name)), want);
         }
         let base = text(root, "/baseDomain");
         if !is_domain(base) {
             self.fail("baseDomain", format!("is {}", shown(base)), "give a DNS domain, for example example.com");
-        }
-        let sno = root.pointer("/controlPlane/replicas").and_then(Value::as_u64);
-        if !matches!(sno, None | Some(1 | 3 | 4 | 5)) {
-            self.fail("controlPlane.replicas", format!("is {}", sno.unwrap_or(0)), "etcd wants 1 or 3 members");
         }
         match text(root, "/publish") {
             "Internal" | "External" => {}
@@ -176,6 +152,40 @@ impl Check<'_> {
         }
         if text(root, "/platform/aws/region").is_empty() {
             self.fail("platform.aws.region", "is missing", "give the region, for example us-east-2");
+        }
+    }
+
+    /// The forms that a cluster may have: one node, three, or three with machines for the work.
+    fn pools(&mut self, root: &Value) {
+        let masters = root.pointer("/controlPlane/replicas").and_then(Value::as_u64);
+        if !matches!(masters, None | Some(1 | 3 | 4 | 5)) {
+            let want = "etcd wants 1 or 3 members";
+            self.fail("controlPlane.replicas", format!("is {}", masters.unwrap_or(0)), want);
+        }
+        if list(root, "/compute").is_empty() && root.pointer("/controlPlane").is_some() {
+            let want = "three workers are assumed; give the pool worker with its replicas, 0 for none";
+            self.fail("compute", "is missing", want);
+        }
+        for (key, pool) in std::iter::once(("controlPlane", root.pointer("/controlPlane").unwrap_or(&Value::Null)))
+            .chain(list(root, "/compute").iter().map(|pool| ("compute", pool)))
+        {
+            let architecture = text(pool, "/architecture");
+            if !["", "amd64", "arm64"].contains(&architecture) {
+                self.fail(
+                    &format!("{key}.architecture"),
+                    format!("is {}", shown(architecture)),
+                    "AWS has amd64 and arm64",
+                );
+            }
+        }
+        if root.get("bootstrapInPlace").is_some() {
+            let want = "a single node on AWS is installed with a bootstrap machine; take it out";
+            self.fail("bootstrapInPlace", "is set", want);
+        }
+        let mode = text(root, "/credentialsMode");
+        if !["", "Mint", "Passthrough", "Manual"].contains(&mode) {
+            let want = "AWS knows Mint, Passthrough and Manual";
+            self.fail("credentialsMode", format!("is {}", shown(mode)), want);
         }
     }
 
@@ -202,8 +212,9 @@ impl Check<'_> {
                 }
             }
         }
-        if text(root, "/networking/networkType") == "OpenShiftSDN" {
-            self.fail("networking.networkType", "is OpenShiftSDN", "new clusters take OVNKubernetes");
+        if text(root, "/networking/networkType") == "OpenShiftSDN" && self.minor >= NO_SDN {
+            let want = format!("from 4.{NO_SDN} on new clusters take OVNKubernetes");
+            self.fail("networking.networkType", "is OpenShiftSDN", want);
         }
     }
 
@@ -232,12 +243,47 @@ impl Check<'_> {
             let found = format!("has roles on {with_roles} of {} subnets", new.len());
             self.fail(key, found, "either all have roles or none");
         }
+        for role in new.iter().flat_map(|subnet| list(subnet, "/roles")).map(|role| text(role, "/type")) {
+            if !ROLES.contains(&role) {
+                self.fail(key, format!("has the role {}", shown(role)), format!("the roles are {}", ROLES.join(", ")));
+            } else if role == "ControlPlaneExternalLB" && text(root, "/publish") == "Internal" {
+                self.fail(key, format!("has the role {role}"), "publish is Internal; take the role out");
+            }
+        }
+        if with_roles == new.len() && with_roles > 0 {
+            let has = |role: &str| {
+                new.iter().any(|subnet| list(subnet, "/roles").iter().any(|one| text(one, "/type") == role))
+            };
+            let needed = ["ClusterNode", "BootstrapNode", "IngressControllerLB", "ControlPlaneInternalLB"];
+            if let Some(missing) = needed.into_iter().find(|role| !has(role)) {
+                self.fail(key, format!("gives no subnet the role {missing}"), "one at least has to have it");
+            }
+        }
         if !text(root, "/platform/aws/hostedZone").is_empty() && ids.is_empty() {
             self.fail(
                 "platform.aws.hostedZone",
                 "is set",
                 "the installer takes it only with subnets of an existing VPC",
             );
+        }
+    }
+
+    fn endpoints(&mut self, root: &Value) {
+        let key = "platform.aws.serviceEndpoints";
+        let mut seen = BTreeSet::new();
+        for endpoint in list(root, "/platform/aws/serviceEndpoints") {
+            let (name, url) = (text(endpoint, "/name"), text(endpoint, "/url"));
+            if !SERVICES.contains(&name) {
+                let want = format!("the services are {}", SERVICES.join(", "));
+                self.fail(key, format!("has the name {}", shown(name)), want);
+            } else if !seen.insert(name) {
+                self.fail(key, format!("has {name} twice"), "name each service once");
+            }
+            let host = url.strip_prefix("https://").map(|rest| rest.trim_end_matches('/'));
+            if !host.is_some_and(|host| !host.is_empty() && !host.contains(['/', '?', '#', '@', ' '])) {
+                let want = "give https:// and the host alone; the installer asks it from where it runs";
+                self.fail(key, format!("has {} for {name}", shown(url)), want);
+            }
         }
     }
 
@@ -290,13 +336,20 @@ impl Check<'_> {
             let want = "it goes to every node; give the certificates alone";
             self.fail("additionalTrustBundle", "holds a private key", want);
         } else if !bundle.is_empty() {
-            let mut count = 0;
+            let (mut count, mut authority) = (0, false);
             let good = x509_parser::pem::Pem::iter_from_buffer(bundle.as_bytes()).all(|pem| {
                 count += 1;
-                pem.is_ok_and(|pem| pem.label == "CERTIFICATE" && pem.parse_x509().is_ok())
+                let Ok(pem) = pem else { return false };
+                let Ok(certificate) = pem.parse_x509() else { return false };
+                // A self-signed server certificate is its own anchor.
+                authority |= certificate.is_ca() || certificate.issuer() == certificate.subject();
+                pem.label == "CERTIFICATE"
             });
             if !good || count == 0 {
                 self.fail("additionalTrustBundle", "holds no certificate", "give PEM: -----BEGIN CERTIFICATE-----");
+            } else if !authority {
+                let want = "nodes trust a certificate of a server by the one that signed it; give the CA's";
+                self.fail("additionalTrustBundle", "holds no CA", want);
             }
         }
         let policy = text(root, "/additionalTrustBundlePolicy");
@@ -315,7 +368,7 @@ impl Check<'_> {
         let region = text(root, "/platform/aws/region");
         let no_proxy: Vec<&str> = text(root, "/proxy/noProxy").split(',').map(str::trim).collect();
         for service in ["ec2", "elasticloadbalancing", "s3"] {
-            let host = format!("{service}.{region}.amazonaws.com");
+            let host = format!("{service}.{region}.{}", super::install_config::amazon(region));
             let covers = |entry: &str| host == entry || (entry.starts_with('.') && host.ends_with(entry));
             if !no_proxy.iter().any(|entry| covers(entry)) {
                 self.fail(

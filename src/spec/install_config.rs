@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::install_check::check;
+use super::install_fields::{IMAGE_DIGEST_SOURCES, VPC_SUBNETS};
 use super::problem::Problem;
-use super::{CredentialsMode, NetworkVariant, Publish, Secret, Spec};
+use super::{CredentialsMode, MirrorKind, NetworkVariant, Publish, Secret, Spec};
 
 /// What is known only once the earlier stages are done.
 #[derive(Debug, Clone)]
@@ -16,6 +17,8 @@ pub struct InstallInputs {
     pub machine_network: String,
     /// Id and availability zone of each private subnet.
     pub private_subnets: Vec<(String, String)>,
+    /// The same of public ones; named only where something of the cluster is public.
+    pub public_subnets: Vec<(String, String)>,
     /// CA of the mirror (and of a proxy), PEM.
     pub trust_bundle_pem: String,
     /// `dockerconfigjson` that has the mirror under `host:port`.
@@ -48,11 +51,6 @@ pub enum InstallConfigError {
     #[error("install-config cannot be written as YAML: {0}")]
     Yaml(String),
 }
-
-/// The first minor version whose installer knows the field.
-const IMAGE_DIGEST_SOURCES: u32 = 14;
-const VPC_SUBNETS: u32 = 19;
-const TRUST_BUNDLE_POLICY: u32 = 12;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -155,8 +153,16 @@ struct Aws<'a> {
     hosted_zone: Option<&'a str>,
     #[serde(rename = "amiID", skip_serializing_if = "Option::is_none")]
     ami_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    service_endpoints: Vec<ServiceEndpoint<'a>>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     user_tags: BTreeMap<&'a str, &'a str>,
+}
+
+#[derive(Serialize)]
+struct ServiceEndpoint<'a> {
+    name: &'a str,
+    url: &'a str,
 }
 
 #[derive(Serialize)]
@@ -186,7 +192,7 @@ struct ImageSource<'a> {
 /// Write the install-config, and [`check`] it. The text holds the pull secret, so it is a secret.
 pub fn render(spec: &Spec, inputs: &InstallInputs) -> Result<Secret, InstallConfigError> {
     let minor = spec.minor();
-    zones_differ(inputs)?;
+    fits(spec, inputs)?;
     let architecture = if spec.release.arch == "aarch64" { "arm64" } else { "amd64" };
     let zones: BTreeSet<&str> = inputs.private_subnets.iter().map(|(_, zone)| zone.as_str()).collect();
     let pool = |name, replicas, instance_type| Pool {
@@ -202,7 +208,9 @@ pub fn render(spec: &Spec, inputs: &InstallInputs) -> Result<Secret, InstallConf
             },
         },
     };
-    let ids: Vec<&str> = inputs.private_subnets.iter().map(|(id, _)| id.as_str()).collect();
+    // With a public one among them the balancers of an internal cluster may land there.
+    let public = inputs.public_subnets.iter().filter(|_| spec.install.publish == Publish::External);
+    let ids: Vec<&str> = inputs.private_subnets.iter().chain(public).map(|(id, _)| id.as_str()).collect();
     let (subnets, vpc) = if minor >= VPC_SUBNETS {
         (Vec::new(), Some(Vpc { subnets: ids.iter().map(|id| SubnetRef { id }).collect() }))
     } else {
@@ -247,6 +255,12 @@ pub fn render(spec: &Spec, inputs: &InstallInputs) -> Result<Secret, InstallConf
                 vpc,
                 hosted_zone: inputs.hosted_zone.as_deref(),
                 ami_id: inputs.ami.as_deref(),
+                service_endpoints: spec
+                    .install
+                    .service_endpoints
+                    .iter()
+                    .map(|(name, url)| ServiceEndpoint { name, url })
+                    .collect(),
                 user_tags: spec.aws.tags.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect(),
             },
         },
@@ -258,44 +272,82 @@ pub fn render(spec: &Spec, inputs: &InstallInputs) -> Result<Secret, InstallConf
         proxy: inputs.proxy.as_ref().filter(|_| spec.network.variant == NetworkVariant::Proxy).map(|proxy| Proxy {
             http_proxy: proxy.http.reveal(),
             https_proxy: proxy.https.reveal(),
-            no_proxy: no_proxy(region, &proxy.no_proxy),
+            no_proxy: no_proxy(spec, &proxy.no_proxy),
         }),
         image_digest_sources: digest_sources,
         image_content_sources: content_sources,
         additional_trust_bundle: bundle,
         // Always: so that the pods of operators trust the mirror as the nodes do.
-        additional_trust_bundle_policy: (!bundle.is_empty() && minor >= TRUST_BUNDLE_POLICY).then_some("Always"),
+        additional_trust_bundle_policy: (!bundle.is_empty()).then_some("Always"),
         ssh_key: inputs.ssh_public_key.trim(),
         pull_secret: inputs.pull_secret_merged.reveal(),
     };
     let text = yaml_serde::to_string(&config).map_err(|error| InstallConfigError::Yaml(error.to_string()))?;
-    let problems = check(&text);
+    let problems = check(&text, minor);
     if problems.is_empty() { Ok(Secret::holding(text)) } else { Err(InstallConfigError::Problems(problems)) }
 }
 
-/// Calls to the services that have an endpoint in the VPC must not go to the proxy.
-fn no_proxy(region: &str, extra: &[String]) -> String {
-    ["ec2", "elasticloadbalancing", "s3"]
-        .iter()
-        .map(|service| format!("{service}.{region}.amazonaws.com"))
-        .chain(extra.iter().cloned())
-        .collect::<Vec<_>>()
-        .join(",")
+/// Below it are the names of AWS's services in a region.
+pub(super) fn amazon(region: &str) -> &'static str {
+    if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" }
 }
 
-/// Without roles the installer takes one private subnet per zone ("private subnet X is also in zone Y").
-fn zones_differ(inputs: &InstallInputs) -> Result<(), InstallConfigError> {
+/// Calls to the services that have an endpoint in the VPC must not go to the proxy. The installer adds the cluster's own
+/// networks and names itself (openshift/installer `pkg/asset/manifests/proxy.go`).
+fn no_proxy(spec: &Spec, extra: &[String]) -> String {
+    let region = &spec.aws.region;
+    let usual = ["ec2", "elasticloadbalancing", "s3"];
+    let more = spec.network.extra_endpoints.iter().map(String::as_str).filter(|service| !usual.contains(service));
+    let hosts = usual.into_iter().chain(more).map(|service| format!("{service}.{region}.{}", amazon(region)));
+    let own = spec.install.service_endpoints.values();
+    let own = own.filter_map(|url| Some(url.strip_prefix("https://")?.trim_end_matches('/').to_owned()));
+    let mut all: Vec<String> = Vec::new();
+    for host in hosts.chain(own).chain(extra.iter().cloned()) {
+        if !all.contains(&host) {
+            all.push(host);
+        }
+    }
+    all.join(",")
+}
+
+/// What the inputs cannot satisfy.
+fn fits(spec: &Spec, inputs: &InstallInputs) -> Result<(), InstallConfigError> {
+    let problem = |key: &str, found: String, want: &str| Problem {
+        file: "cluster.toml".into(),
+        line: 1,
+        key: key.into(),
+        found,
+        want: want.into(),
+    };
+    let mut problems = Vec::new();
+    // Without roles the installer takes one private subnet per zone ("private subnet X is also in zone Y").
     let mut seen: BTreeMap<&str, &str> = BTreeMap::new();
     for (id, zone) in inputs.private_subnets.iter().filter(|(_, zone)| !zone.is_empty()) {
         if let Some(other) = seen.insert(zone, id) {
-            return Err(InstallConfigError::Problems(vec![Problem {
-                file: "cluster.toml".into(),
-                line: 1,
-                key: "network.existing.private_subnets".into(),
-                found: format!("has {other} and {id} in the zone {zone}"),
-                want: "the installer takes one private subnet per zone; leave one out".into(),
-            }]));
+            problems.push(problem(
+                "network.existing.private_subnets",
+                format!("has {other} and {id} in the zone {zone}"),
+                "the installer takes one private subnet per zone; leave one out",
+            ));
         }
     }
-    Ok(())
+    if spec.install.publish == Publish::External {
+        let without = |zone: &&str| !inputs.public_subnets.iter().any(|(_, other)| other == *zone);
+        let zones: Vec<&str> = seen.keys().copied().filter(without).collect();
+        if inputs.public_subnets.is_empty() || !zones.is_empty() {
+            problems.push(problem(
+                "install.publish",
+                format!("is \"External\", and there is no public subnet in {}", zones.join(", ")),
+                "name one of each zone in network.existing.public_subnets, or set it to \"Internal\"",
+            ));
+        }
+    }
+    if spec.mirror.kind == MirrorKind::Managed && inputs.trust_bundle_pem.trim().is_empty() {
+        problems.push(problem(
+            "mirror",
+            "has a CA of its own, and the trust bundle is empty".into(),
+            "nodes would refuse the mirror's certificate; run stage 05 again",
+        ));
+    }
+    if problems.is_empty() { Ok(()) } else { Err(InstallConfigError::Problems(problems)) }
 }

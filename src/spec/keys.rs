@@ -103,6 +103,7 @@ pub const KEYS: &[Key] = &[
     key("mirror.workflow", Choice(&["direct", "via-disk", "from-disk"]), "\"direct\""),
     key("mirror.archive", Text, "\"/mnt/archive\""),
     key("mirror.jobs", Whole(1, 32), "6"),
+    key("mirror.bandwidth", Text, "\"20M\""),
     key("mirror.subset", Choice(&["all", "core-21"]), "\"all\""),
     key("mirror.additional_images", Texts, "[\"registry.redhat.io/ubi9/ubi:latest\"]"),
     key(
@@ -116,6 +117,9 @@ pub const KEYS: &[Key] = &[
     key("install.compute_type", Text, "\"m6i.large\""),
     key("install.publish", Choice(&["Internal", "External"]), "\"Internal\""),
     key("install.fips", Truth, "false"),
+    key("install.service_endpoints", TextMap, "{ ec2 = \"https://ec2.example.com\" }"),
+    key("install.manifests", Text, "\"manifests\""),
+    key("install.update_service", Text, "\"https://osus.example.com/api/upgrades_info/v1/graph\""),
 ];
 
 /// The good part of a file, where its keys stand, and what is wrong with the rest.

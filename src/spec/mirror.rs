@@ -51,6 +51,9 @@ pub struct MirrorSpec {
     /// Blobs in flight.
     #[serde(default = "default_jobs")]
     pub jobs: u8,
+    /// Bytes per second that are taken from the source, at most, as [`rate`] reads them: `20M`. Default: no limit.
+    #[serde(default)]
+    pub bandwidth: Option<String>,
     /// `all` or `core-21` (which cannot boot a cluster).
     #[serde(default)]
     pub subset: Subset,
@@ -146,7 +149,32 @@ fn default_jobs() -> u8 {
     6
 }
 
+/// Bytes per second: a number, with K, M or G for powers of 1024 behind it or not, as `curl --limit-rate` has it.
+///
+/// # Errors
+/// What to write instead.
+pub fn rate(text: &str) -> Result<u64, String> {
+    let wrong =
+        || format!("found \"{text}\"; expected bytes per second, with K, M or G behind the number or not, like 20M");
+    let (digits, shift) = match text.split_at_checked(text.len().saturating_sub(1)) {
+        Some((digits, "K" | "k")) => (digits, 10),
+        Some((digits, "M" | "m")) => (digits, 20),
+        Some((digits, "G" | "g")) => (digits, 30),
+        _ => (text, 0),
+    };
+    let number: u64 = Some(digits)
+        .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
+        .and_then(|digits| digits.parse().ok())
+        .ok_or_else(wrong)?;
+    number.checked_mul(1 << shift).filter(|rate| *rate > 0).ok_or_else(wrong)
+}
+
 impl MirrorSpec {
+    /// The limit in bytes per second; none when there is none, or when it was refused as the spec was checked.
+    pub fn bytes_per_second(&self) -> Option<u64> {
+        self.bandwidth.as_deref().and_then(|text| rate(text).ok())
+    }
+
     /// oc-mirror has something to do.
     pub fn needs_oc_mirror(&self) -> bool {
         self.engine == MirrorEngine::OcMirror || !self.operators.is_empty()
@@ -167,5 +195,18 @@ impl MirrorSpec {
         let same = namespace(&self.component_repository, "openshift/release")? == at
             && self.release_repository.get(..at) == self.component_repository.get(..at);
         self.release_repository.get(..at).filter(|_| same).map(|text| text.trim_end_matches('/'))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::rate;
+
+    #[test]
+    fn rates_are_read_as_curl_reads_them() {
+        assert_eq!([rate("512"), rate("20M"), rate("1g")], [Ok(512), Ok(20 << 20), Ok(1 << 30)]);
+        for wrong in ["", "M", "0", "1.5M", "20Mbit", "99999999999G", "+5"] {
+            assert!(rate(wrong).is_err(), "{wrong}");
+        }
     }
 }

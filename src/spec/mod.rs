@@ -5,8 +5,11 @@ pub mod cidr;
 pub mod files;
 pub mod install_check;
 pub mod install_config;
+pub mod install_fields;
+pub mod install_site;
 pub mod keys;
 pub mod load;
+pub mod manifests;
 mod mirror;
 pub mod operators;
 pub mod problem;
@@ -21,7 +24,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use load::{digest, example, load, parse};
-pub use mirror::{MirrorEngine, MirrorKind, MirrorRuntime, MirrorSpec, RegistrySoftware, Subset, Workflow};
+pub use mirror::{MirrorEngine, MirrorKind, MirrorRuntime, MirrorSpec, RegistrySoftware, Subset, Workflow, rate};
 pub use problem::{Problem, SpecErrors};
 pub use secret::Secret;
 pub use secrets::Secrets;
@@ -296,6 +299,12 @@ pub struct InstallSpec {
     pub compute_type: String,
     pub publish: Publish,
     pub fips: bool,
+    /// AWS services by another name: `ec2` → `https://…`. The installer asks them from the bastion.
+    pub service_endpoints: std::collections::BTreeMap<String, String>,
+    /// A folder on this machine with more manifests (`*.yaml`) for the installer.
+    pub manifests: Option<PathBuf>,
+    /// Where the cluster asks for updates: the graph of an update service of one's own.
+    pub update_service: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -364,6 +373,9 @@ impl Default for InstallSpec {
             compute_type: "m6i.large".into(),
             publish: Publish::default(),
             fips: false,
+            service_endpoints: std::collections::BTreeMap::new(),
+            manifests: None,
+            update_service: None,
         }
     }
 }

@@ -1,7 +1,9 @@
 //! Values that must not be seen. A secret has no `Debug`, no `Display` and no `Serialize`.
 
-use std::sync::{Arc, Mutex, OnceLock};
+use std::borrow::Cow;
+use std::sync::{Arc, PoisonError, RwLock};
 
+use aho_corasick::{AhoCorasick, MatchKind};
 use serde_json::Value;
 
 /// A secret text. It registers itself with the redactor as it is made, so that every way out of the process can be
@@ -37,28 +39,86 @@ impl std::fmt::Debug for Secret {
     }
 }
 
+/// The secrets that are known, the longest first, and the one automaton that looks for all of them.
+#[derive(Default)]
+struct Known {
+    secrets: Vec<String>,
+    /// Made when it is first needed after a secret was added.
+    finder: Option<Arc<Finder>>,
+}
+
+enum Finder {
+    /// Every line of every log goes through here: one pass over it, however many secrets there are.
+    Automaton(AhoCorasick),
+    /// Too much for an automaton.
+    OneByOne(Vec<String>),
+}
+
+impl Finder {
+    fn new(secrets: &[String]) -> Self {
+        let built = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(secrets);
+        built.map_or_else(|_| Self::OneByOne(secrets.to_vec()), Self::Automaton)
+    }
+
+    fn is_in(&self, text: &str) -> bool {
+        match self {
+            Self::Automaton(automaton) => automaton.is_match(text),
+            Self::OneByOne(secrets) => secrets.iter().any(|secret| text.contains(secret)),
+        }
+    }
+
+    fn replace(&self, text: &str) -> String {
+        match self {
+            Self::Automaton(automaton) => {
+                let mut clean = String::with_capacity(text.len());
+                automaton.replace_all_with(text, &mut clean, |_, _, clean| {
+                    clean.push_str(REDACTED);
+                    true
+                });
+                clean
+            }
+            Self::OneByOne(secrets) => {
+                secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), REDACTED))
+            }
+        }
+    }
+}
+
+const REDACTED: &str = "[redacted]";
+
 /// The one process-wide table: secrets must be cleaned from text that knows nothing of where it came from
 /// (log lines, errors of libraries), so there is no value to hand the table along with.
-fn known() -> &'static Mutex<Vec<String>> {
-    static KNOWN: OnceLock<Mutex<Vec<String>>> = OnceLock::new();
-    KNOWN.get_or_init(|| Mutex::new(Vec::new()))
+static KNOWN: RwLock<Known> = RwLock::new(Known { secrets: Vec::new(), finder: None });
+
+/// `None` when no secret is known.
+fn finder() -> Option<Arc<Finder>> {
+    let known = KNOWN.read().unwrap_or_else(PoisonError::into_inner);
+    if known.finder.is_some() || known.secrets.is_empty() {
+        return known.finder.clone();
+    }
+    drop(known);
+    let mut known = KNOWN.write().unwrap_or_else(PoisonError::into_inner);
+    let Known { secrets, finder } = &mut *known;
+    Some(Arc::clone(finder.get_or_insert_with(|| Arc::new(Finder::new(secrets)))))
 }
 
 /// Have `text` redacted from now on wherever text leaves the process.
 pub fn remember(text: &str) {
-    let mut known = known().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut known = KNOWN.write().unwrap_or_else(PoisonError::into_inner);
+    let Known { secrets, finder } = &mut *known;
     for part in text.lines().map(str::trim).filter(|part| part.len() >= SHORTEST) {
         // A tool may have written it into JSON, and we that line into our own.
         let mut form = part.to_owned();
         for _ in 0..3 {
             let escaped = escape(&form);
-            if !known.contains(&form) {
-                known.push(form);
+            if !secrets.contains(&form) {
+                secrets.push(form);
+                *finder = None;
             }
             form = escaped;
         }
     }
-    known.sort_by_key(|part| std::cmp::Reverse(part.len()));
+    secrets.sort_by_key(|part| std::cmp::Reverse(part.len()));
 }
 
 /// What stands between the quotes when JSON holds `text`.
@@ -69,23 +129,23 @@ fn escape(text: &str) -> String {
 
 /// `text` with every known secret replaced.
 pub fn redact(text: &str) -> String {
-    let known = known().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let mut clean = text.to_owned();
-    for secret in known.iter().filter(|secret| text.contains(secret.as_str())) {
-        clean = clean.replace(secret.as_str(), "[redacted]");
+    redacted(Cow::Borrowed(text)).into_owned()
+}
+
+/// As [`redact`], without a copy where there is nothing to take out.
+pub fn redacted(text: Cow<'_, str>) -> Cow<'_, str> {
+    match finder().filter(|finder| finder.is_in(&text)) {
+        Some(finder) => Cow::Owned(finder.replace(&text)),
+        None => text,
     }
-    clean
 }
 
 /// JSON `text` with every known secret replaced in its strings: one that has quotes or backslashes cannot break the shape.
-pub fn redact_json(text: &str) -> String {
-    let plainly = redact(text);
-    if plainly == text {
-        return plainly;
-    }
-    let Ok(mut value) = serde_json::from_str(text) else { return plainly };
+pub fn redact_json(text: &str) -> Cow<'_, str> {
+    let Some(finder) = finder().filter(|finder| finder.is_in(text)) else { return Cow::Borrowed(text) };
+    let Ok(mut value) = serde_json::from_str(text) else { return Cow::Owned(finder.replace(text)) };
     clean(&mut value);
-    value.to_string()
+    Cow::Owned(value.to_string())
 }
 
 fn clean(value: &mut Value) {
@@ -113,7 +173,8 @@ mod tests {
         remember(secret);
         let said = format!("oc: {secret}");
         let inner = serde_json::json!({ "password": secret }).to_string();
-        let text = redact_json(&serde_json::json!({ "text": said, "line": inner, "list": [secret] }).to_string());
+        let given = serde_json::json!({ "text": said, "line": inner, "list": [secret] }).to_string();
+        let text = redact_json(&given);
         assert_eq!(
             text.parse::<Value>().unwrap(),
             serde_json::json!({ "text": "oc: [redacted]", "line": r#"{"password":"[redacted]"}"#, "list": ["[redacted]"] })

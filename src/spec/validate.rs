@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::operators::Catalog;
 use super::problem::{Problem, shown};
-use super::{CredentialsMode, MirrorEngine, MirrorKind, MirrorSpec, Spec, Subset, ToolsSource, Workflow};
+use super::{CredentialsMode, MirrorEngine, MirrorKind, MirrorSpec, Spec, Subset, ToolsSource, Workflow, rate};
 
 /// Collects problems with their places; a key that already has one gets no second.
 pub struct Check<'a> {
@@ -77,6 +77,21 @@ pub fn validate(spec: &Spec, check: &mut Check<'_>) {
     if spec.install.control_plane_replicas == 3 && spec.install.compute_replicas == 1 {
         let want = "the ingress routers need two machines; give 2 or more, or 0 to run on the control plane";
         check.fail("install.compute_replicas", "is 1", want);
+    }
+    if let Some(url) = &spec.install.update_service
+        && !url.strip_prefix("https://").is_some_and(|rest| !rest.is_empty() && is_printable(rest))
+    {
+        let want = "give the https:// address of the graph, which ends in /api/upgrades_info/v1/graph";
+        check.bad("install.update_service", url, want);
+    }
+    for (name, url) in &spec.install.service_endpoints {
+        let key = "install.service_endpoints";
+        if !super::install_check::SERVICES.contains(&name.as_str()) {
+            let want = format!("the services are {}", super::install_check::SERVICES.join(", "));
+            check.fail(key, format!("has {}", shown(name)), want);
+        } else if !url.strip_prefix("https://").is_some_and(|host| is_domain(host.trim_end_matches('/'))) {
+            check.fail(key, format!("has {}", shown(url)), "give https:// and the name of a host");
+        }
     }
 }
 
@@ -231,6 +246,19 @@ fn engine(mirror: &MirrorSpec, check: &mut Check<'_>) {
     if mirror.engine != MirrorEngine::Bartizan && mirror.subset == Subset::Core21 {
         let want = "only bartizan's own copier takes a part of a release; set mirror.engine = \"bartizan\"";
         check.fail("mirror.subset", "is \"core-21\"", want);
+    }
+    if let Some(text) = &mirror.bandwidth {
+        if rate(text).is_err() {
+            check.bad(
+                "mirror.bandwidth",
+                text,
+                "give bytes per second, with K, M or G behind the number, for example 20M",
+            );
+        } else if mirror.engine != MirrorEngine::Bartizan {
+            let want =
+                "only bartizan's own copier can be slowed down; leave it out, or set mirror.engine = \"bartizan\"";
+            check.fail("mirror.bandwidth", "is set", want);
+        }
     }
     if mirror.workflow != Workflow::Direct && !mirror.needs_oc_mirror() {
         let want = "only oc-mirror has archives; leave it out, or set mirror.engine = \"oc-mirror\"";

@@ -25,7 +25,7 @@ pub fn start(
     catalogue: &Catalogue,
     run_dir: &Path,
     model: &RunModel,
-    mut tap: mpsc::Receiver<(String, LogLine)>,
+    mut tap: mpsc::Receiver<(String, Vec<LogLine>)>,
     mut events: Follower,
     sink: Sink,
 ) -> JoinHandle<()> {
@@ -40,12 +40,16 @@ pub fn start(
         let mut tick = tokio::time::interval(TICK);
         loop {
             let found = tokio::select! {
-                line = tap.recv() => match line {
+                tapped = tap.recv() => match tapped {
                     None => return,
-                    Some((source, line)) => {
+                    Some((source, tapped)) => {
                         let number = lines.entry(source.clone()).or_default();
-                        *number += 1;
-                        matcher.feed(&source, &line, Some(*number))
+                        let mut told = Vec::new();
+                        for line in &tapped {
+                            *number += 1;
+                            told.extend(matcher.feed(&source, line, Some(*number)));
+                        }
+                        told
                     }
                 },
                 event = events.next() => match event {

@@ -26,7 +26,7 @@ use super::notices;
 use super::s03_credentials::authfile;
 use super::s04_tools::tool;
 use super::s05_mirror_registry::ca_path;
-use super::s06_image_sync::{LINE_LIMIT, ended, put_source_ca};
+use super::s06_image_sync::{LINE_LIMIT, ended, left_out, put_source_ca};
 use super::world::{Cx, action, bytes, fact, get, host_error, must, put};
 
 /// Where oc-mirror works, below the work directory.
@@ -57,16 +57,20 @@ fn clean(program: &Cmd) -> Cmd {
     cmd
 }
 
-/// What oc-mirror is to bring: all of it when it is the engine, else the catalogs.
-pub(super) fn image_set(spec: &Spec) -> ImageSet {
+/// What oc-mirror is to bring: all of it when it is the engine, else the catalogs; and nothing of what is left out, as
+/// far as it has a name of its own.
+pub(super) fn image_set(spec: &Spec, left_out: &[String]) -> ImageSet {
+    let blocked: Vec<String> = left_out.iter().filter(|name| name.contains('/')).cloned().collect();
     let mirror = &spec.mirror;
     // Every text was read once, when the spec was checked.
     let operators = mirror.operators.iter().filter_map(|text| Catalog::parse(text).ok()).collect();
     match mirror.engine {
         MirrorEngine::OcMirror => {
-            ImageSet { release: Some(spec.pull_spec()), operators, additional: mirror.additional_images.clone() }
+            let additional =
+                mirror.additional_images.iter().filter(|image| !blocked.contains(image)).cloned().collect();
+            ImageSet { release: Some(spec.pull_spec()), operators, additional, blocked }
         }
-        MirrorEngine::Bartizan | MirrorEngine::OcAdm => ImageSet { operators, ..ImageSet::default() },
+        MirrorEngine::Bartizan | MirrorEngine::OcAdm => ImageSet { operators, blocked, ..ImageSet::default() },
     }
 }
 
@@ -321,7 +325,8 @@ pub(super) async fn by_oc_mirror(cx: &Cx) -> Result<Ran, StepError> {
     let workdir = cx.need(fact::WORKDIR)?;
     let spec = &cx.world.spec;
     let program = with_ca(cx, tool(cx, "oc-mirror")?).await?;
-    put(cx, &bastion, &format!("{workdir}/sync/image-set.yaml"), bytes(image_set(spec).yaml()), 0o600).await?;
+    put(cx, &bastion, &format!("{workdir}/sync/image-set.yaml"), bytes(image_set(spec, &left_out(cx)).yaml()), 0o600)
+        .await?;
     let ways = Way::of(spec.mirror.workflow);
     let mut at_work = None;
     for (at, way) in ways.iter().enumerate() {

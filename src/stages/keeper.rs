@@ -36,7 +36,7 @@ impl Keeper {
         cx.sink.lines(SOURCE, vec![line.clone()]).await;
         if level >= Level::Warn {
             // Nobody matching is no reason to stop copying.
-            let _unmatched = cx.world.tap.send((SOURCE.into(), line)).await;
+            let _unmatched = cx.world.tap.send((SOURCE.into(), vec![line])).await;
         }
     }
 }

@@ -5,16 +5,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::StepError;
-use crate::host::tail::{self, TailItem, Until};
-use crate::host::{Host, HostError};
+use crate::host::Host;
 use crate::model::RunModel;
 use crate::model::event::{Data, Level, LogLine};
 use crate::record::{SegmentReader, Sink};
+use crate::watch::cluster::Kubeconfig;
 use crate::watch::installer::Phases;
 use crate::watch::journal::{self, Position};
 use crate::watch::{Out, bootkube, cluster, installer};
@@ -75,21 +74,13 @@ pub async fn follow_install(cx: &Cx) -> Result<(), StepError> {
     let offset = known.and_then(|line| line.cursor).and_then(|cursor| offset_in(&cursor, &directory)).unwrap_or(0);
     let out_installer = out(cx, &cancel);
     let phases = Phases::resume(&cx.model.installer.phases);
-    let (host, path, sink) = (bastion.clone(), format!("{directory}/.openshift_install.log"), cx.sink.clone());
-    tasks.spawn(async move {
-        let until = Until::Told(out_installer.cancel.clone());
-        let lines = tail::follow(host, path, offset, until).filter_map(move |item| {
-            let sink = sink.clone();
-            async move { line_of(&sink, item).await }
-        });
-        // The stream itself sees to lost links; it has no error to give.
-        let _ended: Result<(), HostError> = installer::follow(lines.map(Ok), phases, &directory, &out_installer).await;
-    });
+    let host = bastion.clone();
+    tasks.spawn(async move { installer::follow_file(host, &directory, offset, phases, &out_installer).await });
 
     let out_cluster = out(cx, &cancel);
     let kubeconfig = format!("{}/auth/kubeconfig", cx.need(fact::INSTALL_DIR)?);
     tasks.spawn(async move {
-        if let Err(error) = cluster::follow(bastion, &kubeconfig, &out_cluster).await {
+        if let Err(error) = cluster::follow(bastion, &Kubeconfig::There(kubeconfig), &out_cluster).await {
             let text = format!("the cluster can no longer be followed: {error}");
             out_cluster.sink.emit(Data::Note { level: Level::Error, text }).await;
         }
@@ -101,17 +92,6 @@ pub async fn follow_install(cx: &Cx) -> Result<(), StepError> {
 /// `DIRECTORY#OFFSET` as the installer follower writes cursors.
 fn offset_in(cursor: &str, directory: &str) -> Option<u64> {
     cursor.strip_prefix(directory)?.strip_prefix('#')?.parse().ok()
-}
-
-async fn line_of(sink: &Sink, item: TailItem) -> Option<(u64, String)> {
-    match item {
-        TailItem::Line { text, offset_after } => Some((offset_after, text)),
-        TailItem::Gap { why } => {
-            sink.emit(Data::Gap { source: "installer".into(), lost: None, why }).await;
-            None
-        }
-        TailItem::Reattached => None,
-    }
 }
 
 /// Follows the serial consoles of machines that nobody can log in to yet.

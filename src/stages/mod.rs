@@ -7,6 +7,7 @@ pub mod certificate;
 mod consoles;
 pub mod diagnosis;
 mod driven;
+pub mod ignition;
 mod keeper;
 pub mod live;
 mod notices;
@@ -23,14 +24,22 @@ mod s04_tools;
 mod s05_mirror_registry;
 mod s05_pull_through;
 mod s06_image_sync;
+mod s07_asked;
 mod s07_identities;
+mod s07_ignition;
 mod s07_install_config;
 mod s07_manifests;
 mod s08_apps;
+mod s08_day_two;
 mod s08_install;
+mod s09_node;
+mod s09_report;
+mod s09_services;
 mod s09_verify;
 mod s10_cleanup;
+mod settle;
 mod unit;
+pub mod watched;
 pub mod world;
 
 use std::sync::Arc;
@@ -40,13 +49,15 @@ use crate::engine::runner::Steps;
 use crate::model::RunModel;
 use crate::model::plan::{StageId, StepId, StepPlan};
 
+use s08_day_two::DayTwo;
+
 pub use plan::plan;
 pub use repair::Repair;
 pub use world::World;
 
 /// Every step of `assets/stages.toml`.
 pub fn steps() -> Steps<World> {
-    let all: [(&str, Arc<dyn Step<World>>); 31] = [
+    let all: [(&str, Arc<dyn Step<World>>); 42] = [
         ("01-infrastructure/preflight", Arc::new(s01_infrastructure::Preflight)),
         ("01-infrastructure/network", Arc::new(s01_infrastructure::Network)),
         ("02-bastion/machine", Arc::new(s02_bastion::Machine)),
@@ -68,13 +79,24 @@ pub fn steps() -> Steps<World> {
         ("07-install-config/install-config", Arc::new(s07_install_config::InstallConfig)),
         ("07-install-config/identities", Arc::new(s07_identities::Identities)),
         ("07-install-config/manifests", Arc::new(s07_manifests::Manifests)),
+        ("07-install-config/ignition", Arc::new(s07_ignition::Ignition)),
         ("08-install/infrastructure", Arc::new(s08_install::Infrastructure)),
         ("08-install/bootstrap", Arc::new(s08_install::Bootstrap)),
         ("08-install/apps", Arc::new(s08_apps::Apps)),
         ("08-install/operators", Arc::new(s08_install::Operators)),
+        ("08-install/trust", Arc::new(DayTwo::Trust)),
+        ("08-install/rules", Arc::new(DayTwo::Rules)),
+        ("08-install/catalogs", Arc::new(DayTwo::Catalogs)),
+        ("08-install/samples", Arc::new(DayTwo::Samples)),
+        ("08-install/updates", Arc::new(DayTwo::Updates)),
         ("09-verify/version", Arc::new(s09_verify::Version)),
         ("09-verify/nodes", Arc::new(s09_verify::Nodes)),
         ("09-verify/mirror", Arc::new(s09_verify::Mirror)),
+        ("09-verify/pods", Arc::new(s09_verify::Pods)),
+        ("09-verify/pull", Arc::new(s09_verify::Pull)),
+        ("09-verify/names", Arc::new(s09_verify::Names)),
+        ("09-verify/registry", Arc::new(s09_verify::Registry)),
+        ("09-verify/catalogs", Arc::new(s09_verify::Catalogs)),
         ("10-cleanup/cluster", Arc::new(s10_cleanup::Cluster)),
         ("10-cleanup/mirror", Arc::new(s10_cleanup::Mirror)),
         ("10-cleanup/infrastructure", Arc::new(s10_cleanup::Infrastructure)),

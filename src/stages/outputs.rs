@@ -23,6 +23,9 @@ use super::world::{Cx, bytes, exec, fact, get, must, put};
 /// Of the objects that are made here.
 const NAME: &str = "bartizan";
 
+/// The digest rules that install-config has as `imageDigestSources`.
+const OWN_DIGESTS: &str = "idms.yaml";
+
 /// Writes all of it anew.
 ///
 /// # Errors
@@ -64,6 +67,36 @@ pub(super) async fn keep(cx: &Cx) -> Result<(), StepError> {
         .map_err(|error| StepError::transient(format!("writing outputs into the run: {error}")))
 }
 
+/// Rules that install-config has no place for, by which nodes pull from their first boot on: for tags, and those that
+/// oc-mirror made for operators. Path on the bastion, and name among the manifests.
+///
+/// # Errors
+/// When the bastion cannot be asked.
+pub(super) async fn for_installer(cx: &Cx) -> Result<Vec<(String, String)>, StepError> {
+    if cx.world.spec.minor() < 13 {
+        return Ok(Vec::new());
+    }
+    let bastion = cx.world.bastion(cx)?;
+    let folder = format!("{}/sync/outputs", cx.need(fact::WORKDIR)?);
+    let mut found = Vec::new();
+    for path in yaml_files(cx, &folder).await? {
+        let name = path.rsplit('/').next().unwrap_or(&path).to_owned();
+        let text = get(&bastion, &path).await?.unwrap_or_default();
+        // What is no object of a cluster has been told of when it was written.
+        let objects = resources::read(&name, &String::from_utf8_lossy(&text)).unwrap_or_default();
+        if !objects.is_empty() && objects.iter().all(Resource::is_rule) && name != OWN_DIGESTS {
+            found.push((path, format!("mirror-{name}")));
+        }
+    }
+    Ok(found)
+}
+
+async fn yaml_files(cx: &Cx, folder: &str) -> Result<Vec<String>, StepError> {
+    let list =
+        Cmd::sh("for file in \"$1\"/*.yaml; do [ -e \"$file\" ] && printf '%s\\n' \"$file\"; done; :").arg(folder);
+    Ok(must(cx, &cx.world.bastion(cx)?, list).await?.text().lines().map(str::to_owned).collect())
+}
+
 fn in_run(directory: &Path, files: &BTreeMap<String, String>) -> std::io::Result<()> {
     std::fs::create_dir_all(directory)?;
     files.iter().try_for_each(|(name, text)| std::fs::write(directory.join(name), text))
@@ -73,7 +106,7 @@ fn in_run(directory: &Path, files: &BTreeMap<String, String>) -> std::io::Result
 fn digest_rules(spec: &Spec, sources: &[DigestSource]) -> [(String, String); 2] {
     let rules = match spec.minor() {
         ..=12 => ("icsp.yaml".into(), icsp(NAME, sources)),
-        _ => ("idms.yaml".into(), idms(NAME, sources)),
+        _ => (OWN_DIGESTS.into(), idms(NAME, sources)),
     };
     [("image-digest-sources.yaml".into(), image_digest_sources(sources)), rules]
 }
@@ -125,11 +158,9 @@ async fn of_oc_mirror(cx: &Cx, files: &mut BTreeMap<String, String>) -> Result<V
     }
     let bastion = cx.world.bastion(cx)?;
     let folder = driven::cluster_resources(cx)?;
-    let list =
-        Cmd::sh("for file in \"$1\"/*.yaml; do [ -e \"$file\" ] && printf '%s\\n' \"$file\"; done; :").arg(&folder);
-    for path in must(cx, &bastion, list).await?.text().lines() {
-        let name = path.rsplit('/').next().unwrap_or(path).to_owned();
-        let Some(text) = get(&bastion, path).await? else { continue };
+    for path in yaml_files(cx, &folder).await? {
+        let name = path.rsplit('/').next().unwrap_or(&path).to_owned();
+        let Some(text) = get(&bastion, &path).await? else { continue };
         let text = String::from_utf8_lossy(&text).into_owned();
         match resources::read(&name, &text) {
             Ok(found) => {

@@ -6,6 +6,7 @@ use crate::engine::{Probe, Ran, Step, StepError};
 use crate::host::{Cmd, Stdin};
 use crate::model::event::{Action, Evidence};
 use crate::spec::Secret;
+use crate::spec::install_site::{ShortLived, short_lived};
 use crate::spec::secrets::merge_pull_secret;
 
 use super::world::{Cx, World, exec, fact, file, get, must, put, sha256};
@@ -132,11 +133,17 @@ impl Step<World> for CloudProfile {
     }
 
     async fn run(&self, cx: &Cx) -> Result<Ran, StepError> {
+        let mut warned = None;
         if let Some(secret) = credentials(&cx.world)? {
+            match short_lived(secret.reveal(), cx.world.spec.credentials_mode()) {
+                Some(ShortLived::Refused(why)) => return Err(StepError::fatal(why)),
+                Some(ShortLived::Warned(why)) => warned = Some(why),
+                None => {}
+            }
             let path = aws_credentials(&cx.need(fact::WORKDIR)?);
             put(cx, &cx.world.bastion(cx)?, &path, Stdin::Secret(secret), 0o600).await?;
         }
-        Ok(Ran::Ok)
+        Ok(warned.map_or(Ran::Ok, Ran::Warning))
     }
 
     async fn verify(&self, cx: &Cx) -> Result<Vec<Evidence>, StepError> {

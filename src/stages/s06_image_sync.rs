@@ -59,10 +59,41 @@ pub(super) fn request(cx: &Cx, what: Action, only: Option<Vec<String>>) -> Resul
         subset: spec.mirror.subset,
         additional: spec.mirror.additional_images.clone(),
         mapping: Vec::new(),
-        bandwidth: None,
+        offline: spec.mirror.workflow == Workflow::FromDisk,
+        skip: Vec::new(),
+        skip_file: Some(skip_file(&workdir).into()),
+        // Each was asked for by name, and what it means was said then.
+        accept_incomplete: true,
+        bandwidth: spec.mirror.bytes_per_second(),
         only,
         outputs: Some(format!("{workdir}/sync").into()),
     })
+}
+
+fn skip_file(workdir: &str) -> String {
+    format!("{workdir}/sync/skip")
+}
+
+/// Images that the operator does without.
+pub(super) fn left_out(cx: &Cx) -> Vec<String> {
+    cx.fact(fact::LEFT_OUT).map(|names| names.lines().map(str::to_owned).collect()).unwrap_or_default()
+}
+
+/// Does without them from now on. A copier that is at work reads it as well.
+pub(super) async fn leave_out(cx: &Cx, names: &[String]) -> Result<(), StepError> {
+    cx.set_fact(fact::LEFT_OUT, names.join("\n")).await;
+    put_skips(&cx.fresh(0).await).await
+}
+
+async fn put_skips(cx: &Cx) -> Result<(), StepError> {
+    let text = left_out(cx).iter().map(|name| format!("{name}\n")).collect::<String>();
+    put(cx, &cx.world.bastion(cx)?, &skip_file(&cx.need(fact::WORKDIR)?), bytes(text), 0o644).await
+}
+
+/// What the evidence says of them.
+fn without(cx: &Cx) -> Option<Evidence> {
+    let gaps = &cx.model.sync.left_out;
+    (!gaps.is_empty()).then(|| Evidence::new("left out, and not in the mirror", gaps.join(", ")))
 }
 
 /// The request with what another engine was to bring besides the release, by its own plan.
@@ -98,6 +129,8 @@ async fn proof(cx: &Cx) -> Result<Report, StepError> {
 #[derive(Debug, Default)]
 pub(super) struct Report {
     pub missing: Vec<String>,
+    /// Not there either, and known to be.
+    pub left_out: Vec<String>,
     pub errors: Vec<String>,
     pub exit: Option<u8>,
     /// Bytes that had to be moved, by the plan.
@@ -121,6 +154,7 @@ pub(super) async fn agent(cx: &Cx, name: &str, request: &Request) -> Result<Repo
     let text = serde_json::to_string_pretty(request)
         .map_err(|error| StepError::fatal(format!("writing the request: {error}")))?;
     put(cx, &bastion, &path, Stdin::Bytes(text.into_bytes().into()), 0o600).await?;
+    put_skips(cx).await?;
     let cmd = tool(cx, "bartizan")?.args(["agent", &path]).timeout(None);
     let job =
         Job::new(bastion.clone(), JobSpec { name: name.to_owned(), cmd: cmd.clone(), dir: format!("{workdir}/jobs") })
@@ -222,8 +256,9 @@ async fn told(cx: &Cx, line: Line, (keeper, offset): (&Keeper, u64), report: &mu
             keeper.keep(cx, Level::Error, text.clone(), offset).await;
             report.errors.push(text);
         }
-        Message::Done { failed, exit, .. } => {
+        Message::Done { failed, left_out, exit, .. } => {
             report.exit = Some(exit);
+            report.left_out = left_out;
             if exit != 0 && report.missing.is_empty() {
                 report.missing = failed;
             }
@@ -286,10 +321,22 @@ async fn by_ourselves(cx: &Cx) -> Result<Ran, StepError> {
     let report = agent(cx, "sync", &request(cx, Action::Sync, None)?).await?;
     match complain(&report) {
         Some(error) => Err(error),
+        None if !report.left_out.is_empty() => Ok(lacking(&report)),
         None if cx.world.spec.mirror.subset == Subset::Core21 => Ok(Ran::Warning(
             "the core-21 subset cannot boot a cluster: set mirror.subset to \"all\" before stage 08".into(),
         )),
         None => Ok(Ran::Ok),
+    }
+}
+
+/// It is done, as far as it was to be.
+fn lacking(report: &Report) -> Ran {
+    match report.left_out.len() {
+        0 => Ran::Ok,
+        _ => Ran::Warning(format!(
+            "left out and not in the mirror: {}. A cluster that needs it fails with \"manifest unknown\"",
+            report.left_out.join(", ")
+        )),
     }
 }
 
@@ -396,7 +443,7 @@ impl Step<World> for Proof {
 
     async fn run(&self, cx: &Cx) -> Result<Ran, StepError> {
         let report = proof(cx).await?;
-        let verdict = complain(&report).map_or(Ok(Ran::Ok), Err);
+        let verdict = complain(&report).map_or_else(|| Ok(lacking(&report)), Err);
         // What is missing is worth a report as well.
         cx.tell("writing what others read of the mirror", outputs::keep(&cx.fresh(0).await).await).await;
         verdict
@@ -408,8 +455,10 @@ impl Step<World> for Proof {
         if !missing.is_empty() {
             return Err(StepError::transient(format!("missing in the mirror: {}", missing.join(", "))));
         }
+        let asked = images + cx.model.sync.left_out.len() as u64;
         let mut evidence =
-            vec![Evidence::new("HEAD of every digest in the mirror", format!("{images} of {images} answer"))];
+            vec![Evidence::new("HEAD of every digest in the mirror", format!("{images} of {asked} answer"))];
+        evidence.extend(without(cx));
         let bastion = cx.world.bastion(cx)?;
         let mapping = format!("{}/sync/mapping.txt", cx.need(fact::WORKDIR)?);
         if get(&bastion, &mapping).await?.is_some() {

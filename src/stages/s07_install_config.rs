@@ -2,6 +2,7 @@
 //! ineffective: so every install directory is used for one cluster, and a copy of install-config stays beside it.
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 
 use crate::engine::{Probe, Ran, Step, StepError};
 use crate::host::{Cmd, Stdin};
@@ -13,6 +14,8 @@ use crate::spec::install_config::{InstallInputs, render};
 use super::s02_bastion::pairs;
 use super::s03_credentials::{aws_credentials, merged};
 use super::s04_tools::tool;
+use super::s07_asked;
+use super::s07_ignition::{too_late, until};
 use super::world::{Cx, World, exec, fact, file, get, must, put, sha256};
 
 /// install-config.yaml, checked as the installer would.
@@ -26,10 +29,17 @@ fn directory(cx: &Cx) -> Result<String, StepError> {
     Ok(format!("{}/install-{}", cx.need(fact::WORKDIR)?, number(cx)))
 }
 
-/// `openshift-install …` with what the bastion needs in its environment.
+/// Once the cluster is being made the manifests are eaten; this tells of that.
+pub(super) const METADATA: &str = "metadata.json";
+
+/// `openshift-install …` in the install directory, with what the bastion needs in its environment.
 pub(super) fn installer(cx: &Cx, args: &[&str]) -> Result<Cmd, StepError> {
-    let mut cmd =
-        tool(cx, "openshift-install")?.args(args.iter().copied()).arg("--dir").arg(cx.need(fact::INSTALL_DIR)?);
+    installer_in(cx, args, &cx.need(fact::INSTALL_DIR)?)
+}
+
+/// The same in another directory.
+pub(super) fn installer_in(cx: &Cx, args: &[&str], directory: &str) -> Result<Cmd, StepError> {
+    let mut cmd = tool(cx, "openshift-install")?.args(args.iter().copied()).arg("--dir").arg(directory);
     cmd = cmd.args(["--log-level", "debug"]);
     let workdir = cx.need(fact::WORKDIR)?;
     if cx.world.spec.aws.profile.is_some() {
@@ -55,6 +65,11 @@ fn rendered(cx: &Cx) -> Result<Secret, StepError> {
                 .hint("give [network.existing] vpc_id and private_subnets, or let bartizan make the network"));
         }
     };
+    let public_subnets = match (cx.fact(fact::PUBLIC_SUBNETS), existing) {
+        (Some(subnets), _) => pairs(&subnets),
+        (None, Some(existing)) => existing.public_subnets.iter().map(|id| (id.clone(), String::new())).collect(),
+        (None, None) => Vec::new(),
+    };
     let sources: Vec<DigestSource> = serde_json::from_str(&cx.need(fact::IMAGE_SOURCES)?)
         .map_err(|error| StepError::fatal(format!("the recorded image sources are broken: {error}")))?;
     let key = &spec.credentials.ssh_public_key;
@@ -63,6 +78,7 @@ fn rendered(cx: &Cx) -> Result<Secret, StepError> {
     let inputs = InstallInputs {
         machine_network: cx.fact(fact::MACHINE_NETWORK).unwrap_or_else(|| spec.network.vpc_cidr.clone()),
         private_subnets,
+        public_subnets,
         trust_bundle_pem: cx.need(fact::MIRROR_CA)?,
         pull_secret_merged: merged(&cx.world)?,
         ssh_public_key: ssh_public_key.trim().to_owned(),
@@ -93,7 +109,14 @@ impl Step<World> for InstallConfig {
             return Ok(Probe::Missing(format!("{directory} is not written yet")));
         }
         let digest = sha256(rendered(cx)?.reveal().as_bytes());
-        let kept = get(&cx.world.bastion(cx)?, &format!("{directory}.install-config.yaml")).await?;
+        let bastion = cx.world.bastion(cx)?;
+        let kept = get(&bastion, &format!("{directory}.install-config.yaml")).await?;
+        if let Some(until) = until(cx, &directory).filter(|until| too_late(*until, Timestamp::now()))
+            && get(&bastion, &format!("{directory}/{METADATA}")).await?.is_none()
+        {
+            // Whatever is made in it is signed with them.
+            return Ok(Probe::Missing(format!("the certificates of {directory} end at {until}: a new one is needed")));
+        }
         Ok(match kept {
             None => Probe::Missing("the copy of install-config.yaml is not there".into()),
             Some(kept) if sha256(&kept) != digest => {
@@ -125,9 +148,11 @@ impl Step<World> for InstallConfig {
     }
 
     async fn verify(&self, cx: &Cx) -> Result<Vec<Evidence>, StepError> {
-        match self.probe(cx).await? {
-            Probe::True(evidence) => Ok(evidence),
-            Probe::Missing(why) | Probe::NotApplicable(why) => Err(StepError::fatal(why)),
-        }
+        let mut evidence = match self.probe(cx).await? {
+            Probe::True(evidence) => evidence,
+            Probe::Missing(why) | Probe::NotApplicable(why) => return Err(StepError::fatal(why)),
+        };
+        evidence.extend(s07_asked::ask(cx, &rendered(cx)?).await?);
+        Ok(evidence)
     }
 }

@@ -1,5 +1,5 @@
-//! 07: the installer's manifests, with what has to be different in them: the secrets of the operators' users, and no DNS
-//! zones where the ingress operator cannot reach Route 53.
+//! 07: the installer's manifests, with what has to be different in them: the secrets of the operators' users, what the
+//! operator brought, and no DNS zones where the ingress operator cannot reach Route 53.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +10,12 @@ use yaml_serde::Value;
 use crate::engine::{Probe, Ran, Step, StepError};
 use crate::host::{Cmd, Host, Stdin};
 use crate::model::event::{Action, Evidence};
+use crate::spec::manifests::{self, ManifestFile};
 use crate::spec::{CredentialsMode, Secret};
 
+use super::outputs;
 use super::s07_identities;
-use super::s07_install_config::installer;
+use super::s07_install_config::{METADATA, installer};
 use super::world::{Cx, World, action, bytes, exec, fact, file, get, must, put, sha256};
 
 /// `openshift-install create manifests`, and our changes.
@@ -24,9 +26,6 @@ const MANIFEST: &str = "manifests/cluster-config.yaml";
 
 /// The DNS of the cluster (openshift/installer, `pkg/asset/manifests/dns.go`).
 const DNS: &str = "manifests/cluster-dns-02-config.yml";
-
-/// Once the cluster is being made the manifests are eaten; this tells of that.
-const METADATA: &str = "metadata.json";
 
 /// The DNS manifest without its zones: the ingress operator then leaves the records to others. `None` when it has none.
 ///
@@ -56,17 +55,25 @@ async fn dns(cx: &Cx, bastion: &Arc<dyn Host>, path: &str) -> Result<Option<Stri
 
 /// Files that go from beside the install directory into it: from where, to where.
 async fn copies(cx: &Cx, bastion: &Arc<dyn Host>) -> Result<Vec<(String, String)>, StepError> {
-    if cx.world.spec.credentials_mode() != CredentialsMode::Manual {
-        return Ok(Vec::new());
-    }
     let directory = cx.need(fact::INSTALL_DIR)?;
+    let rules = outputs::for_installer(cx).await?.into_iter();
+    let rules = rules.map(|(path, name)| (path, format!("{directory}/manifests/{name}")));
+    if cx.world.spec.credentials_mode() != CredentialsMode::Manual {
+        return Ok(rules.collect());
+    }
     let files = s07_identities::files(cx, bastion).await?;
     let place = |path: String| {
         let name = path.rsplit('/').next().unwrap_or_default();
         let folder = if name.ends_with(".key") { "tls" } else { "manifests" };
         (path.clone(), format!("{directory}/{folder}/{name}"))
     };
-    Ok(files.into_iter().map(place).collect())
+    Ok(files.into_iter().map(place).chain(rules).collect())
+}
+
+/// What the operator brought, by name.
+fn brought(world: &World) -> Result<Vec<ManifestFile>, StepError> {
+    let Some(folder) = &world.spec.install.manifests else { return Ok(Vec::new()) };
+    manifests::folder(folder).map_err(|why| StepError::fatal(why).during("reading the manifests of install.manifests"))
 }
 
 /// The manifests are there and as they should be; else what is missing.
@@ -92,6 +99,19 @@ async fn look(cx: &Cx) -> Result<Result<Vec<Evidence>, String>, StepError> {
         }
         evidence.push(Evidence::new(to, "as made"));
     }
+    for file in brought(&cx.world)? {
+        let path = format!("{directory}/manifests/{}", file.name);
+        match get(&bastion, &path).await? {
+            None => return Ok(Err(format!("{path} is not there"))),
+            // The DNS manifest may be the operator's, and is changed below.
+            Some(found) if path != format!("{directory}/{DNS}") && found != file.text.as_bytes() => {
+                return Ok(Err(format!("{path} is not what {} is", file.name)));
+            }
+            Some(_) => {}
+        }
+        let kinds: Vec<String> = file.objects.iter().map(|one| format!("{} {}", one.kind, one.name)).collect();
+        evidence.push(Evidence::new(path, kinds.join(", ")));
+    }
     if cx.world.spec.writes_apps_record() {
         let path = format!("{directory}/{DNS}");
         if dns(cx, &bastion, &path).await?.is_some() {
@@ -111,6 +131,9 @@ impl Step<World> for Manifests {
         let mut actions = vec![action("bastion", &cmd)];
         if world.spec.credentials_mode() == CredentialsMode::Manual {
             actions.push(file("bastion", &format!("{directory}/manifests/<one for each secret>.yaml"), 0o600));
+        }
+        if world.spec.install.manifests.is_some() {
+            actions.push(file("bastion", &format!("{directory}/manifests/<each of install.manifests>"), 0o640));
         }
         if world.spec.writes_apps_record() {
             actions.push(file("bastion", &format!("{directory}/{DNS}"), 0o640));
@@ -136,6 +159,9 @@ impl Step<World> for Manifests {
             let Some(kept) = get(&bastion, &from).await? else { continue };
             let text = String::from_utf8(kept).map_err(|_| StepError::fatal(format!("{from} is not text")))?;
             put(cx, &bastion, &to, Stdin::Secret(Secret::holding(text)), 0o600).await?;
+        }
+        for file in brought(&cx.world)? {
+            put(cx, &bastion, &format!("{directory}/manifests/{}", file.name), bytes(file.text), 0o640).await?;
         }
         if cx.world.spec.writes_apps_record() {
             let path = format!("{directory}/{DNS}");

@@ -1,4 +1,4 @@
-//! 09: the cluster is what was asked for, by its own word.
+//! 09: the cluster is what was asked for, by its own word and by that of its nodes. What each check saw is kept in a report.
 
 use async_trait::async_trait;
 use serde_json::Value;
@@ -11,6 +11,7 @@ use crate::model::event::{Action, CsrState, Evidence, Observed, Tri};
 
 use super::repair::oc;
 use super::world::{Cx, World, action, must};
+use super::{s09_node, s09_report, s09_services};
 
 /// Version as asked; every operator available and none degraded.
 pub struct Version;
@@ -20,6 +21,21 @@ pub struct Nodes;
 
 /// The mirror rules are in the cluster.
 pub struct Mirror;
+
+/// No pod is stuck; their images are mirrored ones.
+pub struct Pods;
+
+/// A node pulls from the mirror, and reaches nothing else.
+pub struct Pull;
+
+/// Names resolve, routes are admitted.
+pub struct Names;
+
+/// The cluster's own registry.
+pub struct Registry;
+
+/// Catalogs answer.
+pub struct Catalogs;
 
 async fn list(cx: &Cx, kind: &str) -> Result<(String, Vec<Value>), StepError> {
     let cmd = oc(cx, &["get", kind, "-o", "json"])?;
@@ -41,11 +57,11 @@ async fn observed(cx: &Cx, kind: Kind) -> Result<(String, Vec<Observed>), StepEr
 
 /// These steps change nothing: probe and run have nothing to do, verify is the step.
 macro_rules! only_verify {
-    ($step:ident, $($kind:expr),+; $verify:ident) => {
+    ($step:ident, $($action:expr),+; $verify:path) => {
         #[async_trait]
         impl Step<World> for $step {
             fn preview(&self, _world: &World) -> Vec<Action> {
-                vec![$(ask($kind)),+]
+                vec![$($action),+]
             }
             async fn probe(&self, _cx: &Cx) -> Result<Probe, StepError> {
                 Ok(Probe::Missing("asked anew each time".into()))
@@ -54,15 +70,22 @@ macro_rules! only_verify {
                 Ok(Ran::Ok)
             }
             async fn verify(&self, cx: &Cx) -> Result<Vec<Evidence>, StepError> {
-                $verify(cx).await
+                let outcome = $verify(cx).await;
+                s09_report::keep(cx, &outcome).await?;
+                outcome
             }
         }
     };
 }
 
-only_verify!(Version, "clusterversions", "clusteroperators"; version);
-only_verify!(Nodes, "nodes", "certificatesigningrequests"; nodes);
-only_verify!(Mirror, "imagedigestmirrorsets"; mirror);
+only_verify!(Version, ask("clusterversions"), ask("clusteroperators"); version);
+only_verify!(Nodes, ask("nodes"), ask("certificatesigningrequests"); nodes);
+only_verify!(Mirror, ask("imagedigestmirrorsets"); mirror);
+only_verify!(Pods, ask("pods"); s09_services::pods);
+only_verify!(Pull, action("bastion", &s09_node::preview()); s09_node::pull);
+only_verify!(Names, action("bastion", &Cmd::new("getent").args(["hosts", "<each name>"])), ask("routes"); s09_services::names);
+only_verify!(Registry, ask("configs.imageregistry.operator.openshift.io"); s09_services::registry);
+only_verify!(Catalogs, ask("catalogsources"); s09_services::catalogs);
 
 async fn version(cx: &Cx) -> Result<Vec<Evidence>, StepError> {
     let (asked, versions) = observed(cx, Kind::Version).await?;

@@ -54,3 +54,22 @@ pub fn user_systemd() -> Cmd {
 pub fn by_systemd(what: &[&str]) -> Cmd {
     Cmd::new("systemctl").arg("--user").args(what.iter().copied()).timeout(Some(Duration::from_secs(180)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_comes_back_after_a_reboot_and_its_command_is_taken_as_it_is() {
+        let cmd = Cmd::new("/usr/bin/podman").args(["run", "--name", "a b", "50%", "$HOME"]);
+        let text = unit(&Program { name: "mirror", description: "Mirror", cmd });
+        for line in [
+            "ExecStart=/usr/bin/podman run --name 'a b' 50%% '$$HOME'",
+            "Restart=on-failure",
+            "After=network-online.target",
+            "WantedBy=default.target",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}: {text}");
+        }
+    }
+}

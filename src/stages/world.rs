@@ -4,16 +4,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
-
 use crate::cloud::{Cloud, CloudError};
 use crate::engine::{StepCx, StepError};
 use crate::host::ssh::{SshPool, SshTarget};
 use crate::host::{Cmd, Host, HostError, Output, Stdin};
-use crate::model::event::{Action, LinkName, LogLine};
+use crate::model::event::{Action, LinkName};
 use crate::registry::Net;
 use crate::spec::secrets::Secrets;
 use crate::spec::{HostKey, Secret, Spec};
+use crate::watch::Tap;
 
 use super::live::Live;
 
@@ -38,14 +37,14 @@ pub struct World {
     /// How this machine reaches a registry through a tunnel; tests put their CAs in.
     pub net: Net,
     /// Where watched lines go to be matched against signatures.
-    pub tap: mpsc::Sender<(String, LogLine)>,
+    pub tap: Tap,
     /// The followers of a running installation.
     pub live: tokio::sync::Mutex<Option<Live>>,
 }
 
 /// Facts of the run, by name. Each is set by one step.
 pub mod fact {
-    pub use crate::model::fact::{HOST_KEY_ACCEPTED, HOST_KEY_SHOWN};
+    pub use crate::model::fact::{BOOTSTRAP_ADDRESS, HOST_KEY_ACCEPTED, HOST_KEY_SHOWN, INFRA_ID};
 
     pub const ACCOUNT: &str = "cloud.account";
     /// JSON list of what was looked at before anything was made.
@@ -77,18 +76,20 @@ pub mod fact {
     pub const MIRROR_PULL_SPEC: &str = "release.mirror-pull-spec";
     /// JSON list of `{source, mirrors}`.
     pub const IMAGE_SOURCES: &str = "release.image-sources";
+    /// Names of images that the operator does without, one in a line.
+    pub const LEFT_OUT: &str = "mirror.left-out";
     pub const INSTALL_DIR: &str = "install.dir";
     /// Counts install directories: each is used for one cluster.
     pub const INSTALL_NUMBER: &str = "install.number";
     pub const INSTALL_CONFIG_DIGEST: &str = "install.config-digest";
-    pub const INFRA_ID: &str = "install.infra-id";
+    /// JSON: what the machines of which install directory will be told.
+    pub const IGNITION: &str = "install.ignition";
     /// Name of the `create cluster` job whose failure was reported.
     pub const INSTALL_FAILED: &str = "install.failed";
     /// `user=AKIA…`, one a line: which key of which user is in the cluster.
     pub const IDENTITY_KEYS: &str = "identity.keys";
     /// Name of the router's load balancer.
     pub const ROUTER: &str = "router.hostname";
-    pub const BOOTSTRAP_ADDRESS: &str = "bootstrap.address";
     /// Install directory whose bootstrap node is no longer followed.
     pub const BOOTSTRAP_LEFT: &str = "bootstrap.left";
 }

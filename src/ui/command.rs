@@ -35,6 +35,7 @@ pub enum Verb {
     RunChecks,
     Recover,
     Resync,
+    LeaveOut,
     ApproveCsr,
     AcceptHostKey,
     Search,
@@ -191,6 +192,7 @@ pub const TABLE: &[Command] = {
         command(RunChecks, "run-checks", "run checks", "Run the read-only probes of the chosen finding", Safe, 12),
         command(Recover, "recover", "apply fix", "Apply the recovery of the chosen finding, then resume", Change, 11),
         command(Resync, "resync", "copy again", "Copy the chosen image again", Safe, 13),
+        command(LeaveOut, "leave-out", "leave out", "Do without the chosen image", Change, 0),
         command(ApproveCsr, "approve-csr", "approve", "Approve the chosen certificate signing request", Change, 14),
         command(
             AcceptHostKey,

@@ -93,6 +93,7 @@ impl From<&ImageState> for Mark {
             ImageState::Waiting => Mark::Wait,
             ImageState::Copying => Mark::Run,
             ImageState::Present | ImageState::Mounted | ImageState::Done => Mark::Ok,
+            ImageState::Skipped => Mark::Skip,
             ImageState::Failed { .. } => Mark::Fail,
         }
     }

@@ -330,6 +330,7 @@ pub fn act(screen: &mut Screen, model: &RunModel, verb: Verb) -> Vec<Effect> {
         | Verb::RunChecks
         | Verb::Recover
         | Verb::Resync
+        | Verb::LeaveOut
         | Verb::ApproveCsr
         | Verb::AcceptHostKey => {
             let Some(order) = verbs::order(verb, screen, model) else { return Vec::new() };

@@ -1,7 +1,7 @@
 //! Which verbs are possible now, what they are aimed at, and how they ask.
 
 use crate::engine::command::Command;
-use crate::model::event::{CsrState, RunOutcome};
+use crate::model::event::{CsrState, ImageState, RunOutcome};
 use crate::model::fact;
 use crate::model::plan::{StageId, StepId};
 use crate::model::run::{RunModel, Status};
@@ -14,6 +14,9 @@ use super::recovery::RecoveryText;
 use super::screen::{Access, Screen, Target};
 use super::update::chosen;
 
+/// What the sync calls the release image.
+const RELEASE: &str = "release";
+
 /// A verb with its object, ready to be asked about.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Order {
@@ -22,6 +25,10 @@ pub struct Order {
     pub title: String,
     /// What will happen. For [`Danger::Destroy`] the last line is the name to be typed.
     pub body: Vec<String>,
+}
+
+fn is_there(state: &ImageState) -> bool {
+    matches!(state, ImageState::Done | ImageState::Present | ImageState::Mounted)
 }
 
 /// Possible now, or why not.
@@ -36,6 +43,7 @@ pub fn enabled(verb: Verb, screen: &Screen, model: &RunModel) -> Result<(), Stri
             | Verb::RunChecks
             | Verb::Recover
             | Verb::Resync
+            | Verb::LeaveOut
             | Verb::ApproveCsr
             | Verb::AcceptHostKey
     );
@@ -176,6 +184,17 @@ fn aim(verb: Verb, screen: &Screen, model: &RunModel) -> Result<Command, &'stati
             Some(Target::Image(image)) => Ok(Command::Resync { image }),
             _ => Err("no image is chosen"),
         },
+        Verb::LeaveOut => match target {
+            Some(Target::Image(image)) if image == RELEASE => Err("the release image names all others"),
+            Some(Target::Image(image)) => match model.sync.images.iter().find(|record| record.image.name == image) {
+                Some(record) if record.state == ImageState::Skipped => {
+                    Err("it is left out already; copy it again instead")
+                }
+                Some(record) if is_there(&record.state) => Err("it is in the mirror"),
+                _ => Ok(Command::LeaveOut { image }),
+            },
+            _ => Err("no image is chosen"),
+        },
         Verb::ApproveCsr => match target {
             Some(Target::Csr(name)) => match model.cluster_state.csrs.get(&name) {
                 Some(record) if record.state == CsrState::Pending => Ok(Command::ApproveCsr { name }),
@@ -253,6 +272,21 @@ pub fn order(verb: Verb, screen: &Screen, model: &RunModel) -> Option<Order> {
             ],
         ),
         Command::Resync { image } => (format!("Copy {image} again?"), Vec::new()),
+        Command::LeaveOut { image } => {
+            // Others have the pull spec that they come from as their name.
+            let of_release = !image.contains('/');
+            let means = if of_release {
+                danger = Danger::Destroy;
+                "It is part of the release: a cluster cannot be installed or updated without it."
+            } else {
+                "What pulls it in the cluster will fail with \"manifest unknown\"."
+            };
+            let body = vec![
+                means.to_owned(),
+                "The proof of the mirror names it as missing. A step that has failed must be tried again.".to_owned(),
+            ];
+            (format!("Do without {image}?"), body)
+        }
         Command::RunChecks { finding } => (format!("Run the checks of {finding}?"), Vec::new()),
         Command::Detach => ("Leave?".to_owned(), Vec::new()),
     };

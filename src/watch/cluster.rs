@@ -9,6 +9,7 @@ use crate::cluster::{self, Changes, ClusterApi, Kind, api};
 use crate::host::{Cmd, Host, HostError};
 use crate::model::event::{Data, Level, LinkName, LinkState};
 use crate::model::text::one_line;
+use crate::spec::Secret;
 
 use super::{BackOff, Out};
 
@@ -24,11 +25,20 @@ const TUNNELS: u32 = 3;
 /// How long `oc` is asked before a tunnel is tried again.
 const OC_FOR: Duration = Duration::from_secs(120);
 
-/// Follow the cluster of the kubeconfig at `path` on `host` until cancelled. The kubeconfig may not be there yet.
+/// Which kubeconfig says where the cluster is and who we are.
+#[derive(Debug, Clone)]
+pub enum Kubeconfig {
+    /// A file on the host; it may not be there yet.
+    There(String),
+    /// What a file of the operator's own machine holds.
+    Here(Secret),
+}
+
+/// Follow a cluster that `host` can reach until cancelled.
 ///
 /// # Errors
 /// When the host refuses us.
-pub async fn follow(host: Arc<dyn Host>, path: &str, out: &Out) -> Result<(), HostError> {
+pub async fn follow(host: Arc<dyn Host>, kubeconfig: &Kubeconfig, out: &Out) -> Result<(), HostError> {
     let changes = Changes::new();
     let mut back_off = BackOff::new();
     let mut failed = 0;
@@ -36,7 +46,7 @@ pub async fn follow(host: Arc<dyn Host>, path: &str, out: &Out) -> Result<(), Ho
     while !out.cancel.is_cancelled() {
         let ended = tokio::select! {
             () = out.cancel.cancelled() => return Ok(()),
-            ended = by_api(host.as_ref(), path, &changes, out) => ended,
+            ended = by_api(host.as_ref(), kubeconfig, &changes, out) => ended,
         };
         match ended {
             Ok(true) => {
@@ -54,7 +64,8 @@ pub async fn follow(host: Arc<dyn Host>, path: &str, out: &Out) -> Result<(), Ho
                 }
             }
         }
-        if failed >= TUNNELS {
+        // `oc` on the host knows only the kubeconfigs there.
+        if let (TUNNELS.., Kubeconfig::There(path)) = (failed, kubeconfig) {
             failed = 0;
             let here = Out { cancel: out.cancel.child_token(), ..out.clone() };
             let _time_is_up = tokio::time::timeout(OC_FOR, follow_by_oc(host.clone(), path, &changes, &here)).await;
@@ -66,17 +77,24 @@ pub async fn follow(host: Arc<dyn Host>, path: &str, out: &Out) -> Result<(), Ho
 }
 
 /// One tunnel, for as long as it works. True when it ever did.
-async fn by_api(host: &dyn Host, path: &str, changes: &Changes, out: &Out) -> Result<bool, HostError> {
+async fn by_api(host: &dyn Host, kubeconfig: &Kubeconfig, changes: &Changes, out: &Out) -> Result<bool, HostError> {
+    let path = match kubeconfig {
+        Kubeconfig::There(path) => path,
+        Kubeconfig::Here(_) => "the kubeconfig",
+    };
     let wrong = |error: api::ApiError| HostError::Other {
         host: host.name().to_owned(),
         what: path.to_owned(),
         why: error.to_string(),
     };
-    let kubeconfig = loop {
-        match host.get(path).await? {
-            Some(kubeconfig) => break kubeconfig,
-            None => tokio::time::sleep(NOT_YET).await,
-        }
+    let kubeconfig = match kubeconfig {
+        Kubeconfig::Here(text) => text.reveal().as_bytes().to_vec(),
+        Kubeconfig::There(path) => loop {
+            match host.get(path).await? {
+                Some(kubeconfig) => break kubeconfig,
+                None => tokio::time::sleep(NOT_YET).await,
+            }
+        },
     };
     let (name, port) = api::server(&kubeconfig).map_err(wrong)?;
     let tunnel = host.tunnel(&name, port).await?;
@@ -134,10 +152,12 @@ pub async fn follow_by_oc(host: Arc<dyn Host>, path: &str, changes: &Changes, ou
 /// One round. A kind that the API does not know yet is no failure, as long as it answers.
 async fn ask_oc(host: &dyn Host, path: &str, changes: &Changes, out: &Out) -> Result<(), String> {
     for kind in Kind::ALL {
-        let namespaces: &[&str] = if kind == Kind::Machines { &["-A"] } else { &[] };
+        let namespaces: &[&str] = if kind.is_namespaced() { &["-A"] } else { &[] };
+        let selector = kind.field_selector().map(|fields| format!("--field-selector={fields}"));
         let cmd = Cmd::new("oc")
             .args(["--kubeconfig", path, "--request-timeout=10s", "get", &kind.oc_name()])
             .args(namespaces.iter().copied())
+            .args(selector)
             .args(["-o", "json"])
             .timeout(Some(Duration::from_secs(30)));
         let answer = host.exec(&cmd).await.map_err(|error| error.to_string())?;

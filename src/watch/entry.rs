@@ -2,12 +2,17 @@
 //!
 //! The format is the one of systemd 239 to 257: systemd's docs/JOURNAL_EXPORT_FORMATS.md, "Journal JSON Format".
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::model::event::{Level, LogLine};
 use crate::model::text::one_line;
-use crate::spec::secret::redact;
+use crate::spec::secret;
 
 /// Longest text of a line, in bytes. journald itself cuts at 48 KiB.
 pub const LINE_LIMIT: usize = 16 * 1024;
@@ -40,36 +45,40 @@ pub struct Entry {
 impl Entry {
     /// Decode one line of output.
     pub fn parse(line: &[u8]) -> Result<Self, JournalError> {
-        let fields: serde_json::Map<String, Value> = serde_json::from_slice(line)
+        if line.trim_ascii_start().first() != Some(&b'{') {
+            return Err(JournalError::Json { column: 1, why: "expected an object".into() });
+        }
+        let fields: Fields<'_> = serde_json::from_slice(line)
             .map_err(|error| JournalError::Json { column: error.column(), why: kind_of(&error) })?;
-        let text_of = |key: &str| fields.get(key).map(decode).unwrap_or_default();
-        let cursor = text_of("__CURSOR");
-        if cursor.is_empty() {
+        if fields.cursor.is_empty() {
             return Err(JournalError::Field { field: "__CURSOR", wanted: "a cursor", found: "nothing".into() });
         }
-        let stamp = text_of("__REALTIME_TIMESTAMP");
+        let stamp = &fields.realtime.0;
         let at = stamp.parse().ok().and_then(|micros| Timestamp::from_microsecond(micros).ok()).ok_or_else(|| {
             JournalError::Field {
                 field: "__REALTIME_TIMESTAMP",
                 wanted: "microseconds since the epoch",
-                found: if stamp.is_empty() { "nothing".into() } else { format!("{:?}", one_line(&stamp, 80)) },
+                found: if stamp.is_empty() { "nothing".into() } else { format!("{:?}", one_line(stamp, 80)) },
             }
         })?;
         // PID 1 speaks about units from its own scope; the unit that it means is in UNIT.
-        let (by_manager, own) = (text_of("UNIT"), text_of("_SYSTEMD_UNIT"));
-        let manager = text_of("_PID") == "1" && !by_manager.is_empty();
-        let unit = if manager { by_manager } else { own };
-        let identifier = one_line(&text_of("SYSLOG_IDENTIFIER"), 80);
-        let unit = one_line(unit.strip_suffix(".service").unwrap_or(&unit), 80);
-        let text = redact(&one_line(&text_of("MESSAGE"), LINE_LIMIT));
+        let manager = fields.pid.0 == "1" && !fields.about.is_empty();
+        let unit = if manager { &fields.about.0 } else { &fields.unit.0 };
+        let identifier = one_line(&fields.identifier.0, 80);
+        let unit = one_line(unit.strip_suffix(".service").unwrap_or(unit), 80);
+        let text = one_line(&fields.message.0, LINE_LIMIT);
+        let text = match secret::redacted(Cow::Borrowed(&text)) {
+            Cow::Borrowed(_) => text,
+            Cow::Owned(clean) => clean,
+        };
         Ok(Self {
             at,
-            boot: text_of("_BOOT_ID"),
-            cursor: one_line(&cursor, 512),
+            boot: fields.boot.0.into_owned(),
+            cursor: one_line(&fields.cursor.0, 512),
             unit: if unit.is_empty() { identifier.clone() } else { unit },
             identifier,
-            container: fields.get("CONTAINER_NAME").map(decode).filter(|name| !name.is_empty()),
-            level: own_level(&text).unwrap_or_else(|| level_of(&text_of("PRIORITY"))),
+            container: Some(fields.container.0.into_owned()).filter(|name| !name.is_empty()),
+            level: own_level(&text).unwrap_or_else(|| level_of(&fields.priority.0)),
             text,
         })
     }
@@ -83,6 +92,85 @@ impl Entry {
 
     pub fn into_line(self) -> LogLine {
         LogLine { at: self.at, unit: self.unit, level: self.level, text: self.text, cursor: Some(self.cursor) }
+    }
+}
+
+/// The fields of an entry that are asked for.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Fields<'a> {
+    #[serde(rename = "__CURSOR", borrow)]
+    cursor: Field<'a>,
+    #[serde(rename = "__REALTIME_TIMESTAMP", borrow)]
+    realtime: Field<'a>,
+    #[serde(rename = "_BOOT_ID", borrow)]
+    boot: Field<'a>,
+    #[serde(rename = "_PID", borrow)]
+    pid: Field<'a>,
+    #[serde(rename = "UNIT", borrow)]
+    about: Field<'a>,
+    #[serde(rename = "_SYSTEMD_UNIT", borrow)]
+    unit: Field<'a>,
+    #[serde(rename = "SYSLOG_IDENTIFIER", borrow)]
+    identifier: Field<'a>,
+    #[serde(rename = "CONTAINER_NAME", borrow)]
+    container: Field<'a>,
+    #[serde(rename = "PRIORITY", borrow)]
+    priority: Field<'a>,
+    #[serde(rename = "MESSAGE", borrow)]
+    message: Field<'a>,
+}
+
+/// A field as text, in whatever shape it came; empty when it is not there. Most are plain strings and are not copied.
+#[derive(Default)]
+struct Field<'a>(Cow<'a, str>);
+
+impl Field<'_> {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Field<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Shapes;
+
+        impl<'de> Visitor<'de> for Shapes {
+            type Value = Cow<'de, str>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a field of a journal entry")
+            }
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Cow::Borrowed(text))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Cow::Owned(text.to_owned()))
+            }
+            fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                Ok(Cow::Owned(decode(&Value::Null)))
+            }
+            fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
+                Ok(Cow::Owned(value.to_string()))
+            }
+            fn visit_u64<E>(self, number: u64) -> Result<Self::Value, E> {
+                Ok(Cow::Owned(number.to_string()))
+            }
+            fn visit_i64<E>(self, number: i64) -> Result<Self::Value, E> {
+                Ok(Cow::Owned(number.to_string()))
+            }
+            fn visit_f64<E>(self, number: f64) -> Result<Self::Value, E> {
+                Ok(Cow::Owned(number.to_string()))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<Self::Value, A::Error> {
+                Value::deserialize(SeqAccessDeserializer::new(items)).map(|value| Cow::Owned(decode(&value)))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<Self::Value, A::Error> {
+                Value::deserialize(MapAccessDeserializer::new(fields)).map(|value| Cow::Owned(decode(&value)))
+            }
+        }
+
+        deserializer.deserialize_any(Shapes).map(Field)
     }
 }
 

@@ -3,7 +3,7 @@
 //! [`parse`] and [`Phases`] are pure. Which message begins which phase is data (`assets/installer.toml`). The log ends
 //! with the kubeadmin password in clear: it is taken out before a line leaves this file.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
@@ -11,9 +11,12 @@ use jiff::{SignedDuration, Timestamp};
 use regex::Regex;
 use serde::Deserialize;
 
-use crate::model::event::{Level, LogLine, Observed};
+use crate::host::tail::{self, TailItem, Until};
+use crate::host::{Host, HostError};
+use crate::model::event::{Data, Level, LogLine, Observed};
 use crate::model::run::InstallerPhase;
 use crate::model::text::one_line;
+use crate::record::Sink;
 use crate::spec::secret;
 
 use super::Out;
@@ -281,6 +284,26 @@ pub async fn follow<E>(
         if !full && !out.pause(BATCH_PAUSE).await {
             return Ok(());
         }
+    }
+}
+
+/// As [`follow`], of the log in `directory` on `host`, from the byte `offset` on. It need not be there yet.
+pub async fn follow_file(host: Arc<dyn Host>, directory: &str, offset: u64, phases: Phases, out: &Out) {
+    let until = Until::Told(out.cancel.clone());
+    let path = format!("{directory}/{}", super::install_dir::LOG);
+    let lines = tail::follow(host, path, offset, until).filter_map(|item| line_of(&out.sink, item));
+    // The stream itself sees to lost links; it has no error to give.
+    let _ended: Result<(), HostError> = follow(lines.map(Ok), phases, directory, out).await;
+}
+
+async fn line_of(sink: &Sink, item: TailItem) -> Option<(u64, String)> {
+    match item {
+        TailItem::Line { text, offset_after } => Some((offset_after, text)),
+        TailItem::Gap { why } => {
+            sink.emit(Data::Gap { source: SOURCE.into(), lost: None, why }).await;
+            None
+        }
+        TailItem::Reattached => None,
     }
 }
 

@@ -21,6 +21,9 @@ use crate::spec::secret::redact;
 pub use super::entry::{Entry, JournalError, LINE_LIMIT};
 use super::{BackOff, Out};
 
+/// Name of the bootstrap node's journal in the record.
+pub const BOOTSTRAP: &str = "journal:bootstrap";
+
 /// The units of a bootstrap node that tell how far it is, in the order in which they run.
 pub const BOOTSTRAP_UNITS: [&str; 10] = [
     "release-image",
@@ -83,7 +86,7 @@ impl Options {
 
     /// The bootstrap node, as `journal:bootstrap`.
     pub fn bootstrap() -> Self {
-        Self::new("journal:bootstrap", BOOTSTRAP_UNITS)
+        Self::new(BOOTSTRAP, BOOTSTRAP_UNITS)
     }
 
     /// Another node of the cluster, as `journal:NAME`.

@@ -4,9 +4,11 @@
 //! is tried again, from the cursor or offset where it stopped, so that nothing is lost and nothing comes twice. It ends
 //! when it is cancelled, or when the other side refuses us for good.
 
+pub mod attach;
 pub mod bootkube;
 pub mod cluster;
 pub mod entry;
+pub mod install_dir;
 pub mod installer;
 pub mod journal;
 pub mod records;
@@ -20,12 +22,15 @@ use tokio_util::sync::CancellationToken;
 use crate::model::event::{Data, LogLine, Observed};
 use crate::record::Sink;
 
+/// Every line once more, with the name of its source, for whoever matches lines against signatures. Lines come in the
+/// handfuls in which they are recorded.
+pub type Tap = mpsc::Sender<(String, Vec<LogLine>)>;
+
 /// Where a follower's findings go, and when it is to stop. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Out {
     pub sink: Sink,
-    /// Every line once more, with the name of its source, for whoever matches lines against signatures.
-    pub tap: Option<mpsc::Sender<(String, LogLine)>>,
+    pub tap: Option<Tap>,
     pub cancel: CancellationToken,
 }
 
@@ -34,7 +39,7 @@ impl Out {
         Self { sink, tap: None, cancel }
     }
 
-    pub fn tap(mut self, tap: mpsc::Sender<(String, LogLine)>) -> Self {
+    pub fn tap(mut self, tap: Tap) -> Self {
         self.tap = Some(tap);
         self
     }
@@ -44,11 +49,8 @@ impl Out {
         match &self.tap {
             Some(tap) => {
                 self.sink.lines(source, lines.clone()).await;
-                for line in lines {
-                    if tap.send((source.to_owned(), line)).await.is_err() {
-                        break;
-                    }
-                }
+                // Nobody matching is no reason to stop following.
+                let _unmatched = tap.send((source.to_owned(), lines)).await;
             }
             None => self.sink.lines(source, lines).await,
         }

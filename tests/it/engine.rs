@@ -139,6 +139,9 @@ impl Hands<Outside> for Repairs {
     async fn resync(&self, _: &StepCx<Outside>, _: &str) -> Result<(), StepError> {
         Ok(())
     }
+    async fn leave_out(&self, _: &StepCx<Outside>, _: &str) -> Result<(), StepError> {
+        Ok(())
+    }
     async fn approve_csr(&self, _: &StepCx<Outside>, _: &str) -> Result<(), StepError> {
         Ok(())
     }

@@ -6,11 +6,13 @@ mod architecture;
 #[cfg(all(feature = "aws", feature = "lab"))]
 mod aws;
 mod cloud;
+mod cluster;
 mod diagnose;
 mod driven;
 mod engine;
 mod host;
 mod identity;
+mod install_config;
 mod journal;
 #[cfg(feature = "lab")]
 mod lab;

@@ -3,7 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should say where")]
 
 #[cfg(feature = "lab")]
+mod choices;
+#[cfg(feature = "lab")]
 mod faults;
+#[cfg(feature = "lab")]
+mod mirrors;
 mod parts;
 mod proxy;
 #[cfg(feature = "lab")]
@@ -79,6 +83,10 @@ impl World {
             subset: Subset::All,
             additional: Vec::new(),
             mapping: Vec::new(),
+            offline: false,
+            skip: Vec::new(),
+            skip_file: None,
+            accept_incomplete: false,
             bandwidth: None,
             only: None,
             outputs: None,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bartizan::cluster::{self, Kind, csr, operators};
 use bartizan::host::{Cmd, Host, HostError, Output, Stdin, StreamItem, Tunnel};
-use bartizan::model::event::{BootStage, CsrState, Data, Level, LinkState, LogLine, Observed, Tri};
+use bartizan::model::event::{BootStage, CsrState, Data, Level, LinkState, LogLine, Observed, Tri, Vanished};
 use bartizan::record::Sink;
 use bartizan::record::sink::Entry as Recorded;
 use bartizan::watch::bootkube::{self, Recogniser};
@@ -434,7 +434,7 @@ fn an_operator_row_is_what_oc_get_co_shows() {
     assert_eq!((row.available, row.progressing, row.degraded), (Tri::False, Tri::True, Tri::True));
     assert_eq!(
         (row.version.as_deref(), row.message.as_str()),
-        (Some("4.18.12"), "The default ingress controller is not ready")
+        (Some("4.18.12"), "The default ingress controller\nis not ready")
     );
     assert_eq!(row.since, Some("2025-03-01T10:00:00Z".parse().unwrap()));
     let row = operators::operator(&object(json!([
@@ -597,7 +597,14 @@ async fn without_a_tunnel_oc_is_asked_and_only_changes_are_told() {
         panic!("{told:?}")
     };
     assert!(
-        rest.len() == 2 && rest.iter().all(|data| matches!(data, Data::Link { state: LinkState::Up, .. })),
+        matches!(
+            rest,
+            [
+                Data::Link { state: LinkState::Up, .. },
+                Data::Observed(Observed::Gone { what: Vanished::Node, name }),
+                Data::Link { state: LinkState::Up, .. },
+            ] if name == "m0"
+        ),
         "{rest:?}"
     );
     assert_eq!((version.done, version.progressing), (Some((7, 9)), Tri::True));
@@ -764,6 +771,16 @@ mod kube_api {
         let Data::Observed(Observed::Operator(dns)) = next(&mut records).await else { panic!("no operator") };
         assert_eq!((dns.name.as_str(), dns.available), ("dns", Tri::True));
         assert!(matches!(next(&mut records).await, Data::Observed(Observed::OperatorGone { name }) if name == "etcd"));
+
+        // The API has forgotten where the watch was: all is listed again, and what went meanwhile is cleared.
+        let now = vec![operator("console", "True", "9")];
+        double.objects.lock().unwrap().insert("clusteroperators".into(), now);
+        let expired = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Expired", "code": 410,
+            "message": "too old resource version: 4 (9)"});
+        tell("ERROR", expired);
+        let Data::Observed(Observed::Operator(console)) = next(&mut records).await else { panic!("no operator") };
+        assert_eq!(console.name, "console");
+        assert!(matches!(next(&mut records).await, Data::Observed(Observed::OperatorGone { name }) if name == "dns"));
 
         client.approve("csr-1", "checked by the test").await.unwrap();
         assert_eq!(double.approved.lock().unwrap()[0]["status"]["conditions"][0]["type"], "Approved");

@@ -50,7 +50,9 @@ pub(super) fn parse(path: &str, text: &[u8]) -> Vec<Value> {
 pub(super) fn feed(matcher: &mut Matcher, object: &Value) -> Vec<Data> {
     let text = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or("");
     let at = newest(object, 0).unwrap_or(Timestamp::UNIX_EPOCH);
-    let kind = Kind::ALL.into_iter().find(|kind| kind.resource().2 == text("/kind"));
+    // Of a bundle's warnings nothing newer is known: they are looked at below.
+    let live = Kind::ALL.into_iter().filter(|kind| *kind != Kind::Warnings);
+    let kind = live.into_iter().find(|kind| kind.resource().2 == text("/kind"));
     if let Some(kind) = kind {
         let Ok(observed) = kind.observe(object) else { return Vec::new() };
         let since = match &observed {
@@ -64,20 +66,6 @@ pub(super) fn feed(matcher: &mut Matcher, object: &Value) -> Vec<Data> {
         "Pod" => {
             let told: Vec<String> = pod(object).collect();
             if told.is_empty() { Vec::new() } else { matcher.feed_state(&format!("pod/{name}"), &told.join("; "), at) }
-        }
-        "MachineConfigPool" => {
-            let degraded =
-                conditions(object).filter(|(kind, status, _)| kind.ends_with("Degraded") && *status == "True");
-            let message = degraded.map(|(_, _, message)| message).collect::<Vec<_>>().join("; ");
-            let pool = text("/metadata/name");
-            if message.is_empty() {
-                return Vec::new();
-            }
-            matcher.feed_state(
-                &format!("pool/{pool}"),
-                &format!("pool {pool} is degraded because nodes fail with {message}"),
-                at,
-            )
         }
         "Event" if text("/type") == "Warning" => {
             let told = format!("{} {}", text("/reason"), text("/message"));

@@ -52,15 +52,24 @@ pub const RESOURCES: &[Resource] = &[
     resource("operator.openshift.io", "v1", "etcds", "Etcd", &["etcd"], false),
     resource("imageregistry.operator.openshift.io", "v1", "configs", "Config", &[], false),
     resource("route.openshift.io", "v1", "routes", "Route", &[], true),
+    resource("config.openshift.io", "v1", "imagetagmirrorsets", "ImageTagMirrorSet", &["itms"], false),
+    resource("config.openshift.io", "v1", "operatorhubs", "OperatorHub", &[], false),
+    resource("config.openshift.io", "v1", "images", "Image", &[], false),
+    // Another kind of the same plural.
+    resource("samples.operator.openshift.io", "v1", "configs.samples", "Config", &[], false),
+    resource("machineconfiguration.openshift.io", "v1", "machineconfigpools", "MachineConfigPool", &["mcp"], false),
+    resource("operator.openshift.io", "v1", "ingresscontrollers", "IngressController", &[], true),
+    resource("operators.coreos.com", "v1alpha1", "catalogsources", "CatalogSource", &["catsrc"], true),
 ];
 
 impl Resource {
     pub fn named(text: &str) -> Option<&'static Self> {
         let text = text.to_lowercase();
         let plain = text.split('.').next().unwrap_or_default();
-        RESOURCES
-            .iter()
-            .find(|known| known.plural == plain || known.kind.to_lowercase() == plain || known.short.contains(&plain))
+        let whole = |known: &&Self| known.plural.contains('.') && text.starts_with(known.plural);
+        let named =
+            |known: &&Self| known.plural == plain || known.kind.to_lowercase() == plain || known.short.contains(&plain);
+        RESOURCES.iter().find(whole).or_else(|| RESOURCES.iter().find(named))
     }
 
     pub fn at(group: &str, version: &str, plural: &str) -> Option<&'static Self> {

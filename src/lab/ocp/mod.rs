@@ -11,6 +11,7 @@ pub mod ca;
 pub mod cluster;
 pub mod control_plane;
 pub mod credentials;
+pub mod day_two;
 pub mod first_boot;
 pub mod journal;
 pub mod kube_api;

@@ -1,21 +1,25 @@
 //! What a [`Request`] asks for, done.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::skips::Skips;
 use super::{Action, Message, Request, Tally, say_to};
 use crate::registry::auth::Credentials;
-use crate::registry::client::{Client, Net, Repo};
+use crate::registry::client::{Client, Manner, Net, Repo};
 use crate::registry::copy::copy;
 use crate::registry::error::{Class, Malformed, RegistryError, Side};
 use crate::registry::journal::Journal;
-use crate::registry::mapping;
+use crate::registry::mapping::{self, Mapped};
 use crate::registry::outputs::{self, DigestSource, digest_sources, idms, image_digest_sources};
 use crate::registry::plan::{Target, Wanted, plan, wanted};
-use crate::registry::prove::{Claim, claims, planned_signatures, prove, required_signatures, signature_claims};
+use crate::registry::prove::{
+    Claim, Proof, claims, planned_signatures, prove, required_signatures, signature_claims, without,
+};
 use crate::registry::release::{PullSpec, Release, is_repository, resolve};
 
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +79,11 @@ pub(super) async fn work(
     let source_net = Net { bandwidth: request.bandwidth, ..with_roots(&net, &request.source_ca).await? };
     let source = Client::new(&source_net, credentials.clone(), Side::Source)?;
     let mirror = Client::new(&with_roots(&net, &request.mirror_ca).await?, credentials, Side::Mirror)?;
+    let mirror = mirror.in_manner(match request.action {
+        Action::Sync | Action::OneImage => Manner::Writes,
+        Action::Plan => Manner::Looks,
+        Action::Prove => Manner::Reads,
+    });
 
     mirror.ping(&request.mirror).await?;
     let release = find(request, &pull_spec, &source, &mirror).await?;
@@ -85,10 +94,12 @@ pub(super) async fn work(
         release_tag: tag_of(request, &release),
         subset: request.subset,
         additional,
-        mapping: mapping::parse(&request.mapping.join("\n"), &request.mirror)?,
+        mapping: expanded(&source, mapping::parse(&request.mapping.join("\n"), &request.mirror)?).await?,
         only: None,
     };
     let (all, warning) = wanted(&release, &target)?;
+    let skips = Skips::of(request).await;
+    skips.check(&all)?;
     target.only = request.only.clone();
     let (mut images, _) = wanted(&release, &target)?;
     let sources = digest_sources(&all);
@@ -111,10 +122,13 @@ pub(super) async fn work(
 
     let (mut signatures, mut unproven) = (None, None);
     if request.action != Action::Prove {
-        let plan = Arc::new(plan(&source, &mirror, images.clone(), cancel).await?);
+        let plan = Arc::new(plan(&source, &mirror, images.clone(), &skips.now(), cancel).await?);
         // The list of one image would take the place of the list of all.
         if request.action != Action::OneImage {
             say_to(say, Message::Sync(plan.event())).await;
+        }
+        for text in plan.warnings() {
+            say_to(say, Message::Warning { text }).await;
         }
         if request.action == Action::Plan {
             let broken = plan.images.iter().filter(|image| image.broken.is_some());
@@ -129,13 +143,18 @@ pub(super) async fn work(
         let journal = request.outputs.as_ref().map(|directory| Journal::open(&directory.join("uploads.json")));
         let journal = journal.unwrap_or_default();
         let jobs = usize::from(request.jobs);
-        let copying = copy(&source, &mirror, Arc::clone(&plan), jobs, journal, events, cancel);
+        let sides = (&source, &mirror);
+        let copying = copy(sides, Arc::clone(&plan), jobs, journal, skips.follow(), events, cancel);
         let forwarding = async {
             while let Some(event) = heard.recv().await {
                 say_to(say, Message::Sync(event)).await;
             }
         };
-        let (copied, ()) = tokio::join!(copying, forwarding);
+        let both = async { tokio::join!(copying, forwarding) };
+        let (copied, ()) = tokio::select! {
+            ended = both => ended,
+            () = skips.keep_looking() => return Ok(()),
+        };
         tally.moved = copied.moved;
         tally.mounted_blobs = copied.mounted;
         for (_, error) in &copied.failed {
@@ -151,6 +170,7 @@ pub(super) async fn work(
     }
     let signatures = match signatures {
         Some(planned) => planned,
+        None if request.offline => Vec::new(),
         None => signature_claims(&source, &images).await.unwrap_or_else(|error| {
             // The digests can be proven without the source; whether there are signatures cannot.
             unproven = Some(format!("signatures could not be compared with the source: {error}"));
@@ -164,14 +184,29 @@ pub(super) async fn work(
     let known: Vec<_> = asked.iter().map(|claim| (claim.repo.clone(), claim.reference.clone())).collect();
     let required = required_signatures(&release.version, &images).into_iter();
     asked.extend(required.filter(|claim| !known.contains(&(claim.repo.clone(), claim.reference.clone()))));
-    finish(request, &mirror, &all, asked, say, tally).await
+    finish(request, &mirror, (&all, &skips.now()), asked, say, tally).await
+}
+
+/// A pair for each tag that a wildcard stands for.
+async fn expanded(source: &Client, mapped: Vec<Mapped>) -> Result<Vec<Mapped>, AgentError> {
+    let mut all = Vec::new();
+    for one in mapped {
+        let tags = if one.wildcard.is_some() { source.tags(&one.source.repo).await? } else { Vec::new() };
+        let found = mapping::expand(&one, &tags);
+        if let (true, Some(pattern)) = (found.is_empty(), &one.wildcard) {
+            let why = format!("none of the {} tags of {} is like {pattern}", tags.len(), one.source.repo);
+            return Err(Malformed::new("mapping", why).into());
+        }
+        all.extend(found);
+    }
+    Ok(all)
 }
 
 /// Ask the mirror for what it should have now.
 async fn finish(
     request: &Request,
     mirror: &Client,
-    all: &[Wanted],
+    (all, skip): (&[Wanted], &BTreeSet<String>),
     asked: Vec<Claim>,
     say: &mpsc::Sender<Message>,
     tally: &mut Tally,
@@ -179,8 +214,10 @@ async fn finish(
     // Some were mended: perhaps the whole is complete now, and may have its tag.
     let mended = request.only.is_some() && request.action != Action::Prove;
     if let (true, Some(release)) = (mended, all.first()) {
-        let whole = prove(mirror, &claims(all)).await?;
+        let whole = prove(mirror, &without(claims(all), all, skip)).await?;
+        let release_is_whole = !all.iter().any(|image| image.of_release && is_left_out(image, &whole.left_out));
         if whole.missing.is_empty()
+            && release_is_whole
             && mirror.head_manifest(&release.target, &release.tag).await? != release.source.digest
         {
             let manifest = mirror.manifest(&release.target, release.source.reference()).await?;
@@ -188,16 +225,49 @@ async fn finish(
         }
         say_to(say, Message::Sync(whole.event())).await;
     }
-    let proof = prove(mirror, &asked).await?;
+    let proof = prove(mirror, &without(asked, all, skip)).await?;
     if !mended {
         say_to(say, Message::Sync(proof.event())).await;
     }
+    for text in meaning(all, &proof) {
+        say_to(say, Message::Warning { text }).await;
+    }
     tally.proven = proof.proven;
+    tally.left_out = proof.left_out;
+    let gaps: Vec<&Wanted> =
+        all.iter().filter(|image| image.of_release && is_left_out(image, &tally.left_out)).collect();
+    if let (Some(gap), false) = (gaps.first(), request.accept_incomplete) {
+        let why = format!(
+            "\"{}\" is part of the release and was left out: no cluster can be installed from such a mirror; say that \
+             this is accepted, or copy it",
+            gap.name
+        );
+        say_to(say, AgentError::Request(Malformed::new("skip", why)).message()).await;
+        tally.failed.extend(gaps.iter().map(|image| image.name.clone()));
+    }
     tally.complete = proof.missing.is_empty() && tally.failed.is_empty();
     if tally.failed.is_empty() {
         tally.failed = proof.missing;
     }
     Ok(())
+}
+
+fn is_left_out(image: &Wanted, left_out: &[String]) -> bool {
+    left_out.iter().any(|text| text.strip_prefix(&image.name).is_some_and(|rest| rest.starts_with(": ")))
+}
+
+/// What it means that these are not there.
+fn meaning(all: &[Wanted], proof: &Proof) -> Vec<String> {
+    let gaps = all.iter().filter(|image| is_left_out(image, &proof.left_out));
+    let text = |image: &Wanted| {
+        let means = if image.of_release {
+            "a cluster of this release cannot be installed or updated without it"
+        } else {
+            "what pulls it in the cluster will fail with \"manifest unknown\""
+        };
+        format!("{} was left out and is not in the mirror: {means}", image.name)
+    };
+    gaps.map(text).collect()
 }
 
 /// The release as the source tells it; to prove a mirror, its own copy will do when the source is out of reach.
@@ -207,7 +277,11 @@ async fn find(
     source: &Client,
     mirror: &Client,
 ) -> Result<Release, RegistryError> {
-    let error = match resolve(source, pull_spec, &request.arch).await {
+    let asked = match request.offline && request.action == Action::Prove {
+        true => Err(unreachable(pull_spec)),
+        false => resolve(source, pull_spec, &request.arch).await,
+    };
+    let error = match asked {
         Err(error) if request.action == Action::Prove && error.side == Side::Source => error,
         other => return other,
     };
@@ -218,6 +292,11 @@ async fn find(
         Ok(release) => Ok(Release { pull_spec: pull_spec.clone(), ..release }),
         Err(_) => Err(error),
     }
+}
+
+fn unreachable(pull_spec: &PullSpec) -> RegistryError {
+    let why = "it is out of reach, and the mirror has no copy of the release under its tag";
+    RegistryError::new(Side::Source, Class::Other, pull_spec.to_string(), why)
 }
 
 fn tag_of(request: &Request, release: &Release) -> String {

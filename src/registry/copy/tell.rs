@@ -20,6 +20,8 @@ impl Work {
         for (at, image) in self.plan.images.iter().enumerate() {
             if let Some(error) = &image.broken {
                 self.tell(at, failed(error), 1).await;
+            } else if image.left_out {
+                self.tell(at, ImageState::Skipped, 1).await;
             } else if image.is_present() {
                 self.tell(at, ImageState::Present, 1).await;
             }
@@ -43,7 +45,7 @@ impl Work {
     pub(super) async fn settle(&self) {
         let begun: Vec<usize> = {
             let state = self.lock();
-            let begun = |progress: &Progress| progress.started && !progress.done && progress.error.is_none();
+            let begun = |progress: &Progress| progress.started && progress.is_open();
             state.images.iter().enumerate().filter(|(_, progress)| begun(progress)).map(|(at, _)| at).collect()
         };
         for image in begun {
@@ -73,7 +75,7 @@ impl Work {
             {
                 let mut state = self.lock();
                 for (at, progress) in state.images.iter_mut().enumerate() {
-                    if progress.done || progress.error.is_some() || !progress.started {
+                    if !progress.is_open() || !progress.started {
                         continue;
                     }
                     let blobs = owners.get(at).map(Vec::as_slice).unwrap_or_default();

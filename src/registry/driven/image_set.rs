@@ -12,6 +12,8 @@ pub struct ImageSet {
     pub release: Option<String>,
     pub operators: Vec<Catalog>,
     pub additional: Vec<String>,
+    /// Pull specs of images to do without.
+    pub blocked: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -31,6 +33,8 @@ struct Mirror<'a> {
     operators: Vec<Operator<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     additional_images: Vec<Named<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    blocked_images: Vec<Named<'a>>,
 }
 
 #[derive(Serialize)]
@@ -92,6 +96,7 @@ impl ImageSet {
                 platform: self.release.as_deref().map(|release| Platform { release, graph: false }),
                 operators: operators.collect(),
                 additional_images: named(&self.additional),
+                blocked_images: named(&self.blocked),
             },
         };
         // Texts and lists of texts always have a YAML form.
@@ -109,6 +114,7 @@ mod tests {
             release: Some("quay.io/openshift-release-dev/ocp-release:4.18.9-x86_64".into()),
             operators: vec![Catalog::parse("registry.redhat.io/redhat/redhat-operator-index:v4.18 web-terminal odf-operator:stable-4.18,stable-4.17").unwrap()],
             additional: vec!["registry.redhat.io/ubi9/ubi:latest".into()],
+            blocked: vec!["registry.redhat.io/ubi9/ubi:8".into()],
         };
         let found: serde_json::Value = yaml_serde::from_str(&set.yaml()).unwrap();
         let wanted = serde_json::json!({
@@ -124,6 +130,7 @@ mod tests {
                     ],
                 }],
                 "additionalImages": [{ "name": "registry.redhat.io/ubi9/ubi:latest" }],
+                "blockedImages": [{ "name": "registry.redhat.io/ubi9/ubi:8" }],
             },
         });
         assert_eq!(found, wanted);

@@ -16,6 +16,8 @@ pub struct Report {
     /// Digests and signatures that answered, and those that did not.
     pub proven: u64,
     pub missing: Vec<String>,
+    /// Of the missing ones, those that the operator does without.
+    pub left_out: Vec<String>,
     pub bytes: u64,
     pub bytes_were_there: u64,
     pub images: Vec<Image>,
@@ -48,6 +50,7 @@ impl Report {
                 ImageState::Copying => ("copying", None),
                 ImageState::Mounted => ("mounted", None),
                 ImageState::Done => ("done", None),
+                ImageState::Skipped => ("skipped", Some("left out by the operator".to_owned())),
                 ImageState::Failed { side, class, why } => ("failed", Some(format!("{side}: {class}: {why}"))),
             };
             Image {
@@ -67,6 +70,7 @@ impl Report {
             engines,
             proven,
             missing,
+            left_out: sync.left_out.clone(),
             bytes: sync.bytes,
             bytes_were_there: sync.present_bytes,
             images: sync.images.iter().map(image).collect(),
@@ -81,6 +85,10 @@ impl Report {
     pub fn markdown(&self) -> String {
         let verdict = match (self.proven, self.missing.len()) {
             (0, 0) => "nothing was proven".to_owned(),
+            (proven, 0) if !self.left_out.is_empty() => format!(
+                "{proven} digests and signatures answer in the mirror; {} were left out and do not",
+                self.left_out.len()
+            ),
             (proven, 0) => format!("all {proven} digests and signatures answer in the mirror"),
             (_, missing) => format!("{missing} digests or signatures are missing in the mirror"),
         };
@@ -94,7 +102,7 @@ impl Report {
             self.bytes,
             self.bytes_were_there,
         );
-        for (head, list) in [("Missing", &self.missing), ("Files", &self.files)] {
+        for (head, list) in [("Missing", &self.missing), ("Left out", &self.left_out), ("Files", &self.files)] {
             if !list.is_empty() {
                 text.push_str(&format!("\n## {head}\n\n"));
                 list.iter().for_each(|one| text.push_str(&format!("- `{one}`\n")));

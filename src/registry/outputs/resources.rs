@@ -25,6 +25,11 @@ pub struct Resource {
 }
 
 impl Resource {
+    /// It says where nodes pull from.
+    pub fn is_rule(&self) -> bool {
+        matches!(self.kind.as_str(), "ImageDigestMirrorSet" | "ImageTagMirrorSet")
+    }
+
     /// Pull spec of the catalog that it offers, if it offers one.
     pub fn catalog(&self) -> Option<&str> {
         match self.kind.as_str() {

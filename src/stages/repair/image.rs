@@ -11,7 +11,13 @@ use crate::registry::agent::Action as Asked;
 use crate::registry::client::Repo;
 use crate::stages::s05_mirror_registry::mirror;
 use crate::stages::s06_image_sync::{agent, complain, whole_request};
-use crate::stages::world::{Cx, World, action};
+use crate::stages::world::{Cx, World, action, sha256};
+
+/// The job for an image: several may be copied again at once.
+pub(super) fn job(image: &str) -> String {
+    let mark: String = sha256(image.as_bytes()).chars().take(12).collect();
+    format!("one-image-{mark}")
+}
 
 pub(super) struct ResyncImage {
     pub digest: String,
@@ -21,7 +27,7 @@ pub(super) struct ResyncImage {
 impl Step<World> for ResyncImage {
     fn preview(&self, world: &World) -> Vec<Action> {
         let workdir = &world.spec.bastion.workdir;
-        vec![action("bastion", &Cmd::new("bartizan").args(["agent", &format!("~/{workdir}/sync/one-image.json")]))]
+        vec![action("bastion", &Cmd::new("bartizan").args(["agent", &format!("~/{workdir}/sync/{}.json", job(&self.digest))]))]
     }
 
     /// Asked for in every repository that it may be in: a registry has manifests by repository.
@@ -51,7 +57,7 @@ impl Step<World> for ResyncImage {
 
     async fn run(&self, cx: &Cx) -> Result<Ran, StepError> {
         let only = Some(vec![self.digest.clone()]);
-        let report = agent(cx, "one-image", &whole_request(cx, Asked::OneImage, only).await?).await?;
+        let report = agent(cx, &job(&self.digest), &whole_request(cx, Asked::OneImage, only).await?).await?;
         complain(&report).map_or(Ok(Ran::Ok), Err)
     }
 

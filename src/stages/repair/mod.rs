@@ -18,12 +18,12 @@ use async_trait::async_trait;
 use crate::diagnose::Checklists;
 use crate::diagnose::recovery::{Fix, Recovery as Plan, Resume as ResumeAt};
 use crate::engine::{Hands, Recovery, Resume, Step, StepError};
-use crate::model::event::{Action, Data, Finding};
+use crate::model::event::{Action, Data, Finding, ImageState, SyncEvent};
 use crate::model::plan::StepId;
 use crate::registry::agent::Action as Asked;
 
 use super::s05_mirror_registry::{ca_path, directory};
-use super::s06_image_sync::{agent, complain, whole_request};
+use super::s06_image_sync::{agent, complain, leave_out, left_out, whole_request};
 use super::world::{Cx, World, fact};
 
 use cloud::{ClusterRecords, ClusterRules, RebootBastion};
@@ -99,10 +99,27 @@ impl Hands<World> for Repair {
         // Rows of another engine have names of their own; a digest means the same to all.
         let row =
             cx.model.sync.images.iter().find(|record| record.image.name == image && !record.image.digest.is_empty());
-        let image = row.map_or(image, |record| &record.image.digest).to_owned();
-        let request = whole_request(cx, Asked::OneImage, Some(vec![image])).await?;
-        let report = agent(cx, "one-image", &request).await?;
+        let digest = row.map_or(image, |record| &record.image.digest).to_owned();
+        let (again, rest): (Vec<_>, Vec<_>) =
+            left_out(cx).into_iter().partition(|name| name == image || *name == digest);
+        if !again.is_empty() {
+            leave_out(cx, &rest).await?;
+        }
+        let cx = &cx.fresh(0).await;
+        let request = whole_request(cx, Asked::OneImage, Some(vec![digest.clone()])).await?;
+        let report = agent(cx, &image::job(&digest), &request).await?;
         complain(&report).map_or(Ok(()), Err)
+    }
+
+    async fn leave_out(&self, cx: &Cx, image: &str) -> Result<(), StepError> {
+        let mut names = left_out(cx);
+        if !names.iter().any(|name| name == image) {
+            names.push(image.to_owned());
+        }
+        leave_out(cx, &names).await?;
+        let (image, state) = (image.to_owned(), ImageState::Skipped);
+        cx.sink.emit(Data::Sync(SyncEvent::ImageState { image, state, attempt: 1 })).await;
+        Ok(())
     }
 
     async fn approve_csr(&self, cx: &Cx, name: &str) -> Result<(), StepError> {

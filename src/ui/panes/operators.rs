@@ -143,7 +143,8 @@ pub fn line(cx: &Cx, target: &Target, width: usize) -> Line<'static> {
             let row = tri(cx, row, operator.degraded, Tri::False, Mark::Fail);
             let since = operator.since.map_or(String::new(), |since| text::age(text::seconds(since, cx.now)));
             let silent = operator.message.is_empty() && mark == Mark::Unknown;
-            let message = if silent { "has not reported yet" } else { &operator.message };
+            let message = operator.message.replace('\n', " ");
+            let message = if silent { "has not reported yet" } else { message.as_str() };
             row.number(&since, 5, muted).rest(message, muted).line()
         }
         Target::Node(name) => {

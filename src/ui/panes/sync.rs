@@ -27,7 +27,7 @@ fn order(state: &ImageState) -> u8 {
         ImageState::Copying => 1,
         ImageState::Waiting => 2,
         ImageState::Done | ImageState::Mounted => 3,
-        ImageState::Present => 4,
+        ImageState::Present | ImageState::Skipped => 4,
     }
 }
 
@@ -72,10 +72,11 @@ pub fn title(cx: &Cx) -> String {
         Some((_, missing)) => format!(" {dot} {} missing in the mirror", missing.len()),
         None => String::new(),
     };
+    let skipped = if sync.skipped() > 0 { format!(" {dot} {} skipped", sync.skipped()) } else { String::new() };
     let engines: std::collections::BTreeSet<&str> =
         sync.images.iter().filter_map(|record| record.engine.as_deref()).collect();
     let by: String = engines.iter().map(|engine| format!(" {dot} by {engine}")).collect();
-    format!("Image sync {dot} {done} of {total} images{by}{failed}{proven}")
+    format!("Image sync {dot} {done} of {total} images{by}{failed}{skipped}{proven}")
 }
 
 pub fn draw(cx: &Cx, area: Rect, focused: bool, buf: &mut Buffer) {
@@ -135,7 +136,7 @@ impl Total {
     fn of(cx: &Cx) -> Total {
         let sync = &cx.model.sync;
         let bytes = sync.bytes.saturating_sub(sync.present_bytes);
-        let finished = sync.done().0 == sync.images.len() && !sync.images.is_empty();
+        let finished = sync.done().0 + sync.skipped() == sync.images.len() && !sync.images.is_empty();
         // The step counts each blob once; the images' own counters are what is left when it does not tell.
         let step = copying(cx.model).filter(|progress| progress.total == Some(bytes));
         let moved = match step {
@@ -204,6 +205,7 @@ pub fn state_word(state: &ImageState) -> &'static str {
         ImageState::Copying => "copying",
         ImageState::Mounted => "mounted",
         ImageState::Done => "done",
+        ImageState::Skipped => "skipped",
         ImageState::Failed { .. } => "failed",
     }
 }
@@ -222,6 +224,9 @@ pub fn line(cx: &Cx, target: &Target, width: usize) -> Line<'static> {
     if let ImageState::Failed { side, class, why } = &record.state {
         let attempt = format!("{}{}", cx.glyphs.times, record.attempt);
         return row.text(&format!("{attempt} {side} {class}: {why}"), style).line();
+    }
+    if record.state == ImageState::Skipped {
+        return row.text("the operator does without it", style).line();
     }
     let total = record.image.bytes;
     let there = !matches!(record.state, ImageState::Waiting | ImageState::Copying);

@@ -60,14 +60,22 @@ printf '\nSuccess\nUpdate image:  {mirror}/openshift/release-images\n'"#,
 
 /// `oc-mirror --v2`: a line when an image is finished; an image that is in the file `broken` fails.
 fn oc_mirror(site: &Site) -> String {
-    let (mirror, _) = site.mirror();
+    let (mirror, address) = site.mirror();
     format!(
         r#"if [ "$1" = version ]; then echo "Client Version: {version}"; exit 0; fi
 {copy}say() {{ printf '2025/11/25 12:50:51 \033[1;94m [%s]  \033[0m : %s\n' "$1" "$2"; }}
 env | grep -q '^REGISTRY_' && {{ echo 'panic: configuring application' >&2; exit 2; }}
-workspace=; dry=
+workspace=; dry=; to=disk; from=
 while [ $# -gt 0 ]; do
-  case $1 in --workspace) workspace=${{2#file://}}; shift ;; --dry-run) dry=1 ;; --config) cp "$2" "$here/asked" ;; esac
+  case $1 in
+    --workspace) workspace=${{2#file://}}; shift ;;
+    --from) from=${{2#file://}}; workspace=$from; shift ;;
+    --dry-run) dry=1 ;;
+    --config) cp "$2" "$here/asked"; shift ;;
+    --authfile) shift ;;
+    file://*) workspace=${{1#file://}} ;;
+    docker://*) to=mirror ;;
+  esac
   shift
 done
 work=$workspace/working-dir
@@ -88,11 +96,24 @@ while read -r name source digest target tag; do
     failed=2
     continue
   fi
-  copy "$source" "$digest" "$target" "$tag" || exit 1
+  if [ "$to" = disk ]; then
+    mkdir -p "$workspace/images"
+    skopeo --insecure-policy copy -q --all --preserve-digests --src-authfile "$here/bastion/work/auth.json" --src-tls-verify=false \
+      "docker://$source@$digest" "dir:$workspace/images/$name" || exit 1
+    say INFO "Success copying docker://$source@$digest ➡️  cache"
+    continue
+  fi
+  if [ -n "$from" ]; then
+    skopeo --insecure-policy copy -q --all --preserve-digests --dest-authfile "$here/skopeo-auth.json" --dest-tls-verify=false \
+      "dir:$from/images/$name" "docker://{address}/$target:$tag" || exit 1
+  else
+    copy "$source" "$digest" "$target" "$tag" || exit 1
+  fi
   say INFO "Success copying docker://$source@$digest ➡️  {mirror}/$target/"
 done <"$here/images"
 printf 'apiVersion: config.openshift.io/v1\nkind: ImageDigestMirrorSet\nmetadata:\n  name: idms-release-0\nspec:\n  imageDigestMirrors: []\n' >"$work/cluster-resources/idms-oc-mirror.yaml"
 say INFO '👋 Goodbye, thank you for using oc-mirror'
+printf 'apiVersion: config.openshift.io/v1\nkind: ImageTagMirrorSet\nmetadata:\n  name: itms-generic-0\nspec:\n  imageTagMirrors: []\n' >"$work/cluster-resources/itms-oc-mirror.yaml"
 exit $failed"#,
         version = site.release.version,
         copy = copy(site),
@@ -190,4 +211,33 @@ fn what_oc_mirror_could_not_bring_is_named_and_brought_the_next_time() {
     assert_eq!(site.judge(), site.release.components.len() + 1);
     assert!(output(&dir.join("outputs/idms-oc-mirror.yaml")).contains("idms-release-0"));
     assert!(output(&dir.join("outputs/report.md")).contains("copied by: oc-mirror"));
+}
+
+#[test]
+fn archives_are_made_and_then_filled_from_without_the_source() {
+    let mut site = site("oc-mirror");
+    site.mirror_key("workflow = \"via-disk\"");
+    let first = site.bartizan(&["run", "cluster.toml", "--until", "06", "--plain"]);
+    let said = String::from_utf8_lossy(&first.stdout).into_owned();
+    assert_eq!(first.status.code(), Some(0), "{said}\n{}", String::from_utf8_lossy(&first.stderr));
+    assert_eq!(site.judge(), site.release.components.len() + 1);
+    assert!(site.job("oc-mirror-to-disk", "log").contains("cache"), "into the archive first");
+    assert!(site.job("oc-mirror-from-disk", "log").contains("Success copying"));
+    let (dir, model) = site.run();
+    assert!(model.sync.images.iter().all(|record| record.state == ImageState::Done));
+    assert!(output(&dir.join("outputs/itms-oc-mirror.yaml")).contains("itms-generic-0"));
+
+    // The archive was carried to a place without internet, and the mirror there has nothing yet.
+    std::fs::remove_dir_all(site.storage().join("data/docker")).unwrap();
+    site.source.stop();
+    let archive = site.workdir().join("sync/archive");
+    let spec = output(&site.path("cluster.toml"));
+    let spec = spec.replace("\"via-disk\"", &format!("\"from-disk\"\narchive = {archive:?}"));
+    std::fs::write(site.path("cluster.toml"), spec).unwrap();
+    let second = site.bartizan(&["run", "cluster.toml", "--until", "06", "--plain"]);
+    let said = String::from_utf8_lossy(&second.stdout).into_owned();
+    assert_eq!(second.status.code(), Some(0), "{said}\n{}", String::from_utf8_lossy(&second.stderr));
+    assert_eq!(site.judge(), site.release.components.len() + 1);
+    let (proven, missing) = site.run().1.sync.proven.expect("it was asked");
+    assert!(missing.is_empty() && proven > site.release.components.len() as u64, "{proven} {missing:?}");
 }

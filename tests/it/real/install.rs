@@ -141,3 +141,74 @@ fn a_sync_goes_on_while_the_line_is_cut() {
     assert_eq!(moved(&site), site.release.bytes(), "each blob moves once");
     assert_eq!(site.judge(), site.release.components.len() + 1);
 }
+
+#[test]
+fn a_registry_with_another_configuration_starts_again_with_the_same_certificate() {
+    let site = Site::new(&Recipe { more: &[], ..Recipe::default() }, 2);
+    good(&site.bartizan(&["run", "cluster.toml", "--until", "05", "--plain"]));
+    let certificates =
+        || ["ca.crt", "tls.crt", "tls.key"].map(|name| std::fs::read(site.storage().join("certs").join(name)).unwrap());
+    let (before, pid) = (certificates(), site.job("bartizan-registry", "pid"));
+    let config = site.storage().join("config.yml");
+    let wanted = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("{wanted}# somebody was here\n")).unwrap();
+    good(&site.bartizan(&["run", "cluster.toml", "--until", "05", "--plain"]));
+    assert_eq!(std::fs::read_to_string(&config).unwrap(), wanted);
+    assert_ne!(site.job("bartizan-registry", "pid"), pid, "it reads its configuration when it starts");
+    assert!(certificates() == before, "nodes may trust the certificate already");
+}
+
+/// What the installer of Red Hat's registry left running.
+struct Quay<'a>(&'a Site);
+
+impl Drop for Quay<'_> {
+    fn drop(&mut self) {
+        let pid = std::fs::read_to_string(self.0.path("quay.pid")).ok().and_then(|pid| pid.trim().parse().ok());
+        if let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) {
+            let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+}
+
+#[test]
+fn red_hats_registry_is_made_by_its_own_installer() {
+    let site = Site::new(&Recipe { more: &[], ..Recipe::default() }, 2);
+    let quay = Quay(&site);
+    site.mirror_key("registry = \"quay\"");
+    // It makes units, starts containers, and shows the password in its last line.
+    let installer = format!(
+        r#"here={here}
+while [ $# -gt 0 ]; do
+  case $1 in
+    --quayHostname) port=${{2#*:}} ;; --quayStorage) data=$2 ;; --sslCert) cert=$2 ;; --sslKey) key=$2 ;;
+    --initUser) user=$2 ;; --initPassword) password=$2 ;;
+  esac
+  shift
+done
+echo installed >>"$here/installed"
+[ "$password" = "$(cat "$here/mirror-password")" ] || exit 3
+mkdir -p "$HOME/.config/systemd/user"; : >"$HOME/.config/systemd/user/quay-app.service"
+cat >"$here/quay.yml" <<END
+version: 0.1
+storage: {{filesystem: {{rootdirectory: $data}}}}
+http: {{addr: "127.0.0.1:$port", tls: {{certificate: $cert, key: $key}}}}
+auth: {{htpasswd: {{realm: quay, path: {storage}/auth/htpasswd}}}}
+END
+setsid docker-registry serve "$here/quay.yml" </dev/null >/dev/null 2>&1 &
+echo $! >"$here/quay.pid"
+echo "Quay is available at https://{mirror} with credentials ($user, $password)""#,
+        here = site.path("").display(),
+        storage = site.storage().display(),
+        mirror = site.mirror().0,
+    );
+    site.tool("mirror-registry", &installer);
+    good(&site.bartizan(&["run", "cluster.toml", "--until", "06", "--plain"]));
+    assert_eq!(site.judge(), site.release.components.len() + 1);
+    let log = site.job("mirror-registry-install", "log");
+    assert!(log.contains("with credentials (…)"), "{log}");
+    assert_eq!(site.canaries.files(&site.workdir().join("jobs")), Vec::<std::path::PathBuf>::new());
+    assert!(!site.storage().join("quay-password").exists());
+    good(&site.bartizan(&["run", "cluster.toml", "--until", "06", "--plain"]));
+    assert_eq!(std::fs::read_to_string(site.path("installed")).unwrap(), "installed\n", "once");
+    drop(quay);
+}

@@ -118,6 +118,12 @@ impl DockerRegistry {
         self.child.id()
     }
 
+    /// It is out of reach from now on.
+    pub fn stop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// `127.0.0.1:port`
     pub fn host(&self) -> String {
         format!("127.0.0.1:{}", self.port)

@@ -200,6 +200,7 @@ impl Builder {
             degraded,
             since,
             message: message.into(),
+            ..Operator::default()
         }))
     }
 }

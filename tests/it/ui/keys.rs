@@ -1,7 +1,7 @@
 //! What keys do: the log, the questions, the palette, help, time.
 
 use bartizan::engine::command::Command;
-use bartizan::model::event::{Data, Level, RunOutcome};
+use bartizan::model::event::{Data, ImageState, Level, PlannedImage, RunOutcome, SyncEvent};
 use bartizan::model::plan::{StageId, StepId};
 use bartizan::model::run::RunModel;
 use bartizan::ui::command::{Context, TABLE, Verb};
@@ -174,6 +174,45 @@ fn verbs_are_aimed_at_the_chosen_row_and_say_why_not() {
         assert_eq!(cockpit.keys("g r"), []);
         cockpit.shows(why);
     }
+}
+
+#[test]
+fn an_image_is_left_out_after_a_question_that_says_what_it_means() {
+    let mut run = fixture::sync_running();
+    let extra = "registry.redhat.io/ubi9/ubi:latest";
+    run.sync(SyncEvent::Driven {
+        engine: "oc-mirror".into(),
+        images: vec![PlannedImage {
+            name: extra.into(),
+            digest: String::new(),
+            repository: "ubi9/ubi".into(),
+            layers: 0,
+            bytes: 0,
+        }],
+    });
+    let mut cockpit = Cockpit::new(run, 120, 40);
+    // The first row is an image of the release that failed.
+    assert_eq!(cockpit.keys("2 x"), []);
+    cockpit.shows("Do without cli?");
+    cockpit.shows("a cluster cannot be installed or updated without it");
+    assert_eq!(cockpit.keys("y enter esc"), [], "the cluster's name is asked for");
+    let down = cockpit.run.model.sync.images.len();
+    cockpit.keys("home");
+    let asked = (0..down).find_map(|_| {
+        cockpit.keys("j x");
+        let found = cockpit.text().contains(&format!("Do without {extra}?"));
+        if found {
+            Some(cockpit.keys("y"))
+        } else {
+            cockpit.keys("esc");
+            None
+        }
+    });
+    assert_eq!(asked, Some(vec![Effect::Send(Command::LeaveOut { image: extra.into() })]));
+    cockpit.run.image(extra, ImageState::Skipped, 1);
+    cockpit.tell(Input::Tick(cockpit.now));
+    cockpit.shows("1 skipped");
+    cockpit.shows("the operator does without it");
 }
 
 #[test]

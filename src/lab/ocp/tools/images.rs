@@ -10,6 +10,7 @@ use super::{Words, err, home, net, out, path, read};
 use crate::lab::machines::{Tool, ToolCx};
 use crate::lab::ocp::cluster::Scene;
 use crate::lab::ocp::payload::MANIFEST_TYPE;
+use crate::lab::ocp::pull::PullConfig;
 
 pub struct Skopeo(pub Arc<Scene>);
 
@@ -20,7 +21,7 @@ impl Tool for Skopeo {
     }
 
     fn on(&self, host: &str) -> bool {
-        host == "bastion"
+        host == "bastion" || host.starts_with("master-") || host.starts_with("worker-")
     }
 
     async fn run(&self, mut cx: ToolCx) -> i32 {
@@ -33,6 +34,9 @@ impl Tool for Skopeo {
         if words.word(0) != "inspect" || image.is_empty() {
             err(&mut cx, "the lab's skopeo only knows `inspect`\n").await;
             return 1;
+        }
+        if let Some(cluster) = self.0.any_cluster().filter(|_| net::is_node(&cx.machine)) {
+            return on_node(&self.0, &mut cx, &cluster.assets.pull, &image).await;
         }
         let (registry, rest) = image.split_once('/').unwrap_or((image.as_str(), ""));
         let (repository, reference) = match rest.split_once('@') {
@@ -122,6 +126,32 @@ impl Tool for Skopeo {
         out(&mut cx, text).await;
         0
     }
+}
+
+/// With the node's own mirror rules, trust and account; `--debug` tells which places were asked.
+async fn on_node(scene: &Scene, cx: &mut ToolCx, pull: &PullConfig, image: &str) -> i32 {
+    let repository = image.split('@').next().unwrap_or_default();
+    let at = super::super::kube_store::now();
+    let mut text = String::new();
+    for (source, mirrors) in pull.mirrors.iter().filter(|(source, _)| repository.starts_with(source.as_str())) {
+        for mirror in mirrors {
+            let place = image.replacen(source.as_str(), mirror, 1);
+            text.push_str(&format!("time=\"{at}\" level=debug msg=\"Trying to access \\\"{place}\\\"\"\n"));
+        }
+    }
+    let status = match pull.pull(&scene.machines, image).await {
+        Ok(()) => 0,
+        Err(why) => {
+            text.push_str(&format!("time=\"{at}\" level=debug msg=\"Trying to access \\\"{image}\\\"\"\n"));
+            text.push_str(&format!(
+                "time=\"{at}\" level=fatal msg=\"Error parsing image name: {}\"\n",
+                why.replace('"', "\\\"")
+            ));
+            1
+        }
+    };
+    err(cx, text).await;
+    status
 }
 
 /// User and password for a registry from an auth file.

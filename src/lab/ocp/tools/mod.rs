@@ -1,11 +1,13 @@
 //! The lab's programs: each prints what the real one prints, as far as people and scripts look at it.
 
 pub mod agent;
+mod ignition;
 pub mod images;
 pub mod installer;
 pub mod mirroring;
 pub mod net;
 pub mod oc;
+mod oc_write;
 pub mod podman;
 
 use std::collections::BTreeMap;

@@ -26,6 +26,11 @@ pub fn resolve(scene: &Scene, host: &str, port: u16) -> Option<SocketAddr> {
     }
 }
 
+/// A machine of the cluster, in subnets without a way out.
+pub fn is_node(machine: &Machine) -> bool {
+    ["bootstrap", "master-", "worker-"].iter().any(|name| machine.name.starts_with(name))
+}
+
 /// What a machine trusts: its anchors, and the lab's source as if it were public.
 pub fn anchors(scene: &Scene, machine: &Machine) -> String {
     const FOLDERS: &[&str] = &["/etc/pki/ca-trust/source/anchors", "/usr/local/share/ca-certificates"];
@@ -57,6 +62,9 @@ pub async fn ask(scene: &Scene, machine: &Machine, asked: &Asked<'_>) -> Result<
         reqwest::Url::parse(asked.url).map_err(|_| (3, "URL using bad/illegal format or missing URL".to_owned()))?;
     let host = url.host_str().unwrap_or_default().to_owned();
     let port = url.port_or_known_default().unwrap_or(443);
+    if host == "quay.io" && is_node(machine) {
+        return Err((28, format!("Failed to connect to {host} port {port}: Connection timed out")));
+    }
     let Some(address) = resolve(scene, &host, port) else {
         return Err(match host.parse::<std::net::IpAddr>().is_ok() || host == "localhost" {
             true => (7, format!("Failed to connect to {host} port {port} after 0 ms: Connection refused")),

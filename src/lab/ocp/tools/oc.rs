@@ -5,11 +5,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
-use super::{Words, err, out, path, read, table};
+use super::{Words, err, oc_write, out, path, read, table};
 use crate::lab::machines::{Tool, ToolCx, marker};
 use crate::lab::ocp::cluster::Scene;
 use crate::lab::ocp::control_plane::{approve, has_condition};
 use crate::lab::ocp::credentials;
+use crate::lab::ocp::day_two;
 use crate::lab::ocp::kube_store::Resource;
 use crate::lab::ocp::payload::Payload;
 
@@ -75,7 +76,13 @@ impl Tool for Oc {
                     err(&mut cx, why).await;
                     return 1;
                 }
+                if let Some(cluster) = self.scene.any_cluster() {
+                    day_two::settle(&self.scene, &cluster);
+                }
                 match (verb, second) {
+                    ("apply", _) => oc_write::apply(&self.scene, &mut cx, &words).await,
+                    ("patch", _) => self.patch(&mut cx, &words).await,
+                    ("debug", _) => oc_write::debug(&self.scene, &mut cx, &words).await,
                     ("get", _) => self.get(&mut cx, &words).await,
                     ("adm", "certificate") | ("certificate", _) => self.certificate(&mut cx, &words).await,
                     ("whoami", _) => {
@@ -83,9 +90,8 @@ impl Tool for Oc {
                         0
                     }
                     ("describe", _) => self.describe(&mut cx, &words).await,
-                    ("patch", _) => self.patch(&mut cx, &words).await,
                     ("delete", _) => self.delete(&mut cx, &words).await,
-                    ("logs" | "apply" | "label" | "annotate" | "wait", _) => 0,
+                    ("logs" | "label" | "annotate" | "wait", _) => 0,
                     (other, _) => {
                         err(&mut cx, format!("error: unknown command \"{other}\" for \"{}\"\n", self.name)).await;
                         1
@@ -283,7 +289,7 @@ impl Oc {
         for name in names {
             let changed = self.scene.kube.update(resource, &namespace, &name, |object| match &patch {
                 Value::Array(changes) => changes.iter().for_each(|change| set(object, change)),
-                merge_patch => merge(object, merge_patch),
+                merge_patch => oc_write::merge(object, merge_patch),
             });
             if !changed {
                 return Self::missing(cx, resource, &name).await;
@@ -410,30 +416,12 @@ impl Oc {
     }
 }
 
-/// RFC 7386.
-fn merge(object: &mut Value, patch: &Value) {
-    let Value::Object(changes) = patch else {
-        object.clone_from(patch);
-        return;
-    };
-    if !object.is_object() {
-        *object = json!({});
-    }
-    let Some(fields) = object.as_object_mut() else { return };
-    for (key, change) in changes {
-        match change {
-            Value::Null => drop(fields.remove(key)),
-            change => merge(fields.entry(key.clone()).or_insert(Value::Null), change),
-        }
-    }
-}
-
 /// `add` or `replace` of RFC 6902, of a field.
 fn set(object: &mut Value, change: &Value) {
     let (Some(path), Some(value)) = (change["path"].as_str(), change.get("value")) else { return };
     let nested = path.rsplit('/').filter(|part| !part.is_empty());
     let patch = nested.fold(value.clone(), |inner, field| json!({ field: inner }));
-    merge(object, &patch);
+    oc_write::merge(object, &patch);
 }
 
 fn columns(plural: &str) -> Vec<String> {

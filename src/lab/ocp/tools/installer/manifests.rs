@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::config::{Config, invalid};
+use super::super::ignition;
 use super::{Fatal, Session};
 
 impl Session {
@@ -37,18 +38,37 @@ impl Session {
         let zone = format!("{}-lab00", config.name);
         self.store("manifests/cluster-dns-02-config.yml", format!("apiVersion: config.openshift.io/v1\nkind: DNS\nmetadata:\n  creationTimestamp: null\n  name: cluster\nspec:\n  baseDomain: {domain}\n  platform:\n    aws: null\n    type: \"\"\n  privateZone:\n    tags:\n      Name: {zone}-int\n      kubernetes.io/cluster/{zone}: owned\nstatus: {{}}\n"))?;
         if !config.pull().mirrors.is_empty() {
-            let idms = json!({ "apiVersion": "config.openshift.io/v1", "kind": "ImageDigestMirrorSet", "metadata": { "name": "image-digest-mirror" }, "spec": { "imageDigestMirrors": config.raw["imageDigestSources"] } });
-            self.store("manifests/image-digest-mirror-set.yaml", yaml_serde::to_string(&idms).unwrap_or_default())?;
+            let (name, object) = match config.raw.get("imageDigestSources") {
+                Some(rules) => (
+                    "image-digest-mirror-set.yaml",
+                    json!({ "apiVersion": "config.openshift.io/v1", "kind": "ImageDigestMirrorSet", "metadata": { "name": "image-digest-mirror" }, "spec": { "imageDigestMirrors": rules } }),
+                ),
+                None => (
+                    "image-content-source-policy.yaml",
+                    json!({ "apiVersion": "operator.openshift.io/v1alpha1", "kind": "ImageContentSourcePolicy", "metadata": { "name": "image-policy-0" }, "spec": { "repositoryDigestMirrors": config.raw["imageContentSources"] } }),
+                ),
+            };
+            self.store(&format!("manifests/{name}"), yaml_serde::to_string(&object).unwrap_or_default())?;
         }
         self.info(format!("Manifests created in: {0}/manifests and {0}/openshift", self.folder)).await;
         Ok(config)
     }
 
-    pub(super) fn write_ignition(&self) {
-        for name in ["bootstrap.ign", "master.ign", "worker.ign"] {
-            // A missing file is seen by whoever wants it.
-            let _ = self.store(name, "{\"ignition\":{\"version\":\"3.2.0\"}}");
+    pub(super) fn write_ignition(&self, config: &Config) -> Result<(), Fatal> {
+        let mut manifests = Vec::new();
+        for folder in ["manifests", "openshift"] {
+            for name in self.log.machine.fs().list(&self.file(folder)).unwrap_or_default() {
+                let path = format!("{folder}/{name}");
+                let text = self.load(&path).unwrap_or_default();
+                manifests.push((path, text));
+            }
         }
+        let domain = format!("{}.{}", config.name, config.base_domain);
+        let key = config.raw["sshKey"].as_str().unwrap_or_default().trim();
+        for (name, text) in ignition::configs(&domain, key, &config.pull(), &manifests)? {
+            self.store(name, text)?;
+        }
+        Ok(())
     }
 
     /// Namespace and name of every secret in the manifests.

@@ -16,13 +16,14 @@ use serde_json::Value;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::Mutex;
 
-use super::{Words, out, path};
+use super::{Words, err, out, path};
 use crate::cloud::CloudError;
 use crate::lab::machines::{Machine, Tool, ToolCx};
 use crate::lab::ocp::OcpError;
 use crate::lab::ocp::cluster::{Cluster, Scene};
 use crate::lab::ocp::payload::Payload;
 use crate::lab::ocp::scenario::Moment;
+use crate::spec::{Spec, install_fields};
 
 /// Exit codes of openshift-install 4.16 and later.
 const CONFIG: i32 = 3;
@@ -60,6 +61,15 @@ impl Tool for Installer {
             path: format!("{folder}/.openshift_install.log"),
             debug: level == "debug",
         };
+        if words.word(0) == "explain" {
+            let (known, text) = explain(&version, words.word(1));
+            if known {
+                out(&mut cx, text).await;
+                return 0;
+            }
+            err(&mut cx, text).await;
+            return 1;
+        }
         let mut session = Session { scene: self.0.clone(), folder, log, env: cx.env, stderr: Mutex::new(cx.stderr) };
         session.debug(format!("OpenShift Installer {version}")).await;
         session.debug("Built from commit 4f6b1d5d3c1e2a3b4c5d6e7f8091a2b3c4d5e6f7").await;
@@ -113,7 +123,10 @@ impl Session {
         }
         let done = match verb {
             "create install-config" | "create manifests" => self.manifests().await.map(|_| ()),
-            "create ignition-configs" => self.manifests().await.map(|_| self.write_ignition()),
+            "create ignition-configs" => match self.manifests().await {
+                Ok(config) => self.write_ignition(&config),
+                Err(why) => Err(why),
+            },
             "create cluster" => self.create().await,
             "wait-for bootstrap-complete" => self.wait_bootstrap().await,
             "wait-for install-complete" => self.wait_install().await,
@@ -191,6 +204,18 @@ impl Session {
             )
         })
     }
+}
+
+/// The fields of a part of install-config in a version; whether there is such a part.
+fn explain(version: &str, path: &str) -> (bool, String) {
+    let part = path.strip_prefix("installconfig").unwrap_or_default().trim_start_matches('.');
+    let fields = install_fields::fields(part, Spec::minor_of(version).unwrap_or_default());
+    if fields.is_empty() {
+        return (false, format!("level=fatal msg=failed to load schema for the path {path:?}: not found\n"));
+    }
+    let mut text = "KIND:     InstallConfig\nVERSION:  v1\n\nRESOURCE: <object>\n\nFIELDS:\n".to_owned();
+    text.extend(fields.iter().map(|field| format!("    {field} <string>\n      One of the fields of {path}.\n\n")));
+    (true, text)
 }
 
 /// As logrus quotes a value.
