@@ -126,7 +126,13 @@ pub struct Recogniser {
     tables: BTreeMap<String, UnitTable>,
     stages: BTreeMap<usize, StageNow>,
     units: BTreeMap<String, UnitNow>,
+    /// The pods that cluster-bootstrap waits for, each with its last state.
+    pods: BTreeMap<String, String>,
 }
+
+/// openshift/cluster-bootstrap `pkg/start/status.go`: printed for one pod at a time, on change.
+static POD: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r"^\s*Pod Status:\s*(?:\S+/)?(?P<pod>\S+)\s+(?P<state>\S+)\s*$").ok());
 
 static EXITED: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(r"^\S+\.service: (?:Main process exited, (?P<how>code=\w+, status=\S+)|Scheduled restart job, restart counter is at (?P<count>\d+)|Failed with result '(?P<result>[^']*)'|(?P<end>Deactivated successfully|Succeeded)\.)").ok()
@@ -163,7 +169,7 @@ impl Recogniser {
                 Some((unit.to_owned(), UnitTable { set, meaning }))
             })
             .collect();
-        Self { names, silent, tables, stages: BTreeMap::new(), units: BTreeMap::new() }
+        Self { names, silent, tables, stages: BTreeMap::new(), units: BTreeMap::new(), pods: BTreeMap::new() }
     }
 
     /// Go on from what an earlier process had recorded.
@@ -194,8 +200,13 @@ impl Recogniser {
         let hits: Vec<(usize, Meaning)> =
             table.set.matches(&line.text).iter().filter_map(|hit| table.meaning.get(hit).copied()).collect();
         let current = self.units.get(&line.unit).and_then(|unit| unit.current);
-        // The same words may belong to two stages; the one at work has them first.
-        let hit = hits.iter().find(|(stage, _)| Some(*stage) == current).or_else(|| hits.first()).copied();
+        // The same words may belong to two stages; the one at work has them first. But its last line may have no end, and the
+        // next stage's first one follows on it.
+        let begins = |(stage, meaning): &&(usize, Meaning)| {
+            matches!(meaning, Meaning::Start { once: true }) && current.is_some_and(|current| *stage > current)
+        };
+        let own = hits.iter().find(|(stage, _)| Some(*stage) == current);
+        let hit = hits.iter().find(begins).or(own).or_else(|| hits.first()).copied();
         match hit {
             Some((stage, meaning)) => self.mean(line, stage, meaning, &mut changes),
             None if speaks_of_error(line) => {
@@ -325,7 +336,9 @@ impl Recogniser {
             Meaning::Start { .. } => self.begin(stage, line, changes),
             Meaning::Step if over => {}
             Meaning::Step if is_current => {
-                self.set(stage, &line.unit, BootStage::Running, &line.text, line.at, changes);
+                let pods = self.pods_after(&line.text);
+                let told = pods.as_deref().unwrap_or(&line.text);
+                self.set(stage, &line.unit, BootStage::Running, told, line.at, changes);
             }
             Meaning::Step => self.begin(stage, line, changes),
             Meaning::Warn | Meaning::Fail | Meaning::Done => {
@@ -358,7 +371,16 @@ impl Recogniser {
             unit.current = Some(stage);
             unit.error = None;
         }
+        self.pods.clear();
         self.set(stage, &line.unit, BootStage::Running, &line.text, line.at, changes);
+    }
+
+    /// The states of all pods that are waited for, when the line tells of one.
+    fn pods_after(&mut self, text: &str) -> Option<String> {
+        let found = POD.as_ref()?.captures(text)?;
+        self.pods.insert(found.name("pod")?.as_str().to_owned(), found.name("state")?.as_str().to_owned());
+        let pods: Vec<String> = self.pods.iter().map(|(pod, state)| format!("{pod} {state}")).collect();
+        Some(format!("Pod Status: {}", pods.join(", ")))
     }
 
     /// `stage` begins, so the one before it in its unit is over, and so are those that print nothing.

@@ -5,6 +5,7 @@
 mod architecture;
 #[cfg(all(feature = "aws", feature = "lab"))]
 mod aws;
+mod bootkube;
 mod cloud;
 mod cluster;
 mod diagnose;

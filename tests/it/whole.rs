@@ -322,3 +322,44 @@ fn clock_skew_is_found_in_what_the_node_says_of_the_mirror() {
     let demo = breaks("clock-skew", "TIME-CERT", "x509: certificate has expired or is not yet valid: current time ");
     assert_eq!(first_open(&demo), "TIME-CERT");
 }
+
+#[test]
+fn operator_degraded_names_what_the_operator_cannot_reach() {
+    let demo = breaks("operator-degraded", "CO-REGISTRY-S3", "unable to sync storage configuration");
+    assert_eq!(demo.finding("CO-REGISTRY-S3").unit, "operator/image-registry");
+    assert_eq!(first_open(&demo), "CO-REGISTRY-S3");
+}
+
+#[test]
+fn worker_never_joins_because_its_machine_has_failed() {
+    let demo = breaks("worker-never-joins", "WORKERS-MACHINE", "You have requested more vCPU capacity");
+    assert_eq!(first_open(&demo), "WORKERS-MACHINE");
+    let cause = demo.finding("WORKERS-MACHINE").id.clone();
+    assert_eq!(demo.finding("WORKERS-NONE").explained_by, Some(cause));
+}
+
+#[test]
+fn installer_killed_is_taken_further_by_the_commands_that_wait() {
+    let demo = demo_at("60", "installer-killed", &[]);
+    demo.succeeds();
+    let noted = |text: &str| {
+        demo.events.iter().any(|event| matches!(&event.data, Data::Note { text: note, .. } if note.contains(text)))
+    };
+    assert!(noted("signal 9 ended it"));
+    for part in ["wait-for bootstrap-complete", "destroy bootstrap", "wait-for install-complete"] {
+        assert!(noted(&format!("going on with {part}")), "{part}");
+    }
+    assert!(demo.model().standing_objects().is_empty());
+}
+
+#[test]
+fn bootstrap_reboot_loses_no_line_and_shows_the_stage_twice() {
+    let demo = demo_at("60", "bootstrap-reboot", &["--until", "08"]);
+    demo.succeeds();
+    the_journal_is_whole(&demo);
+    let model = demo.model();
+    let starts = |name: &str| model.bootkube.iter().find(|stage| stage.stage == name).map(|stage| stage.starts);
+    assert_eq!((starts("config-bootstrap"), starts("etcd-bootstrap")), (Some(1), Some(2)));
+    let rebooted = |event: &Event| matches!(&event.data, Data::Gap { why, .. } if why.contains("rebooted"));
+    assert_eq!(demo.events.iter().filter(|event| rebooted(event)).count(), 1);
+}

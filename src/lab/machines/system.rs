@@ -227,11 +227,15 @@ pub(super) async fn ps(cx: &mut Cx) -> io::Result<i32> {
     Ok(i32::from(!found))
 }
 
-/// `pgrep [-f] [-x] PATTERN` and `pkill`.
+/// `pgrep [-f] [-x] [-g GROUP] PATTERN` and `pkill`.
 pub(super) async fn pgrep(cx: &mut Cx) -> io::Result<i32> {
     let kills = cx.name() == "pkill";
     let mut signal = TERM;
-    let words: Vec<String> = cx.words();
+    let mut words: Vec<String> = cx.words();
+    let mut group: Option<u32> = None;
+    if let Some(at) = words.iter().position(|word| word == "-g").filter(|at| at + 1 < words.len()) {
+        group = words.drain(at..at + 2).nth(1).and_then(|number| number.parse().ok());
+    }
     let (options, rest): (Vec<_>, Vec<_>) = words.into_iter().partition(|word| word.starts_with('-'));
     for option in &options {
         if kills && let Some(number) = signal_number(option.trim_start_matches('-')) {
@@ -245,6 +249,9 @@ pub(super) async fn pgrep(cx: &mut Cx) -> io::Result<i32> {
         let command = proc.command();
         let name = command.split(' ').next().unwrap_or_default().rsplit('/').next().unwrap_or_default();
         if proc.pid == cx.proc.pid || proc.pid == 1 || !regex.is_match(if full { &command } else { name }) {
+            continue;
+        }
+        if group.is_some_and(|group| group != proc.group()) {
             continue;
         }
         found = true;
