@@ -161,12 +161,12 @@ fn every_mistake_gets_its_sentence() {
         (
             "[mirror]",
             "[mirror]\nbandwidth = \"20 Mbit\"",
-            "cluster.toml:15: mirror.bandwidth is \"20 Mbit\": give bytes per second, with K, M or G",
+            "cluster.toml:16: mirror.bandwidth is \"20 Mbit\": give bytes per second, with K, M or G",
         ),
         (
             "[mirror]",
             "[mirror]\nbandwidth = \"20M\"\nengine = \"oc-mirror\"",
-            "cluster.toml:15: mirror.bandwidth is set: only bartizan's own copier can be slowed down",
+            "cluster.toml:16: mirror.bandwidth is set: only bartizan's own copier can be slowed down",
         ),
         ("[cluster]", "cluster = 3", "cluster.toml:1: cluster is 3: make it a section: [cluster]"),
         ("name = \"edge-lab\"", "name = edge-lab", "cluster.toml:2: this is not TOML ("),

@@ -27,7 +27,10 @@ pub(super) struct ResyncImage {
 impl Step<World> for ResyncImage {
     fn preview(&self, world: &World) -> Vec<Action> {
         let workdir = &world.spec.bastion.workdir;
-        vec![action("bastion", &Cmd::new("bartizan").args(["agent", &format!("~/{workdir}/sync/{}.json", job(&self.digest))]))]
+        vec![action(
+            "bastion",
+            &Cmd::new("bartizan").args(["agent", &format!("~/{workdir}/sync/{}.json", job(&self.digest))]),
+        )]
     }
 
     /// Asked for in every repository that it may be in: a registry has manifests by repository.

@@ -243,7 +243,7 @@ async fn mistake_10_a_zone_or_a_record_of_an_earlier_cluster() {
 #[test]
 fn mistake_11_a_mirror_certificate_that_does_not_name_it_or_no_ca() {
     let host = "registry.edge-lab.example.com";
-    let other = issue("edge-lab", "mirror.example.com", &[]).unwrap();
+    let other = issue("edge-lab", "mirror.example.com", &[], &new_ca_key().unwrap()).unwrap();
     assert_eq!(complaint(&other.certificate, &other.ca, host).unwrap(), format!("it does not name {host}"));
     let spec = spec(18, "");
     let mut without = inputs(&spec);

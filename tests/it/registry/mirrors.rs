@@ -43,6 +43,8 @@ struct Stored {
     /// What a token is good for, and how often it was used.
     tokens: BTreeMap<String, (BTreeSet<String>, usize)>,
     received: usize,
+    /// Uploads, ever.
+    opened: usize,
     /// Method and path with query of all that was asked.
     asked: Vec<String>,
 }
@@ -132,7 +134,8 @@ async fn sync(world: &World, mirror: &Mirror, host: String, action: Action) -> (
         outputs: Some(world.dir.path().join("outputs")),
         ..world.request(action)
     };
-    agent(request, Net { patience: Duration::from_secs(2), ..impatient() }).await
+    let retry = Retry { times: 8, ..impatient().retry };
+    agent(request, Net { patience: Duration::from_secs(1), retry, ..Net::default() }).await
 }
 
 fn refused(code: &str) -> Answer {
@@ -266,7 +269,8 @@ async fn uploads(
             stored.repositories.entry(repo.to_owned()).or_default().insert(digest.clone());
             return answer(201, &[(DIGEST, digest)], "");
         }
-        let upload = format!("upload-{}", stored.asked.len());
+        stored.opened += 1;
+        let upload = format!("upload-{}", stored.opened);
         stored.uploads.insert(upload.clone(), Vec::new());
         return answer(202, &[(header::LOCATION, &place(&stored, &upload))], "");
     }
@@ -392,8 +396,8 @@ async fn distribution_3_and_quay_are_filled_by_their_own_rules() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_to_the_mirror_that_break_cost_a_chunk_each_and_no_byte_is_wrong() {
     let world = World::new(&Recipe { large: 70 << 20, ..Recipe::default() });
-    // Every third connection ends somewhere, at first early and then later.
-    let limit = |number: usize| (number % 3 == 1).then(|| 20_000 + number * 700_000);
+    // Some connections end somewhere, at first early and then later.
+    let limit = |number: usize| (number % 2 == 0 && (2..14).contains(&number)).then_some(number * 130_000);
     for rules in [Rules::Three, Rules::Quay] {
         let mirror = Mirror::start(rules, Box::new(|_| None));
         let cutter = Cutter::before(mirror.port, limit).await;
@@ -412,7 +416,8 @@ async fn connections_to_the_mirror_that_break_cost_a_chunk_each_and_no_byte_is_w
     let cutter = Cutter::before(world.mirror.port, limit).await;
     world.write_auth(&cutter.host(), world.mirror.auth());
     let request = Request { mirror: cutter.host(), ..world.request(Action::Sync) };
-    let (exit, messages) = agent(request, impatient()).await;
+    let retry = Retry { times: 8, ..impatient().retry };
+    let (exit, messages) = agent(request, Net { retry, ..Net::default() }).await;
     assert_eq!(exit, 0, "{:?}", errors(&messages));
     assert!(cutter.cuts.load(Ordering::Relaxed) >= 2);
     world.write_auth(&world.mirror.host(), world.mirror.auth());
@@ -432,9 +437,10 @@ fn first(method: &'static str) -> impl Fn(&Parts) -> bool {
 async fn a_mirror_that_stumbles_is_filled_all_the_same() {
     let world = World::new(&Recipe { more: &["pod", "rhel-coreos"], large: 12 << 20, ..Recipe::default() });
     let page = "<html><head><title>429 Too Many Requests</title></head><body>nginx</body></html>";
-    let limited = first("PUT");
+    let asked = AtomicUsize::new(0);
     let limited: Faulty = Box::new(move |parts| {
-        limited(parts).then(|| Fault::Answer(answer(429, &[(header::CONTENT_TYPE, "text/html")], page)))
+        let now = parts.method == "PUT" && asked.fetch_add(1, Ordering::Relaxed) % 7 == 2;
+        now.then(|| Fault::Answer(answer(429, &[(header::CONTENT_TYPE, "text/html")], page)))
     });
     let gateway = first("HEAD");
     let gateway: Faulty = Box::new(move |parts| gateway(parts).then(|| Fault::Answer(answer(502, &[], ""))));

@@ -139,8 +139,9 @@ fn a_change_is_asked_for_and_no_is_the_default() {
 #[test]
 fn what_destroys_needs_the_name_of_the_cluster() {
     let mut cockpit = Cockpit::new(fixture::install_failed(), 120, 40);
-    cockpit.shows("Put the mirror's own CA into the trust bundle");
+    cockpit.shows("Give the mirror a new certificate");
     cockpit.keys("6 a");
+    cockpit.shows("loses: the machines and the cluster");
     cockpit.shows("Type edge-lab");
     cockpit.shows("destroy what the installer made, by infraID");
     cockpit.shows("then the run goes on from 07-install-config");
@@ -153,7 +154,7 @@ fn what_destroys_needs_the_name_of_the_cluster() {
     cockpit.typed("b");
     assert_eq!(
         cockpit.keys("enter"),
-        [Effect::Send(Command::Recover { finding: "REG-CA/registry".into(), recovery: None })]
+        [Effect::Send(Command::Recover { finding: "REG-CA/registry".into(), recovery: Some("trust-mirror-ca".into()) })]
     );
 }
 
@@ -194,7 +195,7 @@ fn an_image_is_left_out_after_a_question_that_says_what_it_means() {
     // The first row is an image of the release that failed.
     assert_eq!(cockpit.keys("2 x"), []);
     cockpit.shows("Do without cli?");
-    cockpit.shows("a cluster cannot be installed or updated without it");
+    cockpit.shows("It is part of the release");
     assert_eq!(cockpit.keys("y enter esc"), [], "the cluster's name is asked for");
     let down = cockpit.run.model.sync.images.len();
     cockpit.keys("home");

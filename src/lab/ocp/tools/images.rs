@@ -36,7 +36,7 @@ impl Tool for Skopeo {
             return 1;
         }
         if let Some(cluster) = self.0.any_cluster().filter(|_| net::is_node(&cx.machine)) {
-            return on_node(&self.0, &mut cx, &cluster.assets.pull, &image).await;
+            return on_node(&mut cx, &cluster.assets.pull, &image).await;
         }
         let (registry, rest) = image.split_once('/').unwrap_or((image.as_str(), ""));
         let (repository, reference) = match rest.split_once('@') {
@@ -129,7 +129,7 @@ impl Tool for Skopeo {
 }
 
 /// With the node's own mirror rules, trust and account; `--debug` tells which places were asked.
-async fn on_node(scene: &Scene, cx: &mut ToolCx, pull: &PullConfig, image: &str) -> i32 {
+async fn on_node(cx: &mut ToolCx, pull: &PullConfig, image: &str) -> i32 {
     let repository = image.split('@').next().unwrap_or_default();
     let at = super::super::kube_store::now();
     let mut text = String::new();
@@ -139,7 +139,7 @@ async fn on_node(scene: &Scene, cx: &mut ToolCx, pull: &PullConfig, image: &str)
             text.push_str(&format!("time=\"{at}\" level=debug msg=\"Trying to access \\\"{place}\\\"\"\n"));
         }
     }
-    let status = match pull.pull(&scene.machines, image).await {
+    let status = match pull.pull(&cx.machine, image).await {
         Ok(()) => 0,
         Err(why) => {
             text.push_str(&format!("time=\"{at}\" level=debug msg=\"Trying to access \\\"{image}\\\"\"\n"));

@@ -81,7 +81,6 @@ impl Tool for Oc {
                 }
                 match (verb, second) {
                     ("apply", _) => oc_write::apply(&self.scene, &mut cx, &words).await,
-                    ("patch", _) => self.patch(&mut cx, &words).await,
                     ("debug", _) => oc_write::debug(&self.scene, &mut cx, &words).await,
                     ("get", _) => self.get(&mut cx, &words).await,
                     ("adm", "certificate") | ("certificate", _) => self.certificate(&mut cx, &words).await,
@@ -90,6 +89,7 @@ impl Tool for Oc {
                         0
                     }
                     ("describe", _) => self.describe(&mut cx, &words).await,
+                    ("patch", _) => self.patch(&mut cx, &words).await,
                     ("delete", _) => self.delete(&mut cx, &words).await,
                     ("logs" | "label" | "annotate" | "wait", _) => 0,
                     (other, _) => {

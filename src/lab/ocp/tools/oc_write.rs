@@ -1,4 +1,4 @@
-//! What `oc` changes in the lab's cluster: `apply` and `patch`; and `debug`, which runs a command on a node.
+//! What `oc` changes in the lab's cluster: `apply`; and `debug`, which runs a command on a node.
 
 use std::sync::Arc;
 

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::config::{Config, invalid};
-use super::super::ignition;
 use super::{Fatal, Session};
+use crate::lab::ocp::tools::ignition;
 
 impl Session {
     /// The install config, from its file (which is consumed) or from the state of an earlier command.
