@@ -14,7 +14,7 @@ use crate::stages::s06_image_sync::{agent, complain, whole_request};
 use crate::stages::world::{Cx, World, action, sha256};
 
 /// The job for an image: several may be copied again at once.
-pub(super) fn job(image: &str) -> String {
+pub(super) fn one_image(image: &str) -> String {
     let mark: String = sha256(image.as_bytes()).chars().take(12).collect();
     format!("one-image-{mark}")
 }
@@ -29,7 +29,7 @@ impl Step<World> for ResyncImage {
         let workdir = &world.spec.bastion.workdir;
         vec![action(
             "bastion",
-            &Cmd::new("bartizan").args(["agent", &format!("~/{workdir}/sync/{}.json", job(&self.digest))]),
+            &Cmd::new("bartizan").args(["agent", &format!("~/{workdir}/sync/{}.json", one_image(&self.digest))]),
         )]
     }
 
@@ -60,7 +60,7 @@ impl Step<World> for ResyncImage {
 
     async fn run(&self, cx: &Cx) -> Result<Ran, StepError> {
         let only = Some(vec![self.digest.clone()]);
-        let report = agent(cx, &job(&self.digest), &whole_request(cx, Asked::OneImage, only).await?).await?;
+        let report = agent(cx, &one_image(&self.digest), &whole_request(cx, Asked::OneImage, only).await?).await?;
         complain(&report).map_or(Ok(Ran::Ok), Err)
     }
 

@@ -30,7 +30,7 @@ use cloud::{ClusterRecords, ClusterRules, RebootBastion};
 use cluster::ApproveCsrs;
 use disk::{GrowDisk, PruneDisk};
 use host::{RestartUnit, SetClock};
-use image::ResyncImage;
+use image::{ResyncImage, one_image};
 use installer::{DestroyCluster, NewInstallDir};
 use plan_step::{Await, Ensure};
 use trust::{FetchMirrorCa, RenewCertificate};
@@ -107,7 +107,7 @@ impl Hands<World> for Repair {
         }
         let cx = &cx.fresh(0).await;
         let request = whole_request(cx, Asked::OneImage, Some(vec![digest.clone()])).await?;
-        let report = agent(cx, &image::job(&digest), &request).await?;
+        let report = agent(cx, &one_image(&digest), &request).await?;
         complain(&report).map_or(Ok(()), Err)
     }
 

@@ -10,7 +10,7 @@ use bartizan::spec::install_config::render;
 use bartizan::spec::install_site::{ShortLived, elsewhere, same_release, short_lived};
 use bartizan::spec::secrets::mirror_pull_secret;
 use bartizan::spec::{CredentialsMode, ExistingNetwork, Secret, parse};
-use bartizan::stages::certificate::{complaint, issue};
+use bartizan::stages::certificate::{complaint, issue, new_ca_key};
 
 use super::{inputs, spec};
 

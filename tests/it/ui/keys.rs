@@ -154,7 +154,10 @@ fn what_destroys_needs_the_name_of_the_cluster() {
     cockpit.typed("b");
     assert_eq!(
         cockpit.keys("enter"),
-        [Effect::Send(Command::Recover { finding: "REG-CA/registry".into(), recovery: Some("trust-mirror-ca".into()) })]
+        [Effect::Send(Command::Recover {
+            finding: "REG-CA/registry".into(),
+            recovery: Some("trust-mirror-ca".into())
+        })]
     );
 }
 
