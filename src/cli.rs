@@ -2,12 +2,19 @@
 
 mod bastion;
 mod cloud;
+mod config;
 mod copy;
 mod demo;
 mod diagnose;
 mod doctor;
+mod doors;
+mod export;
+mod first;
+mod init;
 mod look;
+mod man;
 mod mirror;
+mod opened;
 mod recover;
 mod session;
 mod status;
@@ -20,6 +27,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::headless::Format;
+use crate::ui::notify::Way;
 
 /// Exit codes, by class of failure. 3 to 8 as `openshift-install` has them.
 pub mod exit {
@@ -60,8 +68,9 @@ struct Args {
     /// Where runs are kept; default $XDG_STATE_HOME/bartizan.
     #[arg(long, global = true, env = "BARTIZAN_STATE", value_name = "DIR")]
     state: Option<PathBuf>,
+    /// None shows what can be done here.
     #[command(subcommand)]
-    verb: Verb,
+    verb: Option<Verb>,
 }
 
 /// How a run is shown.
@@ -70,15 +79,24 @@ struct Front {
     /// One line per change, no screen (also a screen reader's mode).
     #[arg(long, conflicts_with = "json")]
     plain: bool,
-    /// The events as JSON lines, no screen.
+    /// The events as JSON lines, no screen. The first has `format`, the last `outcome`.
     #[arg(long)]
     json: bool,
+    /// As --plain, but nothing is asked, even at a terminal: a failure ends the run.
+    #[arg(long)]
+    headless: bool,
     /// Theme of the screen: dark, light, high-contrast, deuteranopia, tritanopia, ansi16, mono.
     #[arg(long, env = "BARTIZAN_THEME")]
     theme: Option<String>,
     /// Marks in ASCII only.
     #[arg(long)]
     ascii: bool,
+    /// The screen shows the run and cannot change it.
+    #[arg(long, env = "BARTIZAN_READ_ONLY", num_args = 0, default_value_t = false)]
+    read_only: bool,
+    /// How a failure, a question or the end calls you: auto, osc9, osc777, osc99, bell, off, or command:PROGRAM.
+    #[arg(long, env = "BARTIZAN_NOTIFY", value_name = "WAY", default_value = "auto", value_parser = Way::parse)]
+    notify: Way,
 }
 
 impl Front {
@@ -87,7 +105,7 @@ impl Front {
         use std::io::IsTerminal;
         let dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb")
             || std::env::var("ACCESSIBLE").is_ok_and(|v| v == "1");
-        match (self.json, self.plain || dumb || !std::io::stdout().is_terminal()) {
+        match (self.json, self.plain || self.headless || dumb || !std::io::stdout().is_terminal()) {
             (true, _) => Some(Format::Json),
             (false, true) => Some(Format::Plain),
             (false, false) => None,
@@ -97,11 +115,8 @@ impl Front {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Write a commented cluster.toml.
-    Init {
-        #[arg(default_value = "cluster.toml")]
-        file: PathBuf,
-    },
+    /// Write a commented cluster.toml: asks for what it needs, or takes --set KEY=VALUE.
+    Init(init::InitArgs),
     /// Print every stage and step with the commands and API calls it would make; touches nothing.
     Plan {
         #[arg(default_value = "cluster.toml")]
@@ -181,18 +196,22 @@ enum Verb {
     },
     /// List the runs.
     Runs,
-    /// One redacted file of a run, for a colleague or a support case.
-    Export {
-        #[arg(default_value = "last")]
-        run: String,
-        /// Default <run>.tar.gz here.
-        #[arg(long, short)]
-        output: Option<PathBuf>,
-    },
+    /// Make something to hand on of a run: a bundle (the default), a film, a page, a picture. All are redacted.
+    Export(export::ExportArgs),
     /// What this machine, the spec and the account have and lack for an installation; makes nothing.
     Doctor(doctor::DoctorArgs),
+    /// Your own keys, layouts and themes: where they are, what is wrong with them; or one of the built-in files.
+    Config {
+        /// keymap, layouts, or the name of a theme.
+        file: Option<String>,
+    },
     /// Completions for a shell.
     Completions { shell: clap_complete::Shell },
+    /// Manual pages.
+    Man {
+        /// Where to write all of them; without it the first one goes to standard output.
+        dir: Option<PathBuf>,
+    },
     /// The copier; bartizan starts it on the bastion.
     #[command(hide = true)]
     Agent { request: PathBuf },
@@ -242,8 +261,9 @@ fn fail(failure: &Failure) -> ExitCode {
 
 async fn dispatch(args: Args) -> Result<u8, Failure> {
     let state = args.state.as_deref();
-    match args.verb {
-        Verb::Init { file } => look::init(&file),
+    let Some(verb) = args.verb else { return first::first(state) };
+    match verb {
+        Verb::Init(args) => init::init(&args),
         Verb::Plan { file, permissions: true, .. } => look::permissions(&file),
         Verb::Plan { file, json, .. } => look::plan(&file, json),
         Verb::Run(run) => session::run(state, run).await,
@@ -269,12 +289,14 @@ async fn dispatch(args: Args) -> Result<u8, Failure> {
         Verb::Status { run, json, cloud: true } => status::with_cloud(state, &run, json, None).await,
         Verb::Status { run, json, .. } => look::status(state, &run, json),
         Verb::Runs => look::runs(state),
-        Verb::Export { run, output } => look::export(state, &run, output),
-        Verb::Doctor(args) => doctor::doctor(args).await,
+        Verb::Export(args) => export::export(state, args).await,
+        Verb::Doctor(args) => doctor::doctor(state, args).await,
+        Verb::Config { file } => config::show(file.as_deref()),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Args::command(), "bartizan", &mut std::io::stdout());
             Ok(exit::DONE)
         }
+        Verb::Man { dir } => man::man(Args::command(), dir.as_deref()),
         Verb::Agent { request } => look::agent(&request).await,
         Verb::Listen { address, token_file } => verify::listen(address, &token_file).await,
         Verb::VerifyMirror(args) => verify::verify_mirror(args).await,

@@ -2,11 +2,17 @@
 //!
 //! Standard output is data and flushed per event; everything else goes to standard error or the log.
 
+mod ask;
+
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use jiff::{SignedDuration, Timestamp};
+use tokio::sync::mpsc;
 
+pub use ask::Ask;
+
+use crate::engine::Command;
 use crate::model::event::*;
 use crate::model::progress::{Eta, percent};
 use crate::model::text::{dollars, strip_control};
@@ -19,13 +25,53 @@ pub enum Format {
     Json,
 }
 
-/// Writes everything that happens until the run is closed or `out` is.
+/// Somebody who reads the lines and can be asked.
+pub struct Person {
+    pub ask: Ask,
+    /// Lines of input.
+    pub answers: mpsc::Receiver<String>,
+    pub commands: mpsc::Sender<Command>,
+}
+
+/// Writes everything that happens until the run is closed or `out` is; a `person` is asked when the run waits.
 ///
 /// # Errors
 /// When `out` cannot be written.
-pub async fn show(mut model: RunModel, mut events: Follower, format: Format, mut out: impl Write) -> io::Result<()> {
+pub async fn show(
+    mut model: RunModel,
+    mut events: Follower,
+    format: Format,
+    mut person: Option<Person>,
+    mut out: impl Write,
+) -> io::Result<()> {
     let mut lines = Lines::default();
-    while let Some(event) = events.next().await {
+    loop {
+        let answer = async {
+            match &mut person {
+                Some(person) => person.answers.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        let event = tokio::select! {
+            event = events.next() => event,
+            line = answer => {
+                match (line, &mut person) {
+                    (Some(line), Some(person)) => {
+                        let (said, command) = person.ask.answer(&line, &model);
+                        said.iter().try_for_each(|line| writeln!(out, "{}", strip_control(line)))?;
+                        out.flush()?;
+                        if let Some(command) = command {
+                            // An engine that has ended says so itself.
+                            let _ended = person.commands.send(command).await;
+                        }
+                    }
+                    // Nobody is there any more: the run goes on by itself.
+                    _ => person = None,
+                }
+                continue;
+            }
+        };
+        let Some(event) = event else { return Ok(()) };
         reduce(&mut model, &event);
         match format {
             Format::Json => writeln!(out, "{}", serde_json::to_string(&*event)?)?,
@@ -35,12 +81,33 @@ pub async fn show(mut model: RunModel, mut events: Follower, format: Format, mut
                 }
             }
         }
+        if let Some(person) = &mut person {
+            match &event.data {
+                data if wants_a_person(data, &model) => {
+                    let asked = person.ask.begin(&model);
+                    asked.iter().try_for_each(|line| writeln!(out, "{}", strip_control(line)))?;
+                }
+                Data::StepStarted { .. } | Data::Decision { .. } | Data::FindingCleared { .. } => person.ask.over(),
+                _ => {}
+            }
+        }
         out.flush()?;
         if matches!(event.data, Data::RunClosed { .. }) {
             return Ok(());
         }
     }
-    Ok(())
+}
+
+/// The run waits for a decision, or something was found that can be put right when somebody says so.
+fn wants_a_person(data: &Data, model: &RunModel) -> bool {
+    match data {
+        Data::Note { level: Level::Warn, text } => text.contains(NEEDS_YOU),
+        Data::FindingOpened { finding } => {
+            let again = model.findings.iter().any(|record| record.finding.id == finding.id && record.count > 1);
+            finding.recovery.is_some() && finding.explained_by.is_none() && !again
+        }
+        _ => false,
+    }
 }
 
 /// Turns events into sentences, at most one each ten seconds for the same progress.

@@ -8,7 +8,7 @@
 //! | floor | modules |
 //! |---|---|
 //! | 7 | `cli` |
-//! | 6 | `ui` `headless` `lab` |
+//! | 6 | `ui` `headless` `export` `lab` |
 //! | 5 | `stages` |
 //! | 4 | `engine` `watch` `diagnose` |
 //! | 3 | `host` `cloud` `registry` `cluster` |
@@ -20,6 +20,7 @@ pub mod cloud;
 pub mod cluster;
 pub mod diagnose;
 pub mod engine;
+pub mod export;
 pub mod headless;
 pub mod host;
 #[cfg(feature = "lab")]

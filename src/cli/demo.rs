@@ -105,6 +105,7 @@ pub async fn demo(state: Option<&Path>, args: DemoArgs) -> Result<u8, Failure> {
         pace,
         own_world: true,
         resume: None,
+        take_over: false,
         from: None,
         until: args.until,
         recover: args.recover,

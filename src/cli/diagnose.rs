@@ -10,13 +10,7 @@ use super::{Failure, exit};
 
 /// The built-in signatures and the user's own.
 pub fn catalogue() -> Result<Catalogue, Failure> {
-    let own = match std::env::var_os("BARTIZAN_CONFIG") {
-        Some(directory) => PathBuf::from(directory),
-        None => match directories::ProjectDirs::from("", "", "bartizan") {
-            Some(known) => known.config_dir().to_owned(),
-            None => return Catalogue::builtin().map_err(Failure::other),
-        },
-    };
+    let Some(own) = super::config::directory() else { return Catalogue::builtin().map_err(Failure::other) };
     Catalogue::with_user(&own.join("signatures")).map_err(|error| Failure::usage(error.to_string()))
 }
 

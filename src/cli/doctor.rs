@@ -1,13 +1,13 @@
 //! What this machine, the spec and the account have and lack for an installation. Changes nothing.
 
-use std::path::PathBuf;
+mod local;
+
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
 use crate::cloud::preflight::{Check, State, failed, preflight};
-use crate::host::local::LocalHost;
 use crate::host::ssh::{SshPool, SshTarget, fingerprint};
-use crate::host::{Cmd, Host};
 use crate::model::text::strip_control;
 use crate::spec::{HostKey, Spec};
 
@@ -26,8 +26,8 @@ pub struct DoctorArgs {
     cloud: Option<PathBuf>,
 }
 
-pub async fn doctor(args: DoctorArgs) -> Result<u8, Failure> {
-    let mut checks = tools().await?;
+pub async fn doctor(state: Option<&Path>, args: DoctorArgs) -> Result<u8, Failure> {
+    let mut checks = local::checks(state).await?;
     let mut of_account = Vec::new();
     match crate::spec::load(&args.file) {
         Ok(spec) => {
@@ -77,22 +77,9 @@ fn check(state: State, what: impl std::fmt::Display, found: impl Into<String>, a
     Check { what: what.to_string(), found: found.into(), needed: String::new(), state, ask: ask.into() }
 }
 
-/// Programs of this machine.
-async fn tools() -> Result<Vec<Check>, Failure> {
-    let local = LocalHost::default();
-    let mut checks = Vec::new();
-    for (tool, why, lacking) in [
-        ("ssh", "every stage after 01 runs over it", State::Fail),
-        ("ssh-keyscan", "it shows the host key of a bastion that you bring", State::Warn),
-        ("ssh-add", "an agent can hold the keys", State::Warn),
-    ] {
-        let found = local.exec(&Cmd::sh("command -v \"$1\"").arg(tool)).await.map_err(Failure::other)?;
-        checks.push(match found.ok() {
-            true => check(State::Ok, tool, found.text(), ""),
-            false => check(lacking, tool, "it is not there", format!("install OpenSSH's client: {why}")),
-        });
-    }
-    Ok(checks)
+/// This machine alone: for a bundle.
+pub async fn of_this_machine(state: Option<&Path>) -> Result<Vec<Check>, Failure> {
+    local::checks(state).await
 }
 
 /// A bastion of the operator's own needs its host key in the spec: what it says of itself, to be compared.

@@ -1,8 +1,7 @@
-//! The verbs that drive nothing: init, plan, watch, replay, status, runs, export; and the copier.
+//! The verbs that drive nothing: plan, watch, replay, status, runs; and the copier.
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
@@ -16,26 +15,16 @@ use crate::headless::{Format, Lines};
 use crate::model::event::{Action, Data, Event};
 use crate::model::text::dollars;
 use crate::model::{RunModel, reduce};
-use crate::record::{Recorded, SegmentReader, Store, bundle, read_events};
+use crate::record::{Recorded, SegmentReader, Store, Tail};
 use crate::registry::{Net, agent};
 use crate::spec::secrets::Secrets;
 use crate::stages::{self, World};
 use crate::ui;
 
+use super::doors::RunDoors;
+use super::opened::{Opened, open};
 use super::session::{SegmentLogs, load, screen_options};
 use super::{Failure, Front, exit};
-
-pub fn init(file: &Path) -> Result<u8, Failure> {
-    let mut new = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(file)
-        .map_err(|error| Failure::usage(format!("{}: {error}; nothing was written", file.display())))?;
-    new.write_all(crate::spec::example().as_bytes())
-        .map_err(|error| Failure::other(format!("writing {}: {error}", file.display())))?;
-    println!("wrote {}; fill in what it asks for, then `bartizan plan {}`", file.display(), file.display());
-    Ok(exit::DONE)
-}
 
 pub fn plan(file: &Path, as_json: bool) -> Result<u8, Failure> {
     let (spec, _) = load(file)?;
@@ -140,29 +129,21 @@ fn sentence(action: &Action) -> String {
     }
 }
 
-pub(super) fn open(state: Option<&Path>, run: &str) -> Result<(PathBuf, Vec<Event>), Failure> {
-    let dir =
-        Store::open(state).and_then(|store| store.find(run)).map_err(|error| Failure::usage(error.to_string()))?;
-    let events = read_events(&dir.join("run.jsonl")).map_err(Failure::other)?;
-    Ok((dir, events))
-}
-
-pub(super) fn fold(events: &[Event]) -> RunModel {
-    let mut model = RunModel::default();
-    events.iter().for_each(|event| reduce(&mut model, event));
-    model
+/// Where the screen is kept as it was left.
+fn memory(state: Option<&Path>) -> Option<std::path::PathBuf> {
+    Store::open(state).ok().map(|store| store.home().join("screen.toml"))
 }
 
 pub async fn watch(state: Option<&Path>, run: &str, front: &Front) -> Result<u8, Failure> {
-    let (dir, events) = open(state, run)?;
-    let model = fold(&events);
+    let opened = open(state, run)?;
+    let model = opened.model();
+    let Opened { dir, events, .. } = &opened;
     let (sender, receiver) = mpsc::channel(1024);
-    let path = dir.join("run.jsonl");
-    let mut last = model.seq;
-    // Another process writes; its file is the way to it.
+    let (mut tail, mut last) = (Tail::new(dir), model.seq);
     let follower = tokio::spawn(async move {
         loop {
-            for event in read_events(&path).unwrap_or_default() {
+            // A line that a crash has torn is mended by whoever goes on with the run.
+            for event in tail.read().unwrap_or_default() {
                 if event.seq > last {
                     last = event.seq;
                     if sender.send(Recorded::new(event)).await.is_err() {
@@ -170,19 +151,28 @@ pub async fn watch(state: Option<&Path>, run: &str, front: &Front) -> Result<u8,
                     }
                 }
             }
-            tokio::time::sleep(Duration::from_millis(500)).await;
+            tokio::time::sleep(Duration::from_millis(250)).await;
         }
     });
     let result = match front.format() {
         None => {
             let mut options = screen_options(front, &Checklists::builtin().map_err(Failure::other)?);
             options.access = ui::screen::Access::ReadOnly;
-            options.past = events.into_iter().map(Recorded::new).collect();
+            options.memory = memory(state);
+            options.screenshots = dir.join("screenshots");
+            options.past = events.iter().cloned().map(Recorded::new).collect();
+            options.doors = Some(Box::new(RunDoors::new(dir)));
             let (nobody, _) = mpsc::channel(1);
-            let logs = Box::new(SegmentLogs(SegmentReader::new(&dir)));
+            let logs = Box::new(SegmentLogs(SegmentReader::new(dir)));
             ui::run(options, model, receiver, nobody, logs).await.map(drop).map_err(Failure::other)
         }
-        Some(format) => print(model, receiver, format).await,
+        Some(format) => {
+            // The first line says in which format the others are.
+            if let (Format::Json, Some(first)) = (format, events.first()) {
+                say(&mut Lines::default(), &model, first, format)?;
+            }
+            print(model, receiver, format).await
+        }
     };
     follower.abort();
     result.map(|()| exit::DONE)
@@ -209,27 +199,30 @@ fn say(lines: &mut Lines, model: &RunModel, event: &Event, format: Format) -> Re
 }
 
 pub async fn replay(state: Option<&Path>, run: &str, front: &Front) -> Result<u8, Failure> {
-    let (dir, events) = open(state, run)?;
+    let opened = open(state, run)?;
+    let Opened { dir, events, .. } = &opened;
     if let Some(format) = front.format() {
         let (mut model, mut lines) = (RunModel::default(), Lines::default());
-        for event in &events {
+        for event in events {
             reduce(&mut model, event);
             say(&mut lines, &model, event, format)?;
         }
         return Ok(exit::DONE);
     }
     let mut options = screen_options(front, &Checklists::builtin().map_err(Failure::other)?);
-    options.replay = Some(events.into_iter().map(Recorded::new).collect());
+    options.memory = memory(state);
+    options.replay = Some(events.iter().cloned().map(Recorded::new).collect());
+    options.doors = Some(Box::new(RunDoors::new(dir)));
     let (nobody, _) = mpsc::channel(1);
     let (_silent, nothing) = mpsc::channel(1);
-    let logs = Box::new(SegmentLogs(SegmentReader::new(&dir)));
+    let logs = Box::new(SegmentLogs(SegmentReader::new(dir)));
     ui::run(options, RunModel::default(), nothing, nobody, logs).await.map_err(Failure::other)?;
     Ok(exit::DONE)
 }
 
 pub fn status(state: Option<&Path>, run: &str, as_json: bool) -> Result<u8, Failure> {
-    let (dir, events) = open(state, run)?;
-    let model = fold(&events);
+    let opened = open(state, run)?;
+    let (dir, model) = (&opened.dir, opened.model());
     let findings: Vec<_> = model.open_findings().iter().map(|record| record.finding.clone()).collect();
     if as_json {
         let stages: BTreeMap<_, _> = model
@@ -272,15 +265,6 @@ pub fn runs(state: Option<&Path>) -> Result<u8, Failure> {
             .map_or_else(|| "not ended".to_owned(), |(_, exit, text)| format!("exit {exit}: {text}"));
         println!("{}  {}.{} {}  {end}", summary.run, cluster.name, cluster.base_domain, cluster.version);
     }
-    Ok(exit::DONE)
-}
-
-pub fn export(state: Option<&Path>, run: &str, output: Option<PathBuf>) -> Result<u8, Failure> {
-    let (dir, _) = open(state, run)?;
-    let name = dir.file_name().map_or_else(|| "run".to_owned(), |name| name.to_string_lossy().into_owned());
-    let to = output.unwrap_or_else(|| PathBuf::from(format!("{name}.tar.gz")));
-    let names = bundle::export(&dir, &to).map_err(Failure::other)?;
-    println!("{}: {}", to.display(), names.join(", "));
     Ok(exit::DONE)
 }
 

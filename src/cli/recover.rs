@@ -9,7 +9,7 @@ use crate::model::RunModel;
 use crate::model::event::Finding;
 use crate::model::text::strip_control;
 
-use super::look::{fold, open};
+use super::opened::open;
 use super::session::{Session, load};
 use super::{Failure, Front, cloud, exit};
 
@@ -74,8 +74,8 @@ impl Asked {
 }
 
 pub async fn recover(state: Option<&Path>, args: RecoverArgs) -> Result<u8, Failure> {
-    let (dir, events) = open(state, &args.run)?;
-    let model = fold(&events);
+    let opened = open(state, &args.run)?;
+    let (dir, model) = (opened.dir.clone(), opened.model());
     let Some(recovery) = args.apply else {
         list(&model);
         return Ok(exit::DONE);
@@ -99,6 +99,7 @@ pub async fn recover(state: Option<&Path>, args: RecoverArgs) -> Result<u8, Fail
     let (file, pace): (Option<PathBuf>, f64) = (None, 1.0);
     let cloud = cloud::open(file.as_deref(), &spec.0).await?;
     let session = Session {
+        take_over: false,
         state,
         spec,
         cloud,

@@ -1,7 +1,9 @@
 //! A run from its first event to its last: record, world, engine, front end.
 
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::mpsc;
@@ -11,11 +13,12 @@ use crate::cloud::Cloud;
 use crate::diagnose::Checklists;
 use crate::diagnose::checklist::Checklist;
 use crate::engine::{Command, Ending, Options, Runner};
-use crate::headless::{self, Format};
+use crate::headless::{self, Format, Person};
 use crate::host::ssh::{SshPool, new_key_pair};
-use crate::model::event::{ClusterName, Data, FORMAT, LogLine, RunOutcome};
+use crate::model::event::{ClusterName, Data, Event, FORMAT, LogLine, RunOutcome};
 use crate::model::fact;
 use crate::model::plan::StageId;
+use crate::record::lease::{self, Holder, operator, taken_over_by};
 use crate::record::{Hub, Recorded, Recorder, SegmentReader, Store, read_events};
 use crate::registry::Net;
 use crate::spec::secrets::{Secrets, generate_password};
@@ -24,6 +27,7 @@ use crate::stages::{self, Repair, World};
 use crate::telemetry;
 use crate::ui;
 
+use super::doors::RunDoors;
 use super::{Failure, Front, cloud, exit};
 
 #[derive(Debug, clap::Args)]
@@ -34,6 +38,9 @@ pub struct RunArgs {
     /// Go on with the newest unfinished run of this spec, or with the one named.
     #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "last")]
     pub resume: Option<String>,
+    /// With --resume: when another bartizan drives the run, ask it to leave and go on in its place. It is recorded.
+    #[arg(long, requires = "resume")]
+    pub take_over: bool,
     /// Begin at this stage (06, image-sync, 06-image-sync).
     #[arg(long, value_name = "STAGE")]
     pub from: Option<String>,
@@ -88,6 +95,7 @@ pub async fn run(state: Option<&Path>, args: RunArgs) -> Result<u8, Failure> {
         pace,
         own_world: false,
         resume: args.resume,
+        take_over: args.take_over,
         from: args.from,
         until: Some(args.until.unwrap_or_else(|| LAST.to_owned())),
         recover: args.recover,
@@ -121,6 +129,7 @@ pub async fn cleanup(
         pace: 1.0,
         own_world: false,
         resume: Some(dir.to_string_lossy().into_owned()),
+        take_over: false,
         from: Some("10-cleanup".into()),
         until: None,
         recover: false,
@@ -147,6 +156,8 @@ pub(super) struct Session<'a> {
     /// A world of its own that nobody can come back to: an unfinished run of the same name is another's.
     pub own_world: bool,
     pub resume: Option<String>,
+    /// Ask whoever drives that run to leave.
+    pub take_over: bool,
     pub from: Option<String>,
     pub until: Option<String>,
     pub recover: bool,
@@ -167,8 +178,16 @@ impl ui::Logs for SegmentLogs {
     }
 }
 
-pub(super) fn operator() -> String {
-    std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "operator".into())
+/// How long another bartizan may take to leave its run.
+const HANDOVER: Duration = Duration::from_secs(30);
+
+/// Whoever drives the run in `dir` leaves it to us.
+fn take_over(dir: &Path) -> Result<Option<Holder>, Failure> {
+    let before = lease::take_over(dir, HANDOVER).map_err(|error| Failure::usage(error.to_string()))?;
+    if let Some(before) = &before {
+        eprintln!("{} (process {}) has left the run", before.operator, before.pid);
+    }
+    Ok(before)
 }
 
 impl Session<'_> {
@@ -187,6 +206,7 @@ impl Session<'_> {
         let store = Store::open(self.state).map_err(Failure::other)?;
         let digest = crate::spec::digest(text);
         let (run, dir, resumed) = self.place(&store, &digest)?;
+        let before = if self.take_over { take_over(&dir)? } else { None };
         let recorder = Recorder::open(&dir).map_err(Failure::other)?;
         let secrets = Secrets::load(spec).map_err(|error| Failure::usage(error.to_string()))?;
         let mirror_password = match &secrets.mirror_password {
@@ -222,6 +242,11 @@ impl Session<'_> {
         let first = self.first.as_ref().map(|asked| asked.resolve(recorder.model())).transpose()?;
         let hub = Hub::start(recorder);
         let sink = hub.sink();
+        if let Some(before) = before {
+            let (command, args) =
+                ("take-over".to_owned(), vec![format!("from {} (process {})", before.operator, before.pid)]);
+            sink.commit(Data::Decision { command, args, operator: operator(), reason: None }).await;
+        }
         let (shown, shown_events) = hub.follow().await;
         let past = read_events(&dir.join("run.jsonl")).unwrap_or_default();
         let operator = operator();
@@ -265,8 +290,14 @@ impl Session<'_> {
             tap,
             live: tokio::sync::Mutex::new(None),
         });
+        let plans = stages::steps().iter().map(|(id, step)| (id.clone(), step.preview(&world))).collect();
         let checklists = Checklists::builtin().map_err(Failure::other)?;
         let format = self.front.format();
+        // Whoever reads lines at a terminal can decide; a pipe cannot.
+        let asks = format == Some(Format::Plain)
+            && !self.front.headless
+            && std::io::stdin().is_terminal()
+            && std::io::stdout().is_terminal();
         let (commands, command_queue) = mpsc::channel(64);
         let runner = Runner {
             world: world.clone(),
@@ -274,17 +305,32 @@ impl Session<'_> {
             steps: stages::steps(),
             sink: sink.clone(),
             hands: Arc::new(Repair { checklists: checklists.clone() }),
-            options: Options { from, until, recover: self.recover, first, interactive: format.is_none(), operator },
+            options: Options {
+                from,
+                until,
+                recover: self.recover,
+                first,
+                interactive: format.is_none() || asks,
+                operator,
+            },
             probes: TaskTracker::new(),
         };
         let (_, engine_events) = hub.follow().await;
         let engine = tokio::spawn(runner.run(command_queue, engine_events));
         let ending = match format {
-            Some(format) => headless_front(shown, shown_events, format, commands, engine).await?,
+            Some(format) => {
+                // The first line of JSON tells in which format the others are, also when the run is an older one.
+                let opening = past.into_iter().next().filter(|_| resumed && format == Format::Json);
+                let person = if asks { Some(person(commands.clone())?) } else { None };
+                headless_front((shown, shown_events), opening, format, person, commands, engine).await?
+            }
             None => {
                 let logs = Box::new(SegmentLogs(SegmentReader::new(&dir)));
                 let mut options = screen_options(&self.front, &checklists);
                 options.screenshots = dir.join("screenshots");
+                options.texts.plans = plans;
+                options.memory = Some(store.home().join("screen.toml"));
+                options.doors = Some(Box::new(RunDoors::new(&dir)));
                 let shown_world = world.clone();
                 options.texts.previews =
                     ui::recovery::Previews::new(move |plan| stages::repair::preview(plan, &shown_world));
@@ -297,6 +343,12 @@ impl Session<'_> {
                 let ending = engine.await.map_err(|error| Failure::other(format!("the engine broke: {error}")))?;
                 left.map_err(Failure::other)?;
                 println!("{}", crate::spec::secret::redact(&ending.summary));
+                if let Some(by) = taken_over_by(&dir) {
+                    println!(
+                        "{} took this run over (process {}); `bartizan watch {run}` follows it",
+                        by.operator, by.pid
+                    );
+                }
                 println!("run {run} is kept in {}; `bartizan replay {run}` shows it again", dir.display());
                 ending
             }
@@ -381,27 +433,53 @@ fn keep_spec(dir: &Path, spec: &Spec) -> Result<(), Failure> {
 }
 
 pub(super) fn screen_options(front: &Front, checks: &Checklists) -> ui::UiOptions {
-    let titled = |list: &Checklist| -> Vec<_> {
-        list.checks.iter().map(|check| ((list.id.clone(), check.id.clone()), check.title.clone())).collect()
-    };
     let mut options = ui::UiOptions::from_env();
     options.theme.clone_from(&front.theme);
     options.ascii = front.ascii.then_some(true);
-    options.texts.checks = checks.iter().flat_map(titled).collect();
+    options.read_only = front.read_only;
+    options.notify = front.notify.clone();
+    super::config::apply(&mut options);
+    options.texts = texts(checks);
     options
+}
+
+/// Titles of the checks.
+pub(super) fn texts(checks: &Checklists) -> ui::Texts {
+    let titled = |list: &Checklist| -> Vec<_> {
+        list.checks.iter().map(|check| ((list.id.clone(), check.id.clone()), check.title.clone())).collect()
+    };
+    ui::Texts { checks: checks.iter().flat_map(titled).collect(), ..ui::Texts::default() }
+}
+
+/// Who reads the lines and types answers.
+fn person(commands: mpsc::Sender<Command>) -> Result<Person, Failure> {
+    let (typed, answers) = mpsc::channel(8);
+    // A blocked read ends with the process.
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lines().map_while(Result::ok) {
+            if typed.blocking_send(line).is_err() {
+                break;
+            }
+        }
+    });
+    Ok(Person { ask: headless::Ask::new().map_err(Failure::other)?, answers, commands })
 }
 
 /// Lines until the end; an interrupt detaches, a second one ends at once.
 async fn headless_front(
-    model: crate::model::RunModel,
-    events: crate::record::Follower,
+    (model, events): (crate::model::RunModel, crate::record::Follower),
+    opening: Option<Event>,
     format: Format,
+    person: Option<Person>,
     commands: mpsc::Sender<Command>,
     engine: tokio::task::JoinHandle<Ending>,
 ) -> Result<Ending, Failure> {
     let shown = tokio::spawn(async move {
-        let out = std::io::stdout();
-        headless::show(model, events, format, out).await
+        let mut out = std::io::stdout();
+        if let Some(opening) = opening {
+            writeln!(out, "{}", serde_json::to_string(&opening)?)?;
+        }
+        headless::show(model, events, format, person, out).await
     });
     let interrupted = tokio::spawn(async move {
         for command in [Command::Detach, Command::Cancel] {

@@ -11,7 +11,7 @@ use crate::model::RunModel;
 use crate::model::event::Object;
 use crate::stages::world::fact;
 
-use super::look::{fold, open};
+use super::opened::open;
 use super::session::load;
 use super::{Failure, cloud, exit};
 
@@ -22,8 +22,8 @@ pub async fn with_cloud(
     as_json: bool,
     cloud_file: Option<&Path>,
 ) -> Result<u8, Failure> {
-    let (dir, events) = open(state, run)?;
-    let model = fold(&events);
+    let opened = open(state, run)?;
+    let (dir, model) = (&opened.dir, opened.model());
     let (mut spec, _) = load(&dir.join("cluster.toml"))?;
     let Some(cloud) = cloud::open(cloud_file, &spec).await? else {
         return Err(Failure::usage("this run made nothing in a cloud: its bastion and its network were there already"));

@@ -16,6 +16,7 @@ use crate::host::ssh::{SshPool, SshTarget};
 use crate::host::{Cmd, Host, HostError};
 use crate::model::event::{ClusterName, Data, FORMAT, LinkName, LogLine, RunOutcome};
 use crate::model::{RunModel, fact};
+use crate::record::lease::operator;
 use crate::record::{Follower, Hub, Recorder, SegmentReader, Sink, Store};
 use crate::spec::Secret;
 use crate::stages::watched::{End, Steps, overhear, plan};
@@ -28,7 +29,8 @@ use crate::watch::cluster::Kubeconfig;
 use crate::watch::install_dir::{Identity, InstallDir};
 
 use super::bastion::{self, Login};
-use super::session::{SegmentLogs, interrupt, operator, screen_options};
+use super::doors::RunDoors;
+use super::session::{SegmentLogs, interrupt, screen_options};
 use super::{Failure, Front, exit, look};
 
 /// How long the installer may be silent after it gave up before a run without a screen ends.
@@ -249,7 +251,9 @@ impl Found {
         let code = match headless {
             Some(format) => {
                 let printing =
-                    tokio::spawn(async move { headless::show(shown, shown_events, format, std::io::stdout()).await });
+                    tokio::spawn(
+                        async move { headless::show(shown, shown_events, format, None, std::io::stdout()).await },
+                    );
                 let end = tokio::select! {
                     end = ending => end.ok().flatten(),
                     _ = interrupt() => None,
@@ -265,6 +269,7 @@ impl Found {
                 let mut options = screen_options(&args.front, &Checklists::builtin().map_err(Failure::other)?);
                 options.access = ui::screen::Access::ReadOnly;
                 options.screenshots = dir.join("screenshots");
+                options.doors = Some(Box::new(RunDoors::new(dir)));
                 let (nobody, _) = mpsc::channel(1);
                 let logs = Box::new(SegmentLogs(SegmentReader::new(dir)));
                 let left = ui::run(options, shown, shown_events.into_queue(1024), nobody, logs).await;

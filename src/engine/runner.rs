@@ -363,7 +363,7 @@ impl<W: Send + Sync + 'static> Runner<W> {
             let _late = tokio::time::timeout(ANSWERS, self.probes.wait()).await;
             return Next::End(self.failure(step, &causes, self.exit_of(step).await));
         }
-        let text = format!("{} needs you: retry, skip, recover or detach", step.id);
+        let text = format!("{} {NEEDS_YOU}: retry, skip, recover or detach", step.id);
         self.sink.emit(Data::Note { level: Level::Warn, text }).await;
         loop {
             let command = tokio::select! {

@@ -123,6 +123,10 @@ impl<W> StepCx<W> {
     pub async fn set_fact(&self, key: &str, value: impl Into<String>) {
         self.sink.commit(Data::Fact { key: key.to_owned(), value: value.into() }).await;
     }
+    /// Record a command that runs; [`StepCx::acted`] tells of its end.
+    pub async fn acting(&self, action: Action) {
+        self.acted(action, None, std::time::Duration::ZERO).await;
+    }
     /// Record a command or call that was made.
     pub async fn acted(&self, action: Action, exit: Option<i32>, elapsed: std::time::Duration) {
         let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);

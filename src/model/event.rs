@@ -13,6 +13,9 @@ pub type Seq = u64;
 /// Version of the run file. A reader refuses a larger one.
 pub const FORMAT: u32 = 1;
 
+/// What a [`Data::Note`] says when the run waits for a decision.
+pub const NEEDS_YOU: &str = "needs you";
+
 /// A past fact with its number and time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Event {

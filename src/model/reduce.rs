@@ -64,6 +64,12 @@ pub fn reduce(model: &mut RunModel, event: &Event) {
         Data::StepAction { step, action, exit, elapsed_ms } => {
             if let Some(record) = model.steps.get_mut(step) {
                 record.last_evidence = Some(at);
+                // The end of what was told of when it ran.
+                let over = exit.is_some() || *elapsed_ms > 0;
+                let runs = |known: &StepAction| known.runs() && known.action == *action;
+                if over && let Some(place) = record.actions.iter().rposition(runs) {
+                    record.actions.remove(place);
+                }
                 record.actions.push(StepAction { at, action: action.clone(), exit: *exit, elapsed_ms: *elapsed_ms });
                 if record.actions.len() > 200 {
                     record.actions.remove(0);

@@ -83,6 +83,13 @@ pub struct StepAction {
     pub elapsed_ms: u64,
 }
 
+impl StepAction {
+    /// It has been told of, and nothing of its end.
+    pub fn runs(&self) -> bool {
+        self.exit.is_none() && self.elapsed_ms == 0
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepProgress {
     pub done: u64,

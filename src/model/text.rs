@@ -51,6 +51,23 @@ pub fn one_line(text: &str, limit: usize) -> String {
     line
 }
 
+/// `text` as it stands in XML and HTML, between tags and in attributes. What XML cannot hold at all is left out.
+pub fn xml(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\n' | '\t' => out.push(c),
+            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => {}
+            c => out.push(c),
+        }
+    }
+    out
+}
+
 /// Printable ASCII on one line, as nearly every line of a log is: there is nothing to clean.
 fn is_plain(text: &str) -> bool {
     // No early end: this is looked at many bytes at a time.

@@ -13,15 +13,16 @@ use crate::model::event::{Data, Event, FORMAT, LogLine};
 use crate::model::{RunModel, reduce};
 use crate::spec::secret::redact_json;
 
+use super::lease;
 use super::segments::SegmentWriter;
 
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
     #[error("{what} {path}: {source}", path = path.display())]
     Io { what: &'static str, path: PathBuf, source: io::Error },
-    #[error("{path} is being written by another bartizan; watch it with `bartizan watch`", path = path.display())]
+    #[error("{path} is driven by another bartizan; `bartizan watch` follows it, and `bartizan run --resume --take-over` takes it from there", path = path.display())]
     Locked { path: PathBuf },
-    #[error("{path}:{line}: {why}", path = path.display())]
+    #[error("{path}{place}: {why}", path = path.display(), place = if *line == 0 { String::new() } else { format!(":{line}") })]
     Broken { path: PathBuf, line: u64, why: String },
     #[error("{path} was written in format {found}; this bartizan reads up to {FORMAT}: use a newer one", path = path.display())]
     Newer { path: PathBuf, found: u32 },
@@ -55,9 +56,9 @@ impl Recorder {
     pub fn open(dir: &Path) -> Result<Self, RecordError> {
         let logs = dir.join("logs");
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&logs).map_err(RecordError::io("making", &logs))?;
-        let lock_path = dir.join("lock");
-        let lock = private(&lock_path).map_err(RecordError::io("opening", &lock_path))?;
-        lock.try_lock().map_err(|_| RecordError::Locked { path: dir.to_owned() })?;
+        let lock = lease::take(dir)
+            .map_err(RecordError::io("locking", dir))?
+            .ok_or_else(|| RecordError::Locked { path: dir.to_owned() })?;
         let path = dir.join("run.jsonl");
         let mut file = private(&path).map_err(RecordError::io("opening", &path))?;
         let (events, whole) = read_whole(&path)?;

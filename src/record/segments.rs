@@ -70,6 +70,22 @@ impl SegmentWriter {
     }
 }
 
+/// Makes the index of a log anew: of a text that was changed, or came without one.
+pub(super) fn index(log: &Path) -> io::Result<()> {
+    let mut reader = io::BufReader::new(File::open(log)?);
+    let mut index = BufWriter::new(File::create(log.with_extension("idx"))?);
+    let (mut end, mut line) = (0u64, Vec::new());
+    loop {
+        line.clear();
+        let read = io::BufRead::read_until(&mut reader, b'\n', &mut line)?;
+        if read == 0 {
+            return index.flush();
+        }
+        end += read as u64;
+        index.write_all(&end.to_le_bytes())?;
+    }
+}
+
 fn read_entry(index: &mut File, number: u64) -> io::Result<u64> {
     let mut entry = [0; ENTRY as usize];
     index.seek(SeekFrom::Start(number * ENTRY))?;

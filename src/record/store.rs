@@ -121,7 +121,8 @@ impl Store {
         write().map_err(RecordError::io("keeping a secret in", &path))
     }
 
-    fn summary(&self, name: &str) -> Option<RunSummary> {
+    /// A run by its name, if it can be read.
+    pub fn summary(&self, name: &str) -> Option<RunSummary> {
         let dir = self.dir.join(name);
         let events = read_events(&dir.join("run.jsonl")).ok()?;
         let mut model = RunModel::default();
@@ -129,7 +130,11 @@ impl Store {
         Some(RunSummary { run: name.to_owned(), dir, model })
     }
 
-    fn names(&self) -> Result<Vec<String>, RecordError> {
+    /// Names of the runs, oldest first.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn names(&self) -> Result<Vec<String>, RecordError> {
         let entries = fs::read_dir(&self.dir).map_err(RecordError::io("reading", &self.dir))?;
         let mut names: Vec<String> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
         names.sort();

@@ -17,6 +17,7 @@ pub mod secret;
 pub mod secrets;
 pub mod sizing;
 pub mod subnets;
+pub mod template;
 pub mod validate;
 
 use std::path::PathBuf;

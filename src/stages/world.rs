@@ -182,18 +182,31 @@ pub fn cloud_error(error: CloudError) -> StepError {
     wrong.hint(error.advice())
 }
 
+/// A command that takes longer is recorded when it runs, and not only when it has ended.
+const A_MOMENT: Duration = Duration::from_millis(500);
+
 /// Runs a command and records it.
 ///
 /// # Errors
 /// Only when it could not be run; its status is for the caller.
 pub async fn exec(cx: &Cx, host: &Arc<dyn Host>, cmd: Cmd) -> Result<Output, StepError> {
     let started = Instant::now();
-    let result = tokio::select! {
-        result = host.exec(&cmd) => result.map_err(host_error),
-        () = cx.cancel.cancelled() => Err(StepError::fatal("cancelled")),
+    let what = action(host.name(), &cmd);
+    let mut work = std::pin::pin!(async {
+        tokio::select! {
+            result = host.exec(&cmd) => result.map_err(host_error),
+            () = cx.cancel.cancelled() => Err(StepError::fatal("cancelled")),
+        }
+    });
+    let result = match tokio::time::timeout(A_MOMENT, &mut work).await {
+        Ok(result) => result,
+        Err(_) => {
+            cx.acting(what.clone()).await;
+            work.await
+        }
     };
     let exit = result.as_ref().ok().map(|output| output.status);
-    cx.acted(action(host.name(), &cmd), exit, started.elapsed()).await;
+    cx.acted(what, exit, started.elapsed()).await;
     result
 }
 

@@ -10,11 +10,11 @@ use ratatui::text::Line;
 use crate::model::event::{LinkName, LinkState, RunOutcome};
 use crate::model::run::RunModel;
 
-use super::command::{Context, Danger, TABLE};
+use super::command::{Context, TABLE};
 use super::glyph::Mark;
 use super::overlays;
 use super::panes::{self, Cx, activity, pipeline};
-use super::screen::{Access, Overlay, PromptKind, Screen};
+use super::screen::{Access, Lock, Overlay, PromptKind, Screen};
 use super::text;
 use super::theme::{Depth, Theme, Token};
 use super::verbs;
@@ -29,7 +29,8 @@ pub fn draw(model: &RunModel, screen: &Screen, theme: &Theme, frame: &mut Frame,
 pub fn render(model: &RunModel, screen: &Screen, theme: &Theme, area: Rect, buf: &mut Buffer, now: Timestamp) {
     let cx = Cx { model, screen, theme, glyphs: &screen.glyphs, now };
     let focus = screen.pane(model);
-    let arranged = screen.layouts.arrange(area, super::layout::Phase::of(model), focus, screen.zoom, screen.timeline);
+    let (phase, shape) = (super::layout::Phase::of(model), &screen.shape);
+    let arranged = screen.layouts.arrange(area, phase, focus, screen.zoom, screen.timeline, shape);
     if let Some(row) = arranged.header {
         buf.set_line(row.x, row.y, &header(&cx, usize::from(row.width)), row.width);
     }
@@ -114,11 +115,18 @@ fn header(cx: &Cx, width: usize) -> Line<'static> {
     if !model.run.is_empty() && width >= 130 {
         facts.push(format!("run {}", text::cut(&model.run, 24, cx.glyphs.ellipsis)));
     }
-    match cx.screen.access {
+    let screen = cx.screen;
+    match screen.access {
         Access::ReadOnly => facts.push("watching".into()),
         Access::Replay => facts.push("replay".into()),
-        Access::Full if cx.screen.place.back => facts.push("the past".into()),
+        Access::Full if screen.place.back => facts.push("the past".into()),
         Access::Full => {}
+    }
+    if screen.lock != Lock::Open {
+        facts.push("read-only".into());
+    }
+    if screen.mouse {
+        facts.push("mouse: shift-drag selects".into());
     }
     let facts = facts.join(&format!(" {dot} "));
     let left = cx.row(width).text(" ", cx.style(Token::Text)).text("bartizan", cx.style(Token::Title));
@@ -163,11 +171,10 @@ fn footer(cx: &Cx, width: usize) -> Line<'static> {
         return row.text("_", cx.style(Token::Key)).right(hint, cx.style(Token::Muted)).line();
     }
     let hint = match &screen.overlay {
-        Some(Overlay::Help { .. }) => "j/k scroll  esc back",
+        Some(Overlay::Help { typing: true, .. }) => "type a part of a key or a name  enter keeps  esc clears",
+        Some(Overlay::Help { .. }) => "j/k scroll  / search  esc back",
         Some(Overlay::Palette { .. }) => "type a part of a name  enter does it  esc back",
-        Some(Overlay::Confirm(confirm)) if confirm.danger == Danger::Destroy => {
-            "enter when the name is typed  esc back"
-        }
+        Some(Overlay::Confirm(confirm)) if confirm.name.is_some() => "enter when the name is typed  esc back",
         Some(Overlay::Confirm(_)) => "y yes  n no  esc back",
         Some(Overlay::Detail { .. }) => "j/k scroll  y copy  Y copy command  esc back",
         Some(Overlay::Prompt { .. }) | None => "",

@@ -16,6 +16,8 @@ pub enum Seek {
     By(isize),
     /// Twentieths of the run.
     Jump(isize),
+    /// To this many thousandths of the run.
+    Share(u16),
     NextFailure,
     NextStage,
     PreviousStage,
@@ -178,6 +180,7 @@ impl History {
         match seek {
             Seek::By(by) => self.go(here.saturating_add_signed(by)),
             Seek::Jump(by) => self.go(here.saturating_add_signed(jump(by))),
+            Seek::Share(share) => self.go(total.saturating_mul(usize::from(share.min(1000))) / 1000),
             Seek::NextFailure => {
                 if let Some(index) = self.failures.iter().find(|index| **index + 1 > here) {
                     self.go(index + 1);

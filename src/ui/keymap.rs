@@ -129,10 +129,13 @@ pub enum Meaning {
 }
 
 impl Keymap {
+    /// The file that comes with the program.
+    pub const EMBEDDED: &str = include_str!("../../assets/keymap.toml");
+
     /// The key table that comes with the program, with the operator's own (name of the file, text) over it.
     pub fn load(own: Option<(&str, &str)>) -> Result<Self, KeymapError> {
         let mut map = Keymap { contexts: BTreeMap::new() };
-        map.add("assets/keymap.toml", include_str!("../../assets/keymap.toml"))?;
+        map.add("assets/keymap.toml", Self::EMBEDDED)?;
         if let Some((file, text)) = own {
             map.add(file, text)?;
         }
@@ -266,6 +269,12 @@ mod tests {
         let map = Keymap::load(None).unwrap();
         for (keys, verb) in map.bindings(Context::Global) {
             assert!(verb.command().danger == command::Danger::Safe || keys.len() > 1, "{verb:?}");
+        }
+        // What may destroy is a sequence wherever it is bound, and asks for a name besides.
+        for context in Context::ALL {
+            for (keys, verb) in map.bindings(context) {
+                assert!(!crate::ui::verbs::MAY_DESTROY.contains(verb) || keys.len() > 1, "{context:?} {verb:?}");
+            }
         }
     }
 

@@ -1,13 +1,15 @@
 //! Where the panes stand, from `assets/layouts.toml`.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use ratatui::layout::{Constraint, Layout as Split, Rect};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::model::event::RunOutcome;
 use crate::model::run::RunModel;
 
 /// One of the eight panes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PaneId {
     Pipeline,
@@ -128,6 +130,31 @@ pub struct Layouts {
 #[error("layouts: {0}")]
 pub struct LayoutError(String);
 
+/// What the operator has changed about all layouts.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Shape {
+    pub hidden: BTreeSet<PaneId>,
+    /// Whose box it is, and who stands there instead.
+    pub places: BTreeMap<PaneId, PaneId>,
+}
+
+impl Shape {
+    /// Who stands in the box of this pane.
+    fn stands_in(&self, owner: PaneId) -> PaneId {
+        self.places.get(&owner).copied().unwrap_or(owner)
+    }
+
+    /// Let two panes change places.
+    pub fn swap(&mut self, one: PaneId, other: PaneId) {
+        let of = |pane: PaneId| PaneId::ALL.into_iter().find(|owner| self.stands_in(*owner) == pane).unwrap_or(pane);
+        let (first, second) = (of(one), of(other));
+        self.places.insert(first, other);
+        self.places.insert(second, one);
+        self.places.retain(|owner, pane| owner != pane);
+    }
+}
+
 /// The rectangles of one frame.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Arrangement {
@@ -146,11 +173,29 @@ impl Arrangement {
 }
 
 impl Layouts {
+    /// The file that comes with the program.
+    pub const EMBEDDED: &str = include_str!("../../assets/layouts.toml");
+
     pub fn embedded() -> Result<Self, LayoutError> {
-        Self::parse(include_str!("../../assets/layouts.toml"))
+        Self::parse(Self::EMBEDDED)
+    }
+
+    /// With the operator's own (name of the file, text) before them; one of the same name takes its place.
+    pub fn with(mut self, file: &str, text: &str) -> Result<Self, LayoutError> {
+        let own = Self::read(text).map_err(|LayoutError(why)| LayoutError(format!("{file}: {why}")))?;
+        self.layout.retain(|entry| own.layout.iter().all(|mine| mine.name != entry.name));
+        self.layout.splice(..0, own.layout);
+        self.fits_everywhere().map_err(|LayoutError(why)| LayoutError(format!("{file}: {why}")))?;
+        Ok(self)
     }
 
     pub fn parse(text: &str) -> Result<Self, LayoutError> {
+        let layouts = Self::read(text)?;
+        layouts.fits_everywhere()?;
+        Ok(layouts)
+    }
+
+    fn read(text: &str) -> Result<Self, LayoutError> {
         let layouts: Layouts = toml::from_str(text).map_err(|error| LayoutError(error.to_string()))?;
         for entry in &layouts.layout {
             let mut mains = 0;
@@ -162,10 +207,13 @@ impl Layouts {
                 }
             }
         }
-        if !layouts.layout.iter().any(|entry| entry.min == (0, 0) && entry.phase == Phase::Any) {
-            return Err(LayoutError("one layout must fit everywhere: min = [0, 0], phase = \"any\"".into()));
-        }
         Ok(layouts)
+    }
+
+    fn fits_everywhere(&self) -> Result<(), LayoutError> {
+        let fits = self.layout.iter().any(|entry| entry.min == (0, 0) && entry.phase == Phase::Any);
+        let why = "one layout must fit everywhere: min = [0, 0], phase = \"any\"";
+        fits.then_some(()).ok_or_else(|| LayoutError(why.into()))
     }
 
     fn pick(&self, area: Rect, phase: Phase) -> Option<&Entry> {
@@ -177,7 +225,15 @@ impl Layouts {
     }
 
     /// Divide `area`. `focus` always gets a place: its own, or the main one.
-    pub fn arrange(&self, area: Rect, phase: Phase, focus: PaneId, zoom: bool, timeline: bool) -> Arrangement {
+    pub fn arrange(
+        &self,
+        area: Rect,
+        phase: Phase,
+        focus: PaneId,
+        zoom: bool,
+        timeline: bool,
+        shape: &Shape,
+    ) -> Arrangement {
         let mut out = Arrangement::default();
         let Some(entry) = self.pick(area, phase) else { return out };
         out.name = entry.name.clone();
@@ -204,12 +260,17 @@ impl Layouts {
                 out.panes.push((focus, rest));
             } else {
                 let mut placed = Vec::new();
-                place(body, rest, &mut placed);
+                place(body, rest, shape, &mut placed);
                 let homeless = !placed.iter().any(|(pane, _, _)| *pane == focus);
-                out.panes = placed
-                    .into_iter()
-                    .map(|(pane, rect, main)| if main && homeless { (focus, rect) } else { (pane, rect) })
-                    .collect();
+                // Its own box, else the main one, else the first, else all there is.
+                if placed.is_empty() {
+                    placed.push((focus, rest, true));
+                }
+                let main = placed.iter().position(|(_, _, main)| *main).unwrap_or(0);
+                if let Some((pane, _, _)) = placed.get_mut(main).filter(|_| homeless) {
+                    *pane = focus;
+                }
+                out.panes = placed.into_iter().map(|(pane, rect, _)| (pane, rect)).collect();
             }
         }
         out
@@ -236,9 +297,19 @@ fn check(node: &Node, mains: &mut usize, seen: &mut Vec<PaneId>) -> Result<(), S
     node.rows.iter().chain(&node.columns).try_for_each(|child| check(child, mains, seen))
 }
 
-fn place(node: &Node, area: Rect, out: &mut Vec<(PaneId, Rect, bool)>) {
+/// Something in this box is to be seen.
+fn visible(node: &Node, shape: &Shape) -> bool {
+    match node.pane {
+        Some(pane) => !shape.hidden.contains(&shape.stands_in(pane)),
+        None => node.rows.iter().chain(&node.columns).any(|child| visible(child, shape)),
+    }
+}
+
+fn place(node: &Node, area: Rect, shape: &Shape, out: &mut Vec<(PaneId, Rect, bool)>) {
     if let Some(pane) = node.pane {
-        out.push((pane, area, node.main));
+        if visible(node, shape) {
+            out.push((shape.stands_in(pane), area, node.main));
+        }
         return;
     }
     let (children, split) = if node.rows.is_empty() {
@@ -246,13 +317,18 @@ fn place(node: &Node, area: Rect, out: &mut Vec<(PaneId, Rect, bool)>) {
     } else {
         (&node.rows, Split::vertical([] as [Constraint; 0]))
     };
-    let sizes = children.iter().map(|child| match &child.size {
+    let children: Vec<&Node> = children.iter().filter(|child| visible(child, shape)).collect();
+    // When all that took the rest is hidden, the last one takes it.
+    let fills = children.iter().any(|child| child.size.is_none());
+    let last = children.len().saturating_sub(1);
+    let sizes = children.iter().enumerate().map(|(at, child)| match &child.size {
+        _ if !fills && at == last => Constraint::Fill(1),
         Some(Size::Cells(cells)) => Constraint::Length(*cells),
         Some(Size::Percent(text)) => Constraint::Percentage(text.trim_end_matches('%').parse().unwrap_or(50)),
         None => Constraint::Fill(1),
     });
     for (child, area) in children.iter().zip(split.constraints(sizes).split(area).iter()) {
-        place(child, *area, out);
+        place(child, *area, shape, out);
     }
 }
 
@@ -267,9 +343,9 @@ mod tests {
         for (width, height) in [(1, 1), (39, 9), (40, 10), (80, 24), (110, 30), (160, 45), (300, 100)] {
             for phase in [Phase::Any, Phase::Resources, Phase::Sync, Phase::Install] {
                 let area = Rect::new(0, 0, width, height);
-                used.insert(layouts.arrange(area, phase, PaneId::Pipeline, false, false).name);
+                used.insert(layouts.arrange(area, phase, PaneId::Pipeline, false, false, &Shape::default()).name);
                 for pane in PaneId::ALL {
-                    let arranged = layouts.arrange(area, phase, pane, false, true);
+                    let arranged = layouts.arrange(area, phase, pane, false, true, &Shape::default());
                     assert!(arranged.panes.is_empty() || arranged.rect(pane).is_some(), "{} {pane:?}", arranged.name);
                     assert!(arranged.panes.iter().all(|(_, rect)| area.union(*rect) == area));
                 }
@@ -282,7 +358,8 @@ mod tests {
     fn the_wide_layouts_show_most_panes_at_once() {
         let layouts = Layouts::embedded().unwrap();
         for phase in [Phase::Any, Phase::Resources, Phase::Sync, Phase::Install] {
-            let wide = layouts.arrange(Rect::new(0, 0, 200, 60), phase, PaneId::Pipeline, false, false);
+            let wide =
+                layouts.arrange(Rect::new(0, 0, 200, 60), phase, PaneId::Pipeline, false, false, &Shape::default());
             assert!(wide.panes.len() >= 5, "{phase:?} {}", wide.panes.len());
         }
     }

@@ -6,13 +6,17 @@
 //!
 //! [`RunModel`]: crate::model::run::RunModel
 
+pub mod attention;
+pub mod background;
 pub mod command;
+pub mod doors;
 pub mod draw;
 pub mod glyph;
 pub mod history;
 pub mod keymap;
 pub mod layout;
 pub mod logs;
+pub mod memory;
 pub mod notify;
 pub mod overlays;
 pub mod panes;
@@ -24,6 +28,7 @@ pub mod search;
 pub mod terminal;
 pub mod text;
 pub mod theme;
+pub mod trend;
 mod update;
 pub mod verbs;
 pub mod widgets;
@@ -38,8 +43,9 @@ pub use update::update;
 use crate::model::event::LogLine;
 use crate::record::Recorded;
 
+use background::Background;
 use glyph::Glyphs;
-use theme::Depth;
+use theme::{Depth, Themes};
 
 /// Lines of the logs of a run, by source and number.
 pub trait Logs: Send {
@@ -78,8 +84,9 @@ pub struct TerminalFacts {
     /// `LC_ALL`, else `LC_CTYPE`, else `LANG`.
     pub locale: String,
     pub no_color: bool,
-    /// `COLORFGBG` names a light background.
-    pub light: bool,
+    /// What `COLORFGBG` says; the terminal itself is asked when the screen opens.
+    pub background: Background,
+    pub kind: notify::Kind,
     /// Over SSH frames are rarer.
     pub ssh: bool,
     pub tmux: bool,
@@ -89,14 +96,14 @@ impl TerminalFacts {
     pub fn from_env() -> Self {
         let get = |name: &str| std::env::var(name).unwrap_or_default();
         let first = |names: [&str; 3]| names.into_iter().map(get).find(|value| !value.is_empty()).unwrap_or_default();
-        let background = get("COLORFGBG");
         Self {
             term: get("TERM"),
             colorterm: get("COLORTERM"),
             locale: first(["LC_ALL", "LC_CTYPE", "LANG"]),
-            // https://no-color.org: present and not empty.
-            no_color: !get("NO_COLOR").is_empty(),
-            light: matches!(background.rsplit(';').next(), Some("7" | "15")),
+            // https://no-color.org: present and not empty; https://bixense.com/clicolors: zero.
+            no_color: !get("NO_COLOR").is_empty() || get("CLICOLOR") == "0",
+            background: Background::of_variable(&get("COLORFGBG")),
+            kind: notify::Kind::from_env(),
             ssh: !get("SSH_TTY").is_empty(),
             tmux: !get("TMUX").is_empty(),
         }
@@ -106,15 +113,26 @@ impl TerminalFacts {
 /// How the cockpit starts.
 #[derive(Debug, Default)]
 pub struct UiOptions {
-    /// Name of a theme; none: `light` or `dark`, as the terminal is.
+    /// Name of a theme; none: the one switched to last, else `light` or `dark` as the terminal is, else `neutral`.
     pub theme: Option<String>,
     /// ASCII marks; none: as `TERM` and the locale allow.
     pub ascii: Option<bool>,
     /// The operator's own key table: name of the file, its text.
     pub keymap: Option<(String, String)>,
+    /// The operator's own layouts: name of the file, its text.
+    pub layouts: Option<(String, String)>,
+    pub themes: Themes,
+    /// What was wrong with the operator's own files, to be said at the start.
+    pub problems: Vec<String>,
+    /// Where the screen is kept as it was left, for the next time.
+    pub memory: Option<PathBuf>,
+    /// This screen may change nothing.
+    pub read_only: bool,
     pub access: Access,
-    /// Bell and OSC 9 when a run fails or ends and nobody looks.
-    pub notify: bool,
+    /// How a person is called when a run fails, waits for a decision, or ends and nobody looks.
+    pub notify: notify::Way,
+    /// Ways to other programs and back.
+    pub doors: Option<Box<dyn doors::Doors>>,
     /// Directory for screenshots; it is made when the first one is taken.
     pub screenshots: PathBuf,
     /// Show this record instead of a live run.
@@ -128,11 +146,22 @@ pub struct UiOptions {
 impl UiOptions {
     /// Options for the terminal that this process has.
     pub fn from_env() -> Self {
-        Self { notify: true, screenshots: PathBuf::from("."), terminal: TerminalFacts::from_env(), ..Self::default() }
+        Self { screenshots: PathBuf::from("."), terminal: TerminalFacts::from_env(), ..Self::default() }
     }
 
+    /// The theme for a terminal of which the background is known, or not.
     pub fn theme(&self) -> &str {
-        self.theme.as_deref().unwrap_or(if self.terminal.light { "light" } else { "dark" })
+        self.theme.as_deref().unwrap_or(match self.terminal.background {
+            Background::Light => "light",
+            Background::Dark => "dark",
+            Background::Unknown => "neutral",
+        })
+    }
+
+    /// The terminal has to be asked about its background: nobody chose a theme, and it is one that answers.
+    fn asks(&self) -> bool {
+        let mute = matches!(self.terminal.term.as_str(), "" | "dumb" | "linux") || self.terminal.term.starts_with("vt");
+        self.theme.is_none() && !mute && self.depth() > Depth::Ansi16
     }
 
     pub fn depth(&self) -> Depth {

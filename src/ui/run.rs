@@ -1,28 +1,42 @@
 //! The thin part that touches the world: terminal, signals, clock, channels. Everything it decides, it asks [`update`].
 
-use std::path::PathBuf;
+mod hands;
+mod start;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crossterm::event::{Event, EventStream, KeyEventKind};
-use futures::StreamExt;
+use crossterm::event::{Event, EventStream, KeyEventKind, MouseButton, MouseEvent, MouseEventKind};
+use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::engine::command::Command;
-use crate::model::event::{Data, Level, LogLine};
+use crate::model::event::{Data, Level};
 use crate::model::run::RunModel;
 use crate::record::Recorded;
+use crate::spec::secret::redact;
 
+use super::background::{self, Background};
+use super::doors::{Door, Doors};
 use super::draw::draw;
 use super::history::History;
 use super::keymap::Keymap;
 use super::layout::Layouts;
-use super::screen::{Access, Effect, Input, Screen};
-use super::terminal::Guard;
-use super::theme::Theme;
+use super::logs::library::Known;
+use super::logs::{Ask, Library};
+use super::memory::Memory;
+use super::notify::Way;
+use super::screen::{Access, Effect, Input, Lock, Pointer, Screen};
+use super::terminal::{self, Guard};
+use super::theme::{Theme, Themes};
 use super::update::update;
-use super::{Exit, Logs, UiError, UiOptions, notify, screenshot};
+use super::{Exit, Logs, UiError, UiOptions, logs, notify, screenshot, text};
+
+pub use start::run;
 
 /// Shortest time between two frames, here and over SSH.
 const FRAME: Duration = Duration::from_millis(33);
@@ -32,77 +46,48 @@ const PLAY: Duration = Duration::from_millis(100);
 /// Events folded before the next look at the keyboard.
 const BATCH: usize = 2000;
 
-/// Log lines to be read, off this task.
-type Wanted = (String, u64, usize);
-/// What was read: source, first line, lines.
-type Read = (String, u64, Vec<LogLine>);
+/// What is asked of the logs, and which logs there are.
+type Wanted = (Ask, Known);
 
-/// Show a run until the operator leaves or a signal ends it.
-///
-/// `model` is the fold of all events that `events` will not bring; `commands` takes what the operator asks for.
-pub async fn run(
-    options: UiOptions,
-    model: RunModel,
-    events: mpsc::Receiver<Recorded>,
-    commands: mpsc::Sender<Command>,
-    logs: Box<dyn Logs>,
-) -> Result<Exit, UiError> {
-    let own = options.keymap.as_ref().map(|(file, text)| (file.as_str(), text.as_str()));
-    let mut screen = Screen::new(Keymap::load(own)?, Layouts::embedded()?, options.glyphs());
-    let theme = Theme::load(options.theme(), options.depth())?;
-    screen.access = options.access;
-    screen.notify = options.notify;
-    screen.texts = options.texts;
-    let history = match options.replay {
-        Some(events) => {
-            screen.access = Access::Replay;
-            screen.timeline = true;
-            History::replay(events)
-        }
-        None => History::new(options.past, model),
-    };
-    let (wanted, lines) = read_logs(logs);
-    let runner = Runner {
-        guard: Guard::enter()?,
-        screen,
-        theme,
-        history,
-        commands,
-        wanted,
-        tmux: options.terminal.tmux,
-        screenshots: options.screenshots,
-        dirty: true,
-        shot: false,
-    };
-    runner.run(events, lines, if options.terminal.ssh { FRAME_SSH } else { FRAME }).await
-}
-
-fn read_logs(mut logs: Box<dyn Logs>) -> (mpsc::Sender<Wanted>, mpsc::Receiver<Read>) {
-    let (wanted, mut requests) = mpsc::channel::<Wanted>(8);
-    let (answers, lines) = mpsc::channel(8);
-    // Ends when the runner drops its side.
-    tokio::task::spawn_blocking(move || {
-        while let Some((source, first, count)) = requests.blocking_recv() {
-            let read = logs.read(&source, first, count);
-            if answers.blocking_send((source, first, read)).is_err() {
-                break;
-            }
-        }
-    });
-    (wanted, lines)
+/// A test asks for a panic, to see what becomes of the terminal. No release has this.
+fn panic_when_asked() {
+    #[cfg(debug_assertions)]
+    if std::env::var_os("BARTIZAN_PANIC").is_some() {
+        panic!("BARTIZAN_PANIC asked for this");
+    }
 }
 
 struct Runner {
     guard: Guard,
     screen: Screen,
     theme: Theme,
+    themes: Themes,
+    /// The theme that the operator switched to, now or the last time.
+    switched: Option<String>,
+    memory: Option<PathBuf>,
     history: History,
     commands: mpsc::Sender<Command>,
     wanted: mpsc::Sender<Wanted>,
     tmux: bool,
+    taskbar: bool,
+    way: Way,
+    doors: Option<Box<dyn Doors>>,
+    /// The program that the terminal is to be left to.
+    visiting: Option<Vec<OsString>>,
     screenshots: PathBuf,
     dirty: bool,
     shot: bool,
+}
+
+/// What a mouse event means here.
+fn pointer(event: MouseEvent) -> Option<Pointer> {
+    let (x, y) = (event.column, event.row);
+    match event.kind {
+        MouseEventKind::Down(MouseButton::Left) => Some(Pointer::Click { x, y }),
+        MouseEventKind::ScrollDown => Some(Pointer::Wheel { x, y, down: true }),
+        MouseEventKind::ScrollUp => Some(Pointer::Wheel { x, y, down: false }),
+        _ => None,
+    }
 }
 
 struct Signals {
@@ -110,6 +95,8 @@ struct Signals {
     hup: Signal,
     int: Signal,
     stop: Signal,
+    /// Somebody else stopped us, and now it goes on: the terminal may have been used meanwhile.
+    cont: Signal,
 }
 
 impl Signals {
@@ -119,7 +106,19 @@ impl Signals {
             hup: signal(SignalKind::hangup())?,
             int: signal(SignalKind::interrupt())?,
             stop: signal(SignalKind::from_raw(rustix::process::Signal::TSTP.as_raw()))?,
+            cont: signal(SignalKind::from_raw(rustix::process::Signal::CONT.as_raw()))?,
         })
+    }
+}
+
+impl Signals {
+    /// The next signal that ends the screen, but not the one that Ctrl-C sends to whoever has the terminal.
+    async fn leave(&mut self) -> Exit {
+        let kind = tokio::select! {
+            _ = self.term.recv() => SignalKind::terminate(),
+            _ = self.hup.recv() => SignalKind::hangup(),
+        };
+        Exit::Signal(kind.as_raw_value())
     }
 }
 
@@ -127,7 +126,7 @@ impl Runner {
     async fn run(
         mut self,
         mut events: mpsc::Receiver<Recorded>,
-        mut lines: mpsc::Receiver<Read>,
+        mut answers: mpsc::Receiver<Input>,
         frame: Duration,
     ) -> Result<Exit, UiError> {
         let mut signals = Signals::new()?;
@@ -154,15 +153,16 @@ impl Runner {
                 _ = signals.hup.recv() => Some(Exit::Signal(SignalKind::hangup().as_raw_value())),
                 _ = signals.int.recv() => Some(Exit::Signal(SignalKind::interrupt().as_raw_value())),
                 _ = signals.stop.recv() => { self.suspend()?; None }
+                _ = signals.cont.recv() => { self.back()?; None }
                 input = keys.next() => match input {
                     Some(Ok(event)) => self.input(event)?,
                     // The terminal is gone.
                     Some(Err(_)) | None => Some(Exit::Signal(SignalKind::hangup().as_raw_value())),
                 },
                 () = tokio::time::sleep_until(deadline.into()) => None,
-                Some((source, first, read)) = lines.recv() => {
+                Some(answer) = answers.recv() => {
                     self.dirty = true;
-                    self.tell(Input::Lines { source, first, lines: read })
+                    self.tell(answer)
                 }
                 event = events.recv(), if alive => match event {
                     Some(event) => self.recorded(event, &mut events),
@@ -171,6 +171,15 @@ impl Runner {
             };
             if let Some(exit) = leave {
                 return Ok(self.leave(exit));
+            }
+            if let Some(command) = self.visiting.take() {
+                // Nobody else may read the keyboard meanwhile.
+                drop(keys);
+                let leave = self.visit(&command, &mut signals).await?;
+                keys = EventStream::new();
+                if let Some(exit) = leave {
+                    return Ok(self.leave(exit));
+                }
             }
             let now = Instant::now();
             if self.history.playing() && now >= played + PLAY {
@@ -184,6 +193,7 @@ impl Runner {
             }
             if now >= ticked + Duration::from_secs(1) {
                 ticked = now;
+                panic_when_asked();
                 tui_logger::move_events();
                 let at = Timestamp::now();
                 self.tell(Input::Tick(at));
@@ -202,7 +212,13 @@ impl Runner {
         let mut count = 0;
         while let Some(event) = next {
             self.history.push(event.clone());
-            if matches!(event.data, Data::StepEnded { .. } | Data::FindingOpened { .. } | Data::RunClosed { .. }) {
+            if matches!(
+                event.data,
+                Data::StepEnded { .. }
+                    | Data::FindingOpened { .. }
+                    | Data::RunClosed { .. }
+                    | Data::Note { level: Level::Warn, .. }
+            ) {
                 self.tell(Input::Recorded(event));
             }
             count += 1;
@@ -228,6 +244,10 @@ impl Runner {
             }
             Event::FocusGained => Input::Focus(true),
             Event::FocusLost => Input::Focus(false),
+            Event::Mouse(event) => match pointer(event) {
+                Some(pointer) => Input::Mouse(pointer),
+                None => return Ok(None),
+            },
             _ => return Ok(None),
         };
         let mut queue = vec![input];
@@ -237,6 +257,7 @@ impl Runner {
                     Effect::Exit => return Ok(Some(self.exit())),
                     Effect::Suspend => self.suspend()?,
                     Effect::Redraw => self.guard.clear()?,
+                    Effect::Visit(door) => queue.extend(self.open(&door)),
                     effect => queue.extend(self.effect(effect)),
                 }
             }
@@ -255,86 +276,12 @@ impl Runner {
         None
     }
 
-    /// Do one thing outside; what came of it.
-    fn effect(&mut self, effect: Effect) -> Option<Input> {
-        let told = |level, text: &str| Some(Input::Told(level, text.to_owned()));
-        match effect {
-            Effect::Send(command) => {
-                let name = format!("{command:?}").split(['(', ' ']).next().unwrap_or_default().to_lowercase();
-                match self.commands.try_send(command) {
-                    Ok(()) => told(Level::Info, &format!("{name}: asked for")),
-                    Err(mpsc::error::TrySendError::Full(_)) => told(Level::Warn, "the engine is busy; try again"),
-                    Err(mpsc::error::TrySendError::Closed(_)) => {
-                        told(Level::Error, "the engine has ended; `bartizan run --resume` goes on")
-                    }
-                }
-            }
-            Effect::ReadLog { source, first, count } => {
-                // When the reader is busy the next tick asks again.
-                let _busy = self.wanted.try_send((source, first, count));
-                None
-            }
-            Effect::Copy(text) => match notify::clipboard(&text, self.tmux) {
-                Some(sequence) => {
-                    let lines = text.lines().count();
-                    self.send(&sequence);
-                    told(Level::Info, &format!("copied {lines} line{} (OSC 52)", if lines == 1 { "" } else { "s" }))
-                }
-                None => told(Level::Warn, "too long for the clipboard; `s` or `bartizan export` writes it to a file"),
-            },
-            Effect::Screenshot => {
-                self.shot = true;
-                self.dirty = true;
-                None
-            }
-            Effect::NextTheme => {
-                let names: Vec<_> = Theme::names().collect();
-                let place = names.iter().position(|name| *name == self.theme.name).map_or(0, |place| place + 1);
-                let name = names.get(place % names.len().max(1)).copied().unwrap_or("dark");
-                match Theme::load(name, self.theme.depth) {
-                    Ok(theme) if theme.name == self.theme.name => told(Level::Info, "this terminal has one theme only"),
-                    Ok(theme) => {
-                        self.theme = theme;
-                        told(Level::Info, &format!("theme {name}"))
-                    }
-                    Err(error) => told(Level::Error, &error.to_string()),
-                }
-            }
-            Effect::Notify { title, body } => {
-                self.send(&notify::notification(&title, &body, self.tmux));
-                None
-            }
-            Effect::Title(title) => {
-                self.send(&notify::title(&title));
-                None
-            }
-            Effect::Seek(seek) => {
-                self.history.seek(seek);
-                self.dirty = true;
-                Some(Input::Moved(self.history.place()))
-            }
-            // These need the loop; `input` has taken them out.
-            Effect::Exit | Effect::Suspend | Effect::Redraw => None,
-        }
-    }
-
-    fn send(&mut self, sequence: &str) {
-        // A terminal that is gone shows itself at the next read.
-        let _gone = self.guard.send(sequence);
-    }
-
-    fn suspend(&mut self) -> Result<(), UiError> {
-        self.guard.suspend()?;
-        let (width, height) = self.guard.size()?;
-        self.tell(Input::Resize(width, height));
-        self.dirty = true;
-        Ok(())
-    }
-
     fn now(&self) -> Timestamp {
         let model = self.history.model();
         match (self.history.clock(), model.now, &model.closed) {
             (Some(clock), ..) => clock,
+            // Nothing of a record gets older.
+            (None, Some(end), _) if self.screen.access == Access::Replay => end,
             (None, Some(end), Some(_)) => end,
             // A clock that runs faster than ours is the run's own.
             (None, Some(newest), None) => newest.max(Timestamp::now()),
@@ -350,16 +297,13 @@ impl Runner {
         let wanted = std::mem::take(&mut self.shot);
         self.guard.draw(
             |frame| draw(model, screen, theme, frame, now),
-            |cells| shot = wanted.then(|| (screenshot::plain(cells), screenshot::ansi(cells))),
+            |cells| shot = wanted.then(|| screenshot::Shot::of(cells, model, theme)),
         )?;
-        if let Some((plain, ansi)) = shot {
+        if let Some(shot) = shot {
             let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%S");
             let path = self.screenshots.join(format!("bartizan-{stamp}.txt"));
-            let written = std::fs::create_dir_all(&self.screenshots)
-                .and_then(|()| std::fs::write(&path, plain))
-                .and_then(|()| std::fs::write(path.with_extension("ans"), ansi));
-            let (level, text) = match written {
-                Ok(()) => (Level::Info, format!("written to {}", path.display())),
+            let (level, text) = match shot.write(&path) {
+                Ok(()) => (Level::Info, format!("written to {} (and .svg, .ans)", path.display())),
                 Err(error) => (Level::Error, format!("{}: {error}", path.display())),
             };
             self.tell(Input::Told(level, text));
@@ -376,7 +320,17 @@ impl Runner {
         }
     }
 
+    /// Keep the screen as it is for the next time. What cannot be kept is no loss.
+    fn remember(&self) {
+        let memory = Memory::of(&self.screen, self.history.newest(), self.switched.clone());
+        if let (Some(file), Ok(text)) = (&self.memory, memory.write()) {
+            let new = file.with_extension("new");
+            let _lost = std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, file));
+        }
+    }
+
     fn leave(self, exit: Exit) -> Exit {
+        self.remember();
         if exit != Exit::Closed && self.screen.access == Access::Full {
             // An engine that has ended already needs no telling.
             let _ended = self.commands.try_send(Command::Detach);

@@ -1,23 +1,27 @@
 //! What the operator's own view is made of. It is no part of the run: losing it loses nothing.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 
 use crate::engine::command::Command;
-use crate::model::event::{Finding, Level, LogLine, Object};
+use crate::model::event::{Action, Finding, Level, Object};
 use crate::model::plan::{StageId, StepId};
 use crate::model::run::RunModel;
 use crate::record::Recorded;
 
-use super::command::{Context, Danger, Verb};
+use super::attention::{Call, Progress};
+use super::command::{Context, Verb};
+use super::doors::Door;
 use super::glyph::Glyphs;
 use super::history::{Place, Seek};
 use super::keymap::{Key, Keymap};
-use super::layout::{Arrangement, Layouts, PaneId, Phase};
-use super::logs::LogView;
+use super::layout::{Arrangement, Layouts, PaneId, Phase, Shape};
+use super::logs::{Ask, LogView, Numbered};
 use super::panes;
 use super::recovery::Previews;
+use super::trend::Trend;
 
 /// What a row is about. A chosen row stays chosen when the rows move.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,8 +76,15 @@ pub enum Input {
     Lines {
         source: String,
         first: u64,
-        lines: Vec<LogLine>,
+        lines: Vec<Numbered>,
     },
+    /// The line that was looked for: its log, its number there, and its number among all logs.
+    Found {
+        source: String,
+        number: u64,
+        merged: u64,
+    },
+    Mouse(Pointer),
     /// This event has just been folded into the model.
     Recorded(Recorded),
     /// Where in the history the model on the screen is.
@@ -82,18 +93,50 @@ pub enum Input {
     Told(Level, String),
 }
 
+/// What a mouse did, and in which cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pointer {
+    Click { x: u16, y: u16 },
+    Wheel { x: u16, y: u16, down: bool },
+}
+
+/// Whether this screen may change the run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Lock {
+    #[default]
+    Open,
+    /// By a key, which also opens it.
+    Locked,
+    /// From the start, for good.
+    Sealed,
+}
+
 /// What the pure part wants done.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
     Send(Command),
-    ReadLog { source: String, first: u64, count: usize },
+    Log(Ask),
     Copy(String),
+    /// Write this text to a file of this name.
+    Save {
+        name: String,
+        text: String,
+    },
+    /// Take the mouse, or leave it to the terminal.
+    Mouse(bool),
     Screenshot,
     NextTheme,
-    Notify { title: String, body: String },
+    Notify {
+        title: String,
+        body: String,
+    },
     Title(String),
+    /// How far the run is, for the taskbar.
+    Progress(Progress),
     Seek(Seek),
     Suspend,
+    /// Leave the terminal to another program until it ends.
+    Visit(Door),
     Redraw,
     Exit,
 }
@@ -115,7 +158,8 @@ pub enum Then {
 pub struct Confirm {
     pub title: String,
     pub body: Vec<String>,
-    pub danger: Danger,
+    /// What has to be typed: the name of the cluster whose things are destroyed.
+    pub name: Option<String>,
     pub then: Then,
     /// A key counts only when the keyboard has been quiet for a moment: a held key confirms nothing.
     pub quiet_since: Timestamp,
@@ -126,11 +170,25 @@ pub struct Confirm {
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Overlay {
-    Help { scroll: usize },
-    Palette { text: String, selected: usize },
+    Help {
+        scroll: usize,
+        /// What is looked for, and whether it is still being typed.
+        text: String,
+        typing: bool,
+    },
+    Palette {
+        text: String,
+        selected: usize,
+    },
     Confirm(Confirm),
-    Detail { target: Target, scroll: usize },
-    Prompt { kind: PromptKind, text: String },
+    Detail {
+        target: Target,
+        scroll: usize,
+    },
+    Prompt {
+        kind: PromptKind,
+        text: String,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -145,11 +203,27 @@ pub struct Toast {
 pub struct Texts {
     /// Titles of checks by checklist and check: ids of checks count within their checklist only.
     pub checks: BTreeMap<(String, String), String>,
+    /// What each step will do, as `bartizan plan` prints it.
+    pub plans: BTreeMap<StepId, Vec<Action>>,
     /// What recoveries would do, where the run's world is known.
     pub previews: Previews,
 }
 
 impl Texts {
+    /// What a step will do, one sentence each; more than `most` are counted.
+    pub fn commands(&self, step: &StepId, most: usize) -> Vec<String> {
+        let actions = self.plans.get(step).map_or(&[][..], Vec::as_slice);
+        let mut out: Vec<String> = actions
+            .iter()
+            .take(most)
+            .map(|action| format!("{}: {}", panes::place(action), panes::typed(action)))
+            .collect();
+        if actions.len() > most {
+            out.push(format!("and {} more; the step's own page has them all", actions.len() - most));
+        }
+        out
+    }
+
     /// The title of a check of a finding, else its id.
     pub fn check<'a>(&'a self, finding: &Finding, check: &'a str) -> &'a str {
         let list = finding.checklist.clone().unwrap_or_default();
@@ -164,6 +238,8 @@ pub struct Screen {
     /// The pane that the operator chose; none: the one that matters now.
     pub focus: Option<PaneId>,
     pub zoom: bool,
+    /// Panes that are hidden or have changed places.
+    pub shape: Shape,
     pub cursors: BTreeMap<PaneId, Target>,
     pub log: LogView,
     pub overlay: Option<Overlay>,
@@ -175,8 +251,18 @@ pub struct Screen {
     pub terminal_focused: bool,
     pub notify: bool,
     pub notified: Option<Timestamp>,
+    /// A call that waits for its turn.
+    pub call: Option<Call>,
     pub title: String,
+    pub progress: Option<Progress>,
     pub access: Access,
+    pub lock: Lock,
+    /// The mouse is ours.
+    pub mouse: bool,
+    /// Where logs and panes are saved.
+    pub saves: PathBuf,
+    /// How fast things moved lately.
+    pub trend: Trend,
     pub interrupted: Option<Timestamp>,
     pub now: Timestamp,
     pub glyphs: Glyphs,
@@ -191,6 +277,7 @@ impl Screen {
             size: (80, 24),
             focus: None,
             zoom: false,
+            shape: Shape::default(),
             cursors: BTreeMap::new(),
             log: LogView::default(),
             overlay: None,
@@ -201,8 +288,14 @@ impl Screen {
             terminal_focused: true,
             notify: true,
             notified: None,
+            call: None,
             title: String::new(),
+            progress: None,
             access: Access::Full,
+            lock: Lock::Open,
+            mouse: false,
+            saves: PathBuf::from("."),
+            trend: Trend::default(),
             interrupted: None,
             now: Timestamp::UNIX_EPOCH,
             glyphs,
@@ -233,7 +326,8 @@ impl Screen {
 
     pub fn arrange(&self, model: &RunModel) -> Arrangement {
         let area = ratatui::layout::Rect::new(0, 0, self.size.0, self.size.1);
-        self.layouts.arrange(area, Phase::of(model), self.pane(model), self.zoom, self.timeline)
+        let zoom = self.zoom;
+        self.layouts.arrange(area, Phase::of(model), self.pane(model), zoom, self.timeline, &self.shape)
     }
 
     /// Rows inside the borders of a pane.
@@ -266,6 +360,12 @@ impl Screen {
     pub fn tell(&mut self, level: Level, text: impl Into<String>) {
         let until = self.now.checked_add(jiff::SignedDuration::from_secs(5)).unwrap_or(self.now);
         self.toast = Some(Toast { level, text: text.into(), until });
+    }
+
+    /// Something that has to be read: it stays for a while.
+    pub fn warn(&mut self, text: impl Into<String>) {
+        let until = self.now.checked_add(jiff::SignedDuration::from_secs(30)).unwrap_or(self.now);
+        self.toast = Some(Toast { level: Level::Warn, text: text.into(), until });
     }
 
     /// The verbs of the palette that match, best first.

@@ -1,9 +1,48 @@
-//! A frame as text, and as text with SGR sequences.
+//! A frame as text, as text with SGR sequences, as what changes one frame into the next, and as a picture.
 
+mod svg;
+
+use std::fmt::Write;
+use std::path::Path;
+
+use jiff::Timestamp;
 use ratatui::buffer::Buffer;
 use ratatui::style::{Color, Modifier};
 
+use crate::model::run::RunModel;
+use crate::spec::secret::redact;
+
 use super::text;
+use super::theme::Theme;
+
+pub use svg::svg;
+
+/// One screen in the forms in which it is kept; secrets that are known do not leave with it.
+pub struct Shot {
+    plain: String,
+    ansi: String,
+    svg: String,
+}
+
+impl Shot {
+    pub fn of(cells: &Buffer, model: &RunModel, theme: &Theme) -> Self {
+        let title = format!("bartizan: {} at {}", model.cluster.name, model.now.unwrap_or(Timestamp::UNIX_EPOCH));
+        let [plain, ansi, svg] =
+            [plain(cells), ansi(cells), svg(cells, &title, theme.name == "light")].map(|text| redact(&text));
+        Self { plain, ansi, svg }
+    }
+
+    /// # Errors
+    /// When one of the files cannot be written.
+    pub fn write(&self, path: &Path) -> std::io::Result<()> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        std::fs::write(path, &self.plain)?;
+        std::fs::write(path.with_extension("ans"), &self.ansi)?;
+        std::fs::write(path.with_extension("svg"), &self.svg)
+    }
+}
 
 /// Rows of text, without blanks at their ends.
 pub fn plain(buf: &Buffer) -> String {
@@ -23,6 +62,26 @@ pub fn ansi(buf: &Buffer) -> String {
     });
     let mut out = rows.join("\n");
     out.push_str("\u{1b}[0m\n");
+    out
+}
+
+/// What a terminal that shows `before` has to be sent to show `after`.
+pub fn changes(before: &Buffer, after: &Buffer) -> String {
+    let mut out = String::new();
+    let (mut at, mut last) = (None, None);
+    for (x, y, cell) in before.diff(after) {
+        if at != Some((x, y)) {
+            let _infallible = write!(out, "\u{1b}[{};{}H", y + 1, x + 1);
+        }
+        let style = sgr(cell.fg, cell.bg, cell.modifier);
+        if last.as_ref() != Some(&style) {
+            let _infallible = write!(out, "\u{1b}[0{style}m");
+            last = Some(style);
+        }
+        out.push_str(cell.symbol());
+        let width = u16::try_from(text::width(cell.symbol()).max(1)).unwrap_or(1);
+        at = Some((x + width, y));
+    }
     out
 }
 

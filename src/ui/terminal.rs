@@ -4,7 +4,10 @@ use std::io::{self, BufWriter, Stdout, Write};
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crossterm::event::{DisableBracketedPaste, DisableFocusChange, EnableBracketedPaste, EnableFocusChange};
+use crossterm::event::{
+    DisableBracketedPaste, DisableFocusChange, DisableMouseCapture, EnableBracketedPaste, EnableFocusChange,
+    EnableMouseCapture,
+};
 use crossterm::terminal::{
     BeginSynchronizedUpdate, EndSynchronizedUpdate, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode,
     enable_raw_mode,
@@ -15,8 +18,13 @@ use ratatui::backend::{Backend, CrosstermBackend};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
+use super::attention::Progress;
+use super::notify;
+
 /// The terminal is ours now.
 static TAKEN: AtomicBool = AtomicBool::new(false);
+/// The taskbar shows our progress.
+static PROGRESS: AtomicBool = AtomicBool::new(false);
 
 /// One write per frame.
 type Out = BufWriter<Stdout>;
@@ -53,6 +61,12 @@ impl Guard {
         execute!(self.terminal.backend_mut(), EndSynchronizedUpdate)
     }
 
+    /// Take the mouse, or leave it to the terminal, which selects text with it.
+    pub fn mouse(&mut self, ours: bool) -> io::Result<()> {
+        let out = self.terminal.backend_mut();
+        if ours { execute!(out, EnableMouseCapture) } else { execute!(out, DisableMouseCapture) }
+    }
+
     /// Send a sequence that is no cell.
     pub fn send(&mut self, sequence: &str) -> io::Result<()> {
         let out = self.terminal.backend_mut();
@@ -76,8 +90,27 @@ impl Guard {
     pub fn suspend(&mut self) -> io::Result<()> {
         restore();
         rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP)?;
-        self.take()?;
+        self.back()
+    }
+
+    /// Take the terminal again after somebody else had it, and draw all of it anew.
+    pub fn back(&mut self) -> io::Result<()> {
+        if !TAKEN.load(Ordering::SeqCst) {
+            self.take()?;
+        } else {
+            // Stopped from outside: the shell may have changed the mode without our giving it back.
+            disable_raw_mode()?;
+            enable_raw_mode()?;
+            execute!(self.terminal.backend_mut(), EnterAlternateScreen, cursor::Hide)?;
+        }
         self.clear()
+    }
+
+    /// Show in the taskbar how far the run is.
+    pub fn taskbar(&mut self, progress: Progress) {
+        PROGRESS.store(progress != Progress::Nothing, Ordering::SeqCst);
+        // A terminal that is gone shows itself at the next read.
+        let _gone = self.send(&notify::taskbar(progress));
     }
 }
 
@@ -91,8 +124,12 @@ impl Drop for Guard {
 pub fn restore() {
     if TAKEN.swap(false, Ordering::SeqCst) {
         let mut out = io::stdout();
+        if PROGRESS.swap(false, Ordering::SeqCst) {
+            let _gone = out.write_all(notify::taskbar(Progress::Nothing).as_bytes());
+        }
         // Nothing can be done about a terminal that is gone.
-        let _gone = execute!(out, DisableFocusChange, DisableBracketedPaste, LeaveAlternateScreen, cursor::Show);
+        let _gone = execute!(out, DisableMouseCapture, DisableFocusChange, DisableBracketedPaste);
+        let _gone = execute!(out, LeaveAlternateScreen, cursor::Show);
         let _gone = out.write_all(b"\x1b[23;0t").and_then(|()| out.flush());
         let _gone = disable_raw_mode();
     }

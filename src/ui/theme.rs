@@ -157,8 +157,9 @@ struct File {
     tokens: BTreeMap<String, String>,
 }
 
-const EMBEDDED: [(&str, &str); 7] = [
+const EMBEDDED: [(&str, &str); 8] = [
     ("dark", include_str!("../../themes/dark.toml")),
+    ("neutral", include_str!("../../themes/neutral.toml")),
     ("light", include_str!("../../themes/light.toml")),
     ("high-contrast", include_str!("../../themes/high-contrast.toml")),
     ("deuteranopia", include_str!("../../themes/deuteranopia.toml")),
@@ -176,32 +177,80 @@ pub struct Theme {
 }
 
 impl Theme {
+    /// A theme that comes with the program.
+    pub fn load(name: &str, depth: Depth) -> Result<Theme, ThemeError> {
+        Themes::default().load(name, depth)
+    }
+
     /// Names of the themes that come with the program.
     pub fn names() -> impl Iterator<Item = &'static str> {
         EMBEDDED.iter().map(|(name, _)| *name)
     }
 
+    /// The file of a theme that comes with the program.
+    pub fn text(name: &str) -> Option<&'static str> {
+        EMBEDDED.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
+    }
+
+    pub fn style(&self, token: Token) -> Style {
+        self.styles.get(&token).copied().unwrap_or_default()
+    }
+}
+
+/// The themes that come with the program, and the operator's own over them.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Themes {
+    own: BTreeMap<String, String>,
+}
+
+impl Themes {
+    /// With one more; it takes the place of one of the same name.
+    ///
+    /// # Errors
+    /// When its text is no theme.
+    pub fn add(&mut self, name: &str, text: &str) -> Result<(), ThemeError> {
+        let before = self.own.insert(name.to_owned(), text.to_owned());
+        self.resolve(name, Depth::True).map(drop).inspect_err(|_| match before {
+            Some(before) => drop(self.own.insert(name.to_owned(), before)),
+            None => drop(self.own.remove(name)),
+        })
+    }
+
+    pub fn names(&self) -> Vec<&str> {
+        let own = self.own.keys().map(String::as_str);
+        let builtin = EMBEDDED.iter().map(|(name, _)| -> &str { name });
+        builtin.chain(own.filter(|name| Theme::text(name).is_none())).collect()
+    }
+
     /// A theme for a terminal of this depth. Terminals of 16 colours and of none get the themes made for them.
-    pub fn load(name: &str, depth: Depth) -> Result<Theme, ThemeError> {
-        find(name)?;
+    ///
+    /// # Errors
+    /// When there is none of this name.
+    pub fn load(&self, name: &str, depth: Depth) -> Result<Theme, ThemeError> {
+        self.find(name)?;
         let name = match depth {
             Depth::Mono => "mono",
             Depth::Ansi16 => "ansi16",
             _ => name,
         };
-        let mut chain = Vec::new();
+        self.resolve(name, depth)
+    }
+
+    fn resolve(&self, name: &str, depth: Depth) -> Result<Theme, ThemeError> {
+        let mut chain: Vec<(String, File)> = Vec::new();
         let mut next = Some(name.to_owned());
         while let Some(name) = next {
-            if chain.len() > EMBEDDED.len() {
-                return Err(ThemeError::Bad { name, why: "it inherits from itself".into() });
-            }
-            let file: File = toml::from_str(find(&name)?)
-                .map_err(|error| ThemeError::Bad { name: name.clone(), why: error.to_string() })?;
+            // A theme of one's own may inherit from the one whose name it has.
+            let again = chain.iter().any(|(known, _)| *known == name);
+            let text = if again { Theme::text(&name) } else { Some(self.find(&name)?) };
+            let text = text.filter(|_| chain.len() <= EMBEDDED.len() + self.own.len());
+            let text =
+                text.ok_or_else(|| ThemeError::Bad { name: name.clone(), why: "it inherits from itself".into() })?;
+            let file: File =
+                toml::from_str(text).map_err(|error| ThemeError::Bad { name: name.clone(), why: error.to_string() })?;
             for token in file.tokens.keys() {
-                if !Token::ALL
-                    .iter()
-                    .any(|known| known.name() == token || known.name().starts_with(&format!("{token}.")))
-                {
+                let part = format!("{token}.");
+                if !Token::ALL.iter().any(|known| known.name() == token || known.name().starts_with(&part)) {
                     return Err(ThemeError::Bad { name, why: format!("there is no token {token:?}") });
                 }
             }
@@ -219,16 +268,13 @@ impl Theme {
         Ok(Theme { name: name.to_owned(), depth, styles })
     }
 
-    pub fn style(&self, token: Token) -> Style {
-        self.styles.get(&token).copied().unwrap_or_default()
+    fn find(&self, name: &str) -> Result<&str, ThemeError> {
+        self.own
+            .get(name)
+            .map(String::as_str)
+            .or_else(|| Theme::text(name))
+            .ok_or_else(|| ThemeError::NoSuch { name: name.to_owned(), known: self.names().join(", ") })
     }
-}
-
-fn find(name: &str) -> Result<&'static str, ThemeError> {
-    EMBEDDED.iter().find(|(known, _)| *known == name).map(|(_, text)| *text).ok_or_else(|| ThemeError::NoSuch {
-        name: name.to_owned(),
-        known: Theme::names().collect::<Vec<_>>().join(", "),
-    })
 }
 
 fn lookup<'a>(chain: &'a [(String, File)], token: &str) -> Option<(&'a String, &'a String)> {
@@ -373,6 +419,73 @@ mod tests {
         }
         on("high-contrast", 0.0, 7.0);
         on("light", 1.0, 4.5);
+        // Where nobody knows what the background is.
+        on("neutral", 0.0, 4.4);
+        on("neutral", 1.0, 4.4);
+    }
+
+    /// Linear parts of a colour, from 0 to 1.
+    fn linear(color: Color) -> [f64; 3] {
+        let Color::Rgb(red, green, blue) = color else { panic!("{color:?}") };
+        [red, green, blue].map(|value| {
+            let value = f64::from(value) / 255.0;
+            if value <= 0.04045 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) }
+        })
+    }
+
+    /// CIE L*a*b* of linear sRGB, D65.
+    fn lab(rgb: [f64; 3]) -> [f64; 3] {
+        let xyz = product([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]], rgb);
+        let f = |t: f64| if t > 0.008_856 { t.cbrt() } else { 7.787 * t + 16.0 / 116.0 };
+        let [x, y, z] = [f(xyz[0] / 0.9505), f(xyz[1]), f(xyz[2] / 1.089)];
+        [116.0 * y - 16.0, 500.0 * (x - y), 200.0 * (y - z)]
+    }
+
+    fn product(matrix: [[f64; 3]; 3], v: [f64; 3]) -> [f64; 3] {
+        matrix.map(|row| (row[0] * v[0] + row[1] * v[1] + row[2] * v[2]).clamp(0.0, 1.1))
+    }
+
+    /// Machado, Oliveira and Fernandes 2009, severity 1.0, on linear sRGB.
+    const DEUTERANOPIA: [[f64; 3]; 3] =
+        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]];
+    const TRITANOPIA: [[f64; 3]; 3] =
+        [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]];
+
+    #[test]
+    fn ok_warn_and_fail_stay_apart_for_eyes_that_see_fewer_colours() {
+        for (name, sight) in [("deuteranopia", DEUTERANOPIA), ("tritanopia", TRITANOPIA)] {
+            let theme = Theme::load(name, Depth::True).unwrap();
+            let seen = [Token::Ok, Token::Warn, Token::Fail]
+                .map(|token| lab(product(sight, linear(theme.style(token).fg.unwrap()))));
+            for (one, other) in [(0, 1), (1, 2), (0, 2)] {
+                let apart: f64 = (0..3).map(|at| (seen[one][at] - seen[other][at]).powi(2)).sum::<f64>().sqrt();
+                assert!(apart >= 20.0, "{name}: {one} and {other} are {apart:.0} apart");
+            }
+        }
+    }
+
+    #[test]
+    fn a_theme_of_ones_own_inherits_replaces_and_is_checked() {
+        let mut themes = Themes::default();
+        themes.add("mine", "inherits = \"dark\"\n[tokens]\n\"status.ok\" = \"#00ff00\"\n").unwrap();
+        let mine = themes.load("mine", Depth::True).unwrap();
+        assert_eq!(mine.style(Token::Ok).fg, Some(Color::Rgb(0, 255, 0)));
+        assert_eq!(mine.style(Token::Fail), Theme::load("dark", Depth::True).unwrap().style(Token::Fail));
+        themes.add("dark", "inherits = \"dark\"\n[tokens]\ntitle = \"underline\"\n").unwrap();
+        let dark = themes.load("dark", Depth::True).unwrap();
+        assert_eq!(dark.style(Token::Title).add_modifier, Modifier::UNDERLINED);
+        assert!(dark.style(Token::Fail).fg.is_some());
+        assert!(themes.names().contains(&"mine"));
+        for (text, why) in [
+            ("[tokens]\ntitel = \"bold\"", "no token"),
+            ("[tokens]\ntitle = \"boldish\"", "boldish"),
+            ("inherits = \"nowhere\"", "nowhere"),
+            ("inherits = \"bad\"", "inherits from itself"),
+        ] {
+            let error = themes.add("bad", text).unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+        }
+        assert!(themes.load("bad", Depth::True).is_err());
     }
 
     #[test]

@@ -1,28 +1,29 @@
 //! Keys and news to a new view and effects. Pure: what must happen outside is returned, not done.
 
-use crossterm::event::{KeyCode, KeyModifiers};
-use jiff::{SignedDuration, Timestamp};
+mod dialog;
+mod pointer;
 
-use crate::model::event::{Data, Level, Outcome, RunOutcome};
+use crossterm::event::{KeyCode, KeyModifiers};
+use jiff::SignedDuration;
+
+use crate::model::event::Level;
 use crate::model::run::RunModel;
 
+use super::attention;
 use super::command::{Danger, Verb};
+use super::doors::Door;
 use super::history::Seek;
 use super::keymap::{Key, Meaning};
-use super::layout::PaneId;
-use super::logs::{LogView, Mode};
+use super::layout::{PaneId, Shape};
+use super::logs::{ALL, Ask, LogView, Mode};
 use super::overlays::detail;
 use super::panes;
-use super::screen::{Access, Confirm, Effect, Input, Overlay, PromptKind, Screen, Target, Then};
+use super::screen::{Access, Confirm, Effect, Input, Lock, Overlay, PromptKind, Screen, Target, Then};
 use super::text;
 use super::verbs;
 
-/// The keyboard must have been quiet for this long before an answer counts.
-const QUIET: SignedDuration = SignedDuration::from_millis(300);
 /// Two Ctrl-C within this time leave.
 const TWICE: SignedDuration = SignedDuration::from_secs(3);
-/// At most one notification in this time.
-const NOTIFY_PAUSE: SignedDuration = SignedDuration::from_secs(5);
 
 /// Change the view; return what is to be done outside.
 pub fn update(screen: &mut Screen, model: &RunModel, input: Input) -> Vec<Effect> {
@@ -33,7 +34,7 @@ pub fn update(screen: &mut Screen, model: &RunModel, input: Input) -> Vec<Effect
         }
         Input::Paste(text) => {
             for c in text::printable(&text).chars().take(200) {
-                type_char(screen, model, c);
+                dialog::type_char(screen, model, c);
             }
             Vec::new()
         }
@@ -48,16 +49,33 @@ pub fn update(screen: &mut Screen, model: &RunModel, input: Input) -> Vec<Effect
         Input::Tick(at) => {
             screen.now = at;
             screen.log.ask_again();
+            if screen.place.back {
+                screen.trend.forget();
+            } else {
+                let (source, total) = (screen.log.source(), screen.log.total());
+                screen.trend.sample(at, model.sync.moved(), source, total);
+            }
             if screen.toast.as_ref().is_some_and(|toast| toast.until <= at) {
                 screen.toast = None;
             }
-            Vec::new()
+            attention::turn(screen, at)
         }
         Input::Lines { source, first, lines } => {
             screen.log.add(&source, first, lines);
+            look_further(screen, model);
             Vec::new()
         }
-        Input::Recorded(event) => notice(screen, model, &event.data, event.at),
+        Input::Found { source, number, merged } => {
+            let height = screen.rows_in(model, PaneId::Journal);
+            screen.focus = Some(PaneId::Journal);
+            match screen.log.source() {
+                ALL => screen.log.show(ALL, merged, height),
+                _ => screen.log.show(&source, number, height),
+            }
+            Vec::new()
+        }
+        Input::Mouse(pointer) => pointer::act(screen, model, pointer),
+        Input::Recorded(event) => attention::notice(screen, model, &event.data, event.at),
         Input::Moved(place) => {
             screen.place = place;
             Vec::new()
@@ -67,31 +85,24 @@ pub fn update(screen: &mut Screen, model: &RunModel, input: Input) -> Vec<Effect
             Vec::new()
         }
     };
-    if let Some((source, first, count)) = screen.log.want(model) {
-        effects.push(Effect::ReadLog { source, first, count });
-    }
-    let title = window_title(model);
+    effects.extend(screen.log.want(model).into_iter().map(Effect::Log));
+    let title = attention::window_title(model);
     if title != screen.title {
         screen.title.clone_from(&title);
         effects.push(Effect::Title(title));
     }
+    let progress = attention::progress(model);
+    if screen.progress != Some(progress) && screen.access != Access::Replay && !effects.contains(&Effect::Exit) {
+        screen.progress = Some(progress);
+        effects.push(Effect::Progress(progress));
+    }
     effects
-}
-
-fn window_title(model: &RunModel) -> String {
-    let place = match (&model.closed, model.current_stage()) {
-        (Some((RunOutcome::Done, ..)), _) => "done".to_owned(),
-        (Some((RunOutcome::Failed, ..)), Some(stage)) => format!("FAILED at {stage}"),
-        (_, Some(stage)) => stage.to_string(),
-        _ => "…".to_owned(),
-    };
-    format!("bartizan {}: {place}", model.cluster.name)
 }
 
 fn on_key(screen: &mut Screen, model: &RunModel, key: Key) -> Vec<Effect> {
     let ctrl_c = Key { code: KeyCode::Char('c'), modifiers: KeyModifiers::CONTROL };
     if screen.overlay.is_some() && key != ctrl_c {
-        return overlay_key(screen, model, key);
+        return dialog::key(screen, model, key);
     }
     screen.pending.push(key);
     match screen.keymap.meaning(&screen.contexts(model), &screen.pending) {
@@ -111,151 +122,6 @@ fn on_key(screen: &mut Screen, model: &RunModel, key: Key) -> Vec<Effect> {
     }
 }
 
-fn quiet(since: Timestamp, now: Timestamp) -> bool {
-    now.duration_since(since) >= QUIET
-}
-
-fn overlay_key(screen: &mut Screen, model: &RunModel, key: Key) -> Vec<Effect> {
-    let Some(overlay) = screen.overlay.take() else { return Vec::new() };
-    let page = usize::from(screen.size.1 / 2).max(1);
-    match overlay {
-        Overlay::Help { scroll } => {
-            screen.overlay = scrolled(key, scroll, page).map(|scroll| Overlay::Help { scroll });
-            Vec::new()
-        }
-        Overlay::Detail { target, scroll } => match key.code {
-            KeyCode::Char('y') => {
-                let text = detail::text(model, screen, &target).join("\n");
-                screen.overlay = Some(Overlay::Detail { target, scroll });
-                vec![Effect::Copy(text)]
-            }
-            KeyCode::Char('Y') => {
-                let command = panes::command_of(model, &target);
-                screen.overlay = Some(Overlay::Detail { target, scroll });
-                copy_or_say(screen, command, "there is no command here")
-            }
-            _ => {
-                screen.overlay = scrolled(key, scroll, page).map(|scroll| Overlay::Detail { target, scroll });
-                Vec::new()
-            }
-        },
-        Overlay::Palette { mut text, selected } => {
-            let found = screen.palette(&text);
-            let selected = match key.code {
-                KeyCode::Esc => return Vec::new(),
-                KeyCode::Enter => {
-                    return found.get(selected).map_or_else(Vec::new, |verb| act(screen, model, *verb));
-                }
-                KeyCode::Up => selected.saturating_sub(1),
-                KeyCode::Down | KeyCode::Tab => (selected + 1).min(found.len().saturating_sub(1)),
-                _ => {
-                    edit(&mut text, key);
-                    0
-                }
-            };
-            screen.overlay = Some(Overlay::Palette { text, selected });
-            Vec::new()
-        }
-        Overlay::Prompt { kind, mut text } => {
-            match key.code {
-                KeyCode::Esc => {
-                    screen.log.clear();
-                    return Vec::new();
-                }
-                KeyCode::Enter => {
-                    let height = screen.rows_in(model, PaneId::Journal);
-                    if kind == PromptKind::Search && !text.is_empty() && !screen.log.find(false, height) {
-                        screen.tell(
-                            Level::Warn,
-                            format!("{text:?} is not in the {} lines at hand", screen.log.entries().len()),
-                        );
-                    }
-                    return Vec::new();
-                }
-                _ => edit(&mut text, key),
-            }
-            apply_prompt(screen, kind, &text);
-            screen.overlay = Some(Overlay::Prompt { kind, text });
-            Vec::new()
-        }
-        Overlay::Confirm(confirm) => confirm_key(screen, confirm, key),
-    }
-}
-
-fn apply_prompt(screen: &mut Screen, kind: PromptKind, text: &str) {
-    match kind {
-        PromptKind::Search => screen.log.set_search(text),
-        PromptKind::Filter => screen.log.set_filter(text),
-    }
-}
-
-/// The new scroll of a text, or none when the key closes it.
-fn scrolled(key: Key, scroll: usize, page: usize) -> Option<usize> {
-    Some(match key.code {
-        KeyCode::Char('j') | KeyCode::Down => scroll + 1,
-        KeyCode::Char('k') | KeyCode::Up => scroll.saturating_sub(1),
-        KeyCode::PageDown | KeyCode::Char(' ') => scroll + page,
-        KeyCode::PageUp => scroll.saturating_sub(page),
-        KeyCode::Home => 0,
-        KeyCode::End | KeyCode::Char('G') => usize::MAX / 2,
-        KeyCode::Esc | KeyCode::Enter | KeyCode::Char('q' | '?') => return None,
-        _ => scroll,
-    })
-}
-
-fn edit(text: &mut String, key: Key) {
-    match key.code {
-        KeyCode::Backspace => {
-            text.pop();
-        }
-        KeyCode::Char('u' | 'w') if key.modifiers.contains(KeyModifiers::CONTROL) => text.clear(),
-        KeyCode::Char(c) if !key.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) => text.push(c),
-        _ => {}
-    }
-}
-
-fn type_char(screen: &mut Screen, model: &RunModel, c: char) {
-    // A name is typed, not pasted: the hand must know what it destroys.
-    if matches!(screen.overlay, Some(Overlay::Palette { .. } | Overlay::Prompt { .. })) {
-        overlay_key(screen, model, Key::char(c));
-    }
-}
-
-fn confirm_key(screen: &mut Screen, mut confirm: Confirm, key: Key) -> Vec<Effect> {
-    let now = screen.now;
-    let armed = quiet(confirm.quiet_since, now);
-    let mut agreed = false;
-    if confirm.danger == Danger::Destroy {
-        match key.code {
-            KeyCode::Esc => return Vec::new(),
-            KeyCode::Enter => {
-                agreed = armed && !confirm.typed.is_empty() && confirm.body.last() == Some(&confirm.typed)
-            }
-            _ => edit(&mut confirm.typed, key),
-        }
-    } else {
-        match key.code {
-            KeyCode::Esc | KeyCode::Char('n' | 'N' | 'q') => return Vec::new(),
-            KeyCode::Left | KeyCode::Right | KeyCode::Tab => confirm.yes = !confirm.yes,
-            KeyCode::Char('y' | 'Y') => agreed = armed,
-            KeyCode::Enter if armed && !confirm.yes => return Vec::new(),
-            KeyCode::Enter => agreed = armed && confirm.yes,
-            _ => {}
-        }
-    }
-    if !agreed {
-        if !armed {
-            confirm.quiet_since = now;
-        }
-        screen.overlay = Some(Overlay::Confirm(confirm));
-        return Vec::new();
-    }
-    match confirm.then {
-        Then::Leave => vec![Effect::Exit],
-        Then::Send(command) => vec![Effect::Send(command)],
-    }
-}
-
 /// Do a verb, or say why not.
 pub fn act(screen: &mut Screen, model: &RunModel, verb: Verb) -> Vec<Effect> {
     if let Err(why) = verbs::enabled(verb, screen, model) {
@@ -266,7 +132,9 @@ pub fn act(screen: &mut Screen, model: &RunModel, verb: Verb) -> Vec<Effect> {
     let height = screen.rows_in(model, pane);
     let seek = |seek| vec![Effect::Seek(seek)];
     match verb {
-        Verb::Help => screen.overlay = Some(Overlay::Help { scroll: 0 }),
+        Verb::Help => {
+            screen.overlay = Some(Overlay::Help { scroll: 0, text: String::new(), typing: false });
+        }
         Verb::Palette => screen.overlay = Some(Overlay::Palette { text: String::new(), selected: 0 }),
         Verb::Open if show_evidence(screen, model) => {}
         Verb::Open => {
@@ -275,7 +143,7 @@ pub fn act(screen: &mut Screen, model: &RunModel, verb: Verb) -> Vec<Effect> {
         Verb::Back => {
             if screen.timeline {
                 screen.timeline = false;
-            } else if pane == PaneId::Journal && screen.log.clear() {
+            } else if pane == PaneId::Journal && screen.log.clear(height) {
             } else if screen.zoom {
                 screen.zoom = false;
             } else if screen.cursors.remove(&pane).is_none() {
@@ -292,8 +160,45 @@ pub fn act(screen: &mut Screen, model: &RunModel, verb: Verb) -> Vec<Effect> {
             screen.tell(Level::Warn, "Ctrl-C once more leaves this screen; the work goes on");
         }
         Verb::Suspend => return vec![Effect::Suspend],
+        Verb::Shell => return vec![Effect::Visit(Door::Shell)],
+        Verb::Edit => {
+            let line = match screen.target(model, pane) {
+                Some(Target::Line(number)) if pane == PaneId::Journal => {
+                    screen.log.home(number).map(|(source, number)| (source.to_string(), number))
+                }
+                _ => None,
+            };
+            return vec![Effect::Visit(Door::Editor(line))];
+        }
         Verb::Redraw => return vec![Effect::Redraw],
         Verb::Screenshot => return vec![Effect::Screenshot],
+        Verb::Save => return save(screen, model, pane),
+        Verb::Mouse => {
+            screen.mouse = !screen.mouse;
+            let on = "the wheel scrolls, a click chooses; shift-drag selects text; the same key gives the mouse back";
+            screen.tell(Level::Info, if screen.mouse { on } else { "the mouse is the terminal's" });
+            return vec![Effect::Mouse(screen.mouse)];
+        }
+        Verb::Lock => {
+            screen.lock = if screen.lock == Lock::Open { Lock::Locked } else { Lock::Open };
+            let locked = screen.lock == Lock::Locked;
+            screen.tell(Level::Info, if locked { "this screen changes nothing now" } else { "changes are possible" });
+        }
+        Verb::Hide => {
+            screen.shape.hidden.insert(pane);
+            (screen.focus, screen.zoom) = (None, false);
+            let back = format!("{} is hidden; {} shows it for once", pane.name(), pane.number());
+            screen.tell(Level::Info, back);
+        }
+        Verb::ShowAll => screen.shape = Shape::default(),
+        Verb::MovePane => {
+            let shown = screen.arrange(model).panes;
+            let here = shown.iter().position(|(known, _)| *known == pane).unwrap_or(0);
+            if let Some((other, _)) = shown.get((here + 1) % shown.len().max(1)) {
+                screen.shape.swap(pane, *other);
+                screen.focus = Some(pane);
+            }
+        }
         Verb::NextTheme => return vec![Effect::NextTheme],
         Verb::NextPane | Verb::PreviousPane => {
             let here = pane.number() - 1;
@@ -301,7 +206,10 @@ pub fn act(screen: &mut Screen, model: &RunModel, verb: Verb) -> Vec<Effect> {
             let next = if verb == Verb::NextPane { here + 1 } else { here + count - 1 } % count;
             screen.focus = PaneId::ALL.get(next).copied();
         }
-        Verb::Pane(pane) => screen.focus = Some(pane),
+        Verb::Pane(pane) => {
+            screen.shape.hidden.remove(&pane);
+            screen.focus = Some(pane);
+        }
         Verb::Zoom => {
             screen.focus = Some(pane);
             screen.zoom = !screen.zoom;
@@ -313,13 +221,18 @@ pub fn act(screen: &mut Screen, model: &RunModel, verb: Verb) -> Vec<Effect> {
         Verb::Top => move_by(screen, model, pane, isize::MIN / 2, height),
         Verb::Bottom if pane == PaneId::Journal => screen.log.follow(),
         Verb::Bottom => move_by(screen, model, pane, isize::MAX / 2, height),
+        Verb::Copy if pane == PaneId::Journal => {
+            let text = screen.log.copied();
+            screen.log.mark = None;
+            return copy_or_say(screen, text, "there is nothing to copy here");
+        }
         Verb::Copy => {
             let line =
                 screen.target(model, pane).and_then(|target| detail::text(model, screen, &target).into_iter().next());
             return copy_or_say(screen, line, "there is nothing to copy here");
         }
         Verb::CopyCommand => {
-            let command = screen.target(model, pane).and_then(|target| panes::command_of(model, &target));
+            let command = screen.target(model, pane).and_then(|target| panes::command_of(screen, model, &target));
             return copy_or_say(screen, command, "there is no command here");
         }
         Verb::Timeline => screen.timeline = !screen.timeline,
@@ -340,7 +253,7 @@ pub fn act(screen: &mut Screen, model: &RunModel, verb: Verb) -> Vec<Effect> {
             screen.overlay = Some(Overlay::Confirm(Confirm {
                 title: order.title,
                 body: order.body,
-                danger: order.danger,
+                name: order.name,
                 then: Then::Send(order.command),
                 quiet_since: screen.now,
                 typed: String::new(),
@@ -358,19 +271,38 @@ pub fn act(screen: &mut Screen, model: &RunModel, verb: Verb) -> Vec<Effect> {
         }
         Verb::FindNext | Verb::FindPrevious => {
             if !screen.log.find(verb == Verb::FindNext, height) {
-                screen.tell(Level::Warn, "no match");
+                match screen.log.seen() {
+                    Some(seen) => {
+                        screen.tell(Level::Info, format!("no match yet; {seen}% of the log is looked through"))
+                    }
+                    None => screen.tell(Level::Warn, "no match"),
+                }
             }
         }
-        Verb::Context => screen.log.unfilter(height),
+        Verb::Context => {
+            let home = screen.log.current().and_then(|(entry, _)| screen.log.home(entry.last));
+            match home {
+                Some((source, number)) if screen.log.source() == ALL => screen.log.show(&source, number, height),
+                _ => screen.log.unfilter(height),
+            }
+        }
+        Verb::Mark => {
+            let here = screen.log.current().map(|(entry, _)| entry.first);
+            screen.log.pause(height);
+            screen.log.mark = if screen.log.mark.is_some() { None } else { here };
+        }
+        Verb::Merge => {
+            let one = screen.log.source() == ALL;
+            screen.log.choose((!one).then(|| ALL.to_owned()));
+        }
         Verb::Follow if screen.log.mode == Mode::Following => screen.log.pause(height),
         Verb::Follow => screen.log.follow(),
         Verb::Wrap => screen.log.wrap = !screen.log.wrap,
         Verb::Times => screen.log.times = !screen.log.times,
-        Verb::NextError | Verb::PreviousError => {
-            if !screen.log.find_error(verb == Verb::NextError, height) {
-                screen.tell(Level::Info, "no error in that direction");
-            }
-        }
+        Verb::NextError => return next_of(screen, Level::Error, true),
+        Verb::PreviousError => return next_of(screen, Level::Error, false),
+        Verb::NextWarning => return next_of(screen, Level::Warn, true),
+        Verb::PreviousWarning => return next_of(screen, Level::Warn, false),
         Verb::NextSource | Verb::PreviousSource => screen.log.switch(model, verb == Verb::NextSource),
         Verb::Left => screen.log.skip = screen.log.skip.saturating_sub(16),
         Verb::Right => screen.log.skip = (screen.log.skip + 16).min(16 * 1024),
@@ -388,6 +320,45 @@ pub fn act(screen: &mut Screen, model: &RunModel, verb: Verb) -> Vec<Effect> {
         Verb::Now => return seek(Seek::Now),
     }
     Vec::new()
+}
+
+/// A search that had nothing at hand goes to its first match when that comes, and says so when none does.
+fn look_further(screen: &mut Screen, model: &RunModel) {
+    let Some(search) = screen.log.search.as_ref().filter(|search| search.waits) else { return };
+    let (found, over) = (!search.matches.is_empty(), screen.log.seen().is_none());
+    let text = search.text.clone();
+    if found {
+        let height = screen.rows_in(model, PaneId::Journal);
+        screen.log.find(false, height);
+    } else if over {
+        screen
+            .tell(Level::Warn, format!("{text:?} is not in the {} lines of this log", text::exact(screen.log.total())));
+    }
+    if let Some(search) = screen.log.search.as_mut().filter(|_| found || over) {
+        search.waits = false;
+    }
+}
+
+/// To the next line of a level in any log, from the chosen one on.
+fn next_of(screen: &mut Screen, level: Level, forward: bool) -> Vec<Effect> {
+    let number = match screen.log.mode {
+        Mode::Following => screen.log.total() + 1,
+        Mode::Paused { cursor, .. } => cursor,
+    };
+    vec![Effect::Log(Ask::Level { source: screen.log.source().to_owned(), number, level, forward })]
+}
+
+/// All of a log as it is filtered, or all rows of a pane.
+fn save(screen: &Screen, model: &RunModel, pane: PaneId) -> Vec<Effect> {
+    if pane == PaneId::Journal {
+        let filter = screen.log.filter.as_ref().map_or_else(String::new, |filter| filter.text.clone());
+        let (source, directory) = (screen.log.source().to_owned(), screen.saves.clone());
+        return vec![Effect::Log(Ask::Save { source, filter, directory })];
+    }
+    let rows = panes::targets(pane, model);
+    let text: Vec<String> = rows.iter().map(|target| detail::text(model, screen, target).join("\n")).collect();
+    let name = pane.name().to_lowercase().replace(' ', "-");
+    vec![Effect::Save { name, text: text.join("\n\n") }]
 }
 
 fn page(height: usize) -> isize {
@@ -428,7 +399,7 @@ fn quit(screen: &mut Screen, model: &RunModel) -> Vec<Effect> {
             "The work goes on: jobs on the bastion and on the nodes do not need this screen.".into(),
             format!("`bartizan run --resume {}` comes back to it.", model.run),
         ],
-        danger: Danger::Change,
+        name: None,
         then: Then::Leave,
         quiet_since: screen.now,
         typed: String::new(),
@@ -441,39 +412,13 @@ fn quit(screen: &mut Screen, model: &RunModel) -> Vec<Effect> {
 fn show_evidence(screen: &mut Screen, model: &RunModel) -> bool {
     let Some(Target::Evidence(id)) = chosen(screen, model) else { return false };
     let Some(finding) = panes::checks::record(model, &id).map(|record| &record.finding) else { return false };
-    let Some(number) = finding.line_number.filter(|_| LogView::sources(model).contains(&finding.source.as_str()))
-    else {
+    let Some(number) = finding.line_number.filter(|_| LogView::sources(model).contains(&finding.source)) else {
         return false;
     };
-    screen.log.show(&finding.source, number);
+    let height = screen.rows_in(model, PaneId::Journal);
+    screen.log.show(&finding.source, number, height);
     screen.focus = Some(PaneId::Journal);
     true
-}
-
-/// Tell a person who is looking elsewhere.
-fn notice(screen: &mut Screen, model: &RunModel, data: &Data, at: Timestamp) -> Vec<Effect> {
-    let told = match data {
-        Data::StepEnded { step, outcome: Outcome::Failed { causes }, .. } => {
-            Some((Level::Error, format!("{step} failed"), causes.first().cloned().unwrap_or_default()))
-        }
-        Data::FindingOpened { finding } if finding.severity >= Level::Warn => {
-            let seen = model.findings.iter().any(|record| record.finding.id == finding.id && record.count > 1);
-            (!seen).then(|| (finding.severity, format!("finding {}", finding.signature), finding.title.clone()))
-        }
-        Data::RunClosed { outcome, summary, .. } => {
-            let level = if *outcome == RunOutcome::Failed { Level::Error } else { Level::Info };
-            Some((level, "run ended".to_owned(), summary.clone()))
-        }
-        _ => None,
-    };
-    let Some((level, title, body)) = told else { return Vec::new() };
-    screen.tell(level, if body.is_empty() { title.clone() } else { format!("{title}: {body}") });
-    let soon = screen.notified.is_some_and(|before| at.duration_since(before) < NOTIFY_PAUSE);
-    if screen.terminal_focused || !screen.notify || soon || screen.access == Access::Replay {
-        return Vec::new();
-    }
-    screen.notified = Some(at);
-    vec![Effect::Notify { title: format!("bartizan {}: {title}", model.cluster.name), body }]
 }
 
 /// The row that a pane has chosen is there for verbs too.

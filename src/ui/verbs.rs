@@ -1,5 +1,7 @@
 //! Which verbs are possible now, what they are aimed at, and how they ask.
 
+use std::collections::BTreeMap;
+
 use crate::engine::command::Command;
 use crate::model::event::{CsrState, ImageState, RunOutcome};
 use crate::model::fact;
@@ -7,11 +9,11 @@ use crate::model::plan::{StageId, StepId};
 use crate::model::run::{RunModel, Status};
 
 use super::command::{Danger, Verb};
-use super::layout::PaneId;
-use super::logs::LogView;
+use super::layout::{PaneId, Shape};
+use super::logs::{ALL, LogView};
 use super::panes;
 use super::recovery::RecoveryText;
-use super::screen::{Access, Screen, Target};
+use super::screen::{Access, Lock, Screen, Target};
 use super::update::chosen;
 
 /// What the sync calls the release image.
@@ -23,9 +25,14 @@ pub struct Order {
     pub command: Command,
     pub danger: Danger,
     pub title: String,
-    /// What will happen. For [`Danger::Destroy`] the last line is the name to be typed.
+    /// What will happen, to what, and by which commands.
     pub body: Vec<String>,
+    /// For [`Danger::Destroy`]: the name to be typed.
+    pub name: Option<String>,
 }
+
+/// Verbs that may take away what they cannot bring back, by what they are aimed at.
+pub const MAY_DESTROY: [Verb; 3] = [Verb::Retry, Verb::Recover, Verb::LeaveOut];
 
 fn is_there(state: &ImageState) -> bool {
     matches!(state, ImageState::Done | ImageState::Present | ImageState::Mounted)
@@ -49,6 +56,8 @@ pub fn enabled(verb: Verb, screen: &Screen, model: &RunModel) -> Result<(), Stri
     );
     if orders {
         return match screen.access {
+            _ if screen.lock == Lock::Locked => no("this screen is locked; the lock command opens it"),
+            _ if screen.lock == Lock::Sealed => no("this screen was started with --read-only"),
             Access::ReadOnly => no("this screen only watches"),
             Access::Replay => no("a record cannot be changed"),
             Access::Full if screen.place.back => no("this is the past; End returns to now"),
@@ -61,15 +70,26 @@ pub fn enabled(verb: Verb, screen: &Screen, model: &RunModel) -> Result<(), Stri
     }
     match verb {
         Verb::FindNext | Verb::FindPrevious if screen.log.search.is_none() => no("nothing is searched for; / searches"),
-        Verb::Context if screen.log.filter.is_none() => no("nothing is filtered"),
+        Verb::Lock if screen.lock == Lock::Sealed => no("this screen was started with --read-only"),
+        Verb::Lock if screen.access != Access::Full => no("this screen changes nothing anyway"),
+        Verb::Hide if screen.arrange(model).panes.len() < 2 => no("it is the only pane here"),
+        Verb::MovePane if screen.arrange(model).panes.len() < 2 => no("there is no other pane here"),
+        Verb::ShowAll if screen.shape == Shape::default() => no("all panes are where the layout has them"),
+        Verb::NextError | Verb::PreviousError | Verb::NextWarning | Verb::PreviousWarning
+            if screen.log.source().is_empty() =>
+        {
+            no("there is no log yet")
+        }
+        Verb::Context if screen.log.filter.is_none() && screen.log.source() != ALL => no("nothing is filtered"),
+        Verb::Merge if LogView::sources(model).len() < 2 => no("there is no other log yet"),
         Verb::NextSource | Verb::PreviousSource if LogView::sources(model).len() < 2 => no("there is no other log yet"),
         Verb::Search
         | Verb::Filter
-        | Verb::NextError
-        | Verb::PreviousError
         | Verb::FindNext
         | Verb::FindPrevious
         | Verb::Context
+        | Verb::Mark
+        | Verb::Merge
         | Verb::Follow
         | Verb::Wrap
         | Verb::Times
@@ -80,7 +100,9 @@ pub fn enabled(verb: Verb, screen: &Screen, model: &RunModel) -> Result<(), Stri
             no("this is for the journal; 3 goes there")
         }
         Verb::Open | Verb::Copy if chosen(screen, model).is_none() => no("nothing is here yet"),
-        Verb::CopyCommand if chosen(screen, model).and_then(|target| panes::command_of(model, &target)).is_none() => {
+        Verb::CopyCommand
+            if chosen(screen, model).and_then(|target| panes::command_of(screen, model, &target)).is_none() =>
+        {
             no("no command belongs to this row")
         }
         Verb::StepForward
@@ -210,6 +232,24 @@ fn aim(verb: Verb, screen: &Screen, model: &RunModel) -> Result<Command, &'stati
     }
 }
 
+/// Most commands that a question shows.
+const MOST: usize = 5;
+
+/// How many things stand, of which kinds.
+fn standing(model: &RunModel) -> String {
+    let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
+    for (object, _) in model.standing_objects() {
+        *kinds.entry(object.kind.as_str()).or_default() += 1;
+    }
+    let count: usize = kinds.values().sum();
+    let kinds: Vec<String> = kinds.into_iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+    if count == 0 {
+        "the record knows of nothing that stands".to_owned()
+    } else {
+        format!("{count} things stand: {}", kinds.join(", "))
+    }
+}
+
 /// What the verb would do, with the question that goes before it.
 pub fn order(verb: Verb, screen: &Screen, model: &RunModel) -> Option<Order> {
     let command = aim(verb, screen, model).ok()?;
@@ -220,10 +260,12 @@ pub fn order(verb: Verb, screen: &Screen, model: &RunModel) -> Option<Order> {
             if step.stage().number() == "10" {
                 danger = Danger::Destroy;
             }
-            (
-                format!("Try {step} again?"),
-                vec!["Its probe looks first at what exists; what is there is adopted.".into()],
-            )
+            let mut body = vec!["Its probe looks first at what exists; what is there is adopted.".to_owned()];
+            if danger == Danger::Destroy {
+                body.push(standing(model));
+            }
+            body.extend(screen.texts.commands(step, MOST));
+            (format!("Try {step} again?"), body)
         }
         Command::Skip(step) => (
             format!("Leave {step} out?"),
@@ -247,6 +289,9 @@ pub fn order(verb: Verb, screen: &Screen, model: &RunModel) -> Option<Order> {
                 danger = Danger::Destroy;
             }
             let mut body = vec![text.title, format!("for: {}", record.finding.title)];
+            if text.destroys {
+                body.push(standing(model));
+            }
             body.extend(text.plan);
             ("Apply this recovery?".to_owned(), body)
         }
@@ -292,8 +337,6 @@ pub fn order(verb: Verb, screen: &Screen, model: &RunModel) -> Option<Order> {
         let cluster = &model.cluster;
         body.push(format!("cluster {}.{} in {}, run {}", cluster.name, cluster.base_domain, cluster.region, model.run));
     }
-    if danger == Danger::Destroy {
-        body.push(model.cluster.name.clone());
-    }
-    Some(Order { command, danger, title, body })
+    let name = (danger == Danger::Destroy).then(|| model.cluster.name.clone());
+    Some(Order { command, danger, title, body, name })
 }

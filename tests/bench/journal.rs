@@ -19,6 +19,7 @@ use bartizan::ui::glyph::Glyphs;
 use bartizan::ui::history::History;
 use bartizan::ui::keymap::Keymap;
 use bartizan::ui::layout::Layouts;
+use bartizan::ui::logs::{Ask, Numbered};
 use bartizan::ui::theme::{Depth, Theme};
 use bartizan::ui::{Effect, Input, Screen, render, update};
 use bartizan::watch::Out;
@@ -278,7 +279,7 @@ fn frames(
         let mut asked = Vec::new();
         while let Some(input) = queue.pop() {
             for effect in update(&mut screen, history.model(), input) {
-                if let Effect::ReadLog { source, first, count } = effect {
+                if let Effect::Log(Ask::Read { source, first, count }) = effect {
                     asked.push((source, first, count));
                 }
             }
@@ -290,6 +291,7 @@ fn frames(
         let reading = Instant::now();
         for (source, first, count) in asked {
             let lines = logs.read(&source, first, count).unwrap_or_default();
+            let lines = lines.into_iter().map(|line| Numbered { line, home: None }).collect();
             queue.push(Input::Lines { source, first, lines });
         }
         read = read.max(reading.elapsed());

@@ -11,7 +11,7 @@ fn floor(module: &str) -> u8 {
         "host" | "cloud" | "registry" | "cluster" => 3,
         "engine" | "watch" | "diagnose" => 4,
         "stages" => 5,
-        "ui" | "headless" | "lab" | "telemetry" => 6,
+        "ui" | "headless" | "export" | "lab" | "telemetry" => 6,
         _ => 7,
     }
 }

@@ -11,6 +11,7 @@ mod cluster;
 mod diagnose;
 mod driven;
 mod engine;
+mod export;
 mod host;
 mod identity;
 mod install_config;
@@ -22,6 +23,7 @@ mod network;
 mod ocp;
 mod ports;
 mod preflight;
+mod pty;
 mod real;
 mod record;
 #[cfg(feature = "lab")]

@@ -4,7 +4,8 @@ use bartizan::model::event::*;
 use bartizan::model::plan::{StageId, StepId};
 use bartizan::model::{RunModel, reduce};
 use bartizan::record::recorder::parse_event;
-use bartizan::record::{Hub, RecordError, Recorder, SegmentReader, Store, bundle, read_events};
+use bartizan::record::scrub::Scrub;
+use bartizan::record::{Hub, RecordError, Recorder, SegmentReader, Store, Tail, bundle, lease, read_events};
 use bartizan::spec::Secret;
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -112,15 +113,72 @@ fn secrets_do_not_reach_the_run_or_its_bundle() {
     }
     let mut file = std::fs::OpenOptions::new().append(true).open(dir.path().join("logs/sync.log")).unwrap();
     writeln!(file, "{}", secret.reveal()).unwrap();
-    let bundle_path = dir.path().join("bundle.tar.gz");
-    bundle::export(dir.path(), &bundle_path).unwrap();
+    std::fs::write(dir.path().join("cluster.toml"), "# AKIAIOSFODNN7EXAMPLE was here\n").unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let bundle_path = place.path().join("bundle.tar.gz");
+    let more = [("doctor.json".to_owned(), "http://kay:hunter2@proxy.example.com:3128".to_owned())];
+    let contents = bundle::export(dir.path(), &bundle_path, &mut Scrub::new(false).unwrap(), &more).unwrap();
+    let kinds: Vec<&str> = contents.removed.iter().map(|one| one.kind.as_str()).collect();
+    for kind in ["secret of this installation", "AWS access key id", "password in a URL"] {
+        assert!(kinds.contains(&kind), "{kinds:?}");
+    }
     let mut unpacked = Vec::new();
     let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(std::fs::File::open(&bundle_path).unwrap()));
     for entry in archive.entries().unwrap() {
         std::io::copy(&mut entry.unwrap(), &mut unpacked).unwrap();
     }
     let text = String::from_utf8(unpacked).unwrap();
-    assert!(text.contains("[redacted]") && !text.contains(secret.reveal()));
+    assert!(text.contains("[redacted]") && text.contains("1 × AWS access key id in cluster.toml"), "{text}");
+    for gone in [secret.reveal(), "AKIAIOSFODNN7EXAMPLE", "hunter2"] {
+        assert!(!text.contains(gone), "{gone}");
+    }
+    // It is a run like any other, with its lines where the events say.
+    let opened = bundle::unpack(&bundle_path, &place.path().join("in")).unwrap();
+    assert_eq!(read_events(&opened.join("run.jsonl")).unwrap().len(), 3);
+    let lines = SegmentReader::new(&opened).read("sync", 1, 9).unwrap();
+    assert_eq!(lines[0].text, "login with [redacted] failed");
+}
+
+#[test]
+fn a_bundle_that_leads_out_of_itself_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let bad = dir.path().join("bad.tar.gz");
+    let encoder = flate2::write::GzEncoder::new(std::fs::File::create(&bad).unwrap(), flate2::Compression::fast());
+    let mut tar = tar::Builder::new(encoder);
+    let mut header = tar::Header::new_gnu();
+    header.as_gnu_mut().unwrap().name[..7].copy_from_slice(b"../evil");
+    header.set_size(1);
+    header.set_cksum();
+    tar.append(&header, &b"x"[..]).unwrap();
+    tar.into_inner().unwrap().finish().unwrap();
+    assert!(bundle::unpack(&bad, &dir.path().join("in")).is_err());
+    assert!(!dir.path().join("evil").exists());
+    std::fs::write(&bad, "no archive").unwrap();
+    assert!(bundle::unpack(&bad, &dir.path().join("in")).unwrap_err().to_string().contains("no bundle"));
+}
+
+#[test]
+fn whoever_holds_a_run_is_known_and_nobody_is_when_it_is_let_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut recorder = Recorder::open(dir.path()).unwrap();
+    recorder.append(Timestamp::now(), opened()).unwrap();
+    let holder = lease::holder(dir.path()).unwrap();
+    assert_eq!(holder.pid, i32::try_from(std::process::id()).unwrap());
+    let mut tail = Tail::new(dir.path());
+    assert_eq!(tail.read().unwrap().len(), 1);
+    recorder.append(Timestamp::now(), Data::Note { level: Level::Info, text: "x".into() }).unwrap();
+    // A line that is not whole yet waits.
+    std::fs::OpenOptions::new()
+        .append(true)
+        .open(dir.path().join("run.jsonl"))
+        .unwrap()
+        .write_all(b"{\"seq\":3")
+        .unwrap();
+    assert_eq!(tail.read().unwrap().iter().map(|event| event.seq).collect::<Vec<_>>(), [2]);
+    assert!(tail.read().unwrap().is_empty());
+    drop(recorder);
+    assert_eq!(lease::holder(dir.path()), None);
+    assert!(lease::take_over(dir.path(), std::time::Duration::ZERO).unwrap().is_none());
 }
 
 #[tokio::test]

@@ -4,17 +4,21 @@
 
 #[cfg(feature = "lab")]
 mod demo;
-mod fixture;
+pub mod fixture;
 mod frames;
 mod keys;
-mod live;
+pub mod live;
+mod logs;
+mod pictures;
+mod shape;
 
 use bartizan::model::run::RunModel;
 use bartizan::ui::glyph::Glyphs;
 use bartizan::ui::keymap::{Key, Keymap};
 use bartizan::ui::layout::Layouts;
+use bartizan::ui::logs::{Library, known};
 use bartizan::ui::theme::{Depth, Theme};
-use bartizan::ui::{Effect, Input, Logs, Screen, screenshot, update};
+use bartizan::ui::{Effect, Input, Screen, screenshot, update};
 use fixture::Builder;
 use jiff::{SignedDuration, Timestamp};
 use ratatui::Terminal;
@@ -24,6 +28,7 @@ use ratatui::buffer::Buffer;
 /// A screen at a run, with a clock and logs.
 struct Cockpit {
     run: Builder,
+    library: Library,
     screen: Screen,
     theme: Theme,
     now: Timestamp,
@@ -32,7 +37,9 @@ struct Cockpit {
 impl Cockpit {
     fn new(run: Builder, width: u16, height: u16) -> Self {
         let screen = Screen::new(Keymap::load(None).unwrap(), Layouts::embedded().unwrap(), Glyphs::UNICODE);
-        let mut cockpit = Self { now: run.now(), run, screen, theme: Theme::load("dark", Depth::True).unwrap() };
+        let library = Library::new(Box::new(run.shelf.clone()));
+        let mut cockpit =
+            Self { now: run.now(), run, library, screen, theme: Theme::load("dark", Depth::True).unwrap() };
         cockpit.tell(Input::Resize(width, height));
         cockpit
     }
@@ -48,10 +55,7 @@ impl Cockpit {
         while let Some(input) = queue.pop() {
             for effect in update(&mut self.screen, &self.run.model, input) {
                 match effect {
-                    Effect::ReadLog { source, first, count } => {
-                        let lines = self.run.read(&source, first, count);
-                        queue.push(Input::Lines { source, first, lines });
-                    }
+                    Effect::Log(ask) => queue.push(self.library.answer(ask, &known(&self.run.model))),
                     Effect::Title(_) => {}
                     effect => out.push(effect),
                 }

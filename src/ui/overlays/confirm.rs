@@ -4,7 +4,6 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::Line;
 
-use crate::ui::command::Danger;
 use crate::ui::panes::Cx;
 use crate::ui::screen::Confirm;
 use crate::ui::text;
@@ -13,16 +12,13 @@ use crate::ui::theme::Token;
 pub fn draw(cx: &Cx, confirm: &Confirm, area: Rect, buf: &mut Buffer) {
     let width = area.width.min(78);
     let room = usize::from(width).saturating_sub(4);
-    let destroy = confirm.danger == Danger::Destroy;
     let plain = cx.style(Token::Text);
-    let body = if destroy { confirm.body.split_last().map_or(&[][..], |(_, rest)| rest) } else { &confirm.body[..] };
     let mut lines: Vec<Line> = Vec::new();
-    for paragraph in body {
+    for paragraph in &confirm.body {
         lines.extend(text::wrap(paragraph, room, 4).into_iter().map(|row| Line::styled(row, plain)));
     }
     lines.push(Line::default());
-    if destroy {
-        let name = confirm.body.last().map_or("", String::as_str);
+    if let Some(name) = &confirm.name {
         lines.push(
             cx.row(room)
                 .text(&format!("This destroys. Type {name} and press Enter; Esc goes back."), cx.style(Token::Danger))

@@ -5,11 +5,11 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::Line;
 
-use crate::model::event::{Action, ImageState, Object, Outcome, Tri};
+use crate::model::event::{ImageState, Object, Outcome, Tri};
 use crate::model::plan::StepId;
 use crate::model::run::{HOURS_OF_A_MONTH, RunModel};
 use crate::model::text::dollars;
-use crate::ui::panes::{Cx, checks, sync, typed};
+use crate::ui::panes::{Cx, checks, place, sync, typed};
 use crate::ui::recovery::RecoveryText;
 use crate::ui::screen::{Screen, Target};
 use crate::ui::text as words;
@@ -53,7 +53,7 @@ pub fn text(model: &RunModel, screen: &Screen, target: &Target) -> Vec<String> {
             }
             out
         }
-        Target::Step(id) => step(model, id),
+        Target::Step(id) => step(model, screen, id),
         Target::Image(name) => image(model, name),
         Target::Phase(place) => match model.installer.phases.get(*place) {
             Some(phase) => {
@@ -114,15 +114,16 @@ fn time(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
-fn place(action: &Action) -> &str {
-    match action {
-        Action::Exec { host, .. } | Action::File { host, .. } => host,
-        Action::Api { .. } => "aws",
-        Action::Http { .. } => "http",
+/// What the step is going to do, in the words of `bartizan plan`.
+fn will_run(screen: &Screen, id: &StepId) -> Vec<String> {
+    let commands = screen.texts.commands(id, usize::MAX);
+    if commands.is_empty() {
+        return Vec::new();
     }
+    std::iter::once("Will run:".to_owned()).chain(commands.into_iter().map(|command| format!("  {command}"))).collect()
 }
 
-fn step(model: &RunModel, id: &StepId) -> Vec<String> {
+fn step(model: &RunModel, screen: &Screen, id: &StepId) -> Vec<String> {
     let mut out = vec![id.to_string()];
     if let Some(plan) = model.plan.step(id) {
         out.push(plan.title.clone());
@@ -134,7 +135,10 @@ fn step(model: &RunModel, id: &StepId) -> Vec<String> {
             words::clock(plan.timeout_s)
         ));
     }
-    let Some(record) = model.step(id) else { return out };
+    let Some(record) = model.step(id) else {
+        out.extend(will_run(screen, id));
+        return out;
+    };
     let attempts = model.plan.step(id).map_or(String::new(), |plan| format!(" of {}", plan.attempts));
     out.push(format!(
         "status    {}, attempt {}{attempts}",
@@ -168,7 +172,11 @@ fn step(model: &RunModel, id: &StepId) -> Vec<String> {
     if !record.actions.is_empty() {
         out.push("Commands, newest first:".into());
         for action in record.actions.iter().rev() {
-            let exit = action.exit.map_or("running".to_owned(), |exit| format!("exit {exit}"));
+            let exit = match action.exit {
+                Some(exit) => format!("exit {exit}"),
+                None if action.runs() => "at work".to_owned(),
+                None => "no answer".to_owned(),
+            };
             out.push(format!(
                 "  {} {} {exit}, {}.{:01}s",
                 words::time_of_day(action.at),
@@ -178,6 +186,9 @@ fn step(model: &RunModel, id: &StepId) -> Vec<String> {
             ));
             out.push(format!("    {}", typed(&action.action)));
         }
+    }
+    if record.ended.is_none() {
+        out.extend(will_run(screen, id));
     }
     out
 }

@@ -4,17 +4,21 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::Line;
 
-use crate::ui::command::{Context, TABLE};
+use crate::ui::command::{Command, Context, TABLE};
 use crate::ui::glyph::Mark;
 use crate::ui::layout::PaneId;
 use crate::ui::panes::Cx;
 use crate::ui::theme::Token;
 use crate::ui::verbs;
 
-pub fn draw(cx: &Cx, scroll: usize, area: Rect, buf: &mut Buffer) {
+pub fn draw(cx: &Cx, scroll: usize, sought: &str, typing: bool, area: Rect, buf: &mut Buffer) {
     let pane = cx.screen.pane(cx.model);
-    let title = format!("Help {} keys in {}", cx.glyphs.dot, pane.name());
-    let lines = lines(cx, usize::from(area.width.min(96)).saturating_sub(4));
+    let dot = cx.glyphs.dot;
+    let mut title = format!("Help {dot} keys in {}", pane.name());
+    if typing || !sought.is_empty() {
+        title.push_str(&format!(" {dot} /{sought}{}", if typing { "_" } else { "" }));
+    }
+    let lines = lines(cx, sought, usize::from(area.width.min(96)).saturating_sub(4));
     let height = u16::try_from(lines.len() + 2).unwrap_or(u16::MAX);
     let inner = super::dialog(cx, area, 96, height, &title, buf);
     scrolled_inside(&lines, scroll, inner, buf);
@@ -25,13 +29,26 @@ fn scrolled_inside(lines: &[Line], scroll: usize, inner: Rect, buf: &mut Buffer)
     super::scrolled(lines, scroll, inner, buf);
 }
 
-fn lines(cx: &Cx, width: usize) -> Vec<Line<'static>> {
+/// Keys or words of a command that have `sought` in them.
+fn wanted(sought: &str, keys: &[String], command: &Command) -> bool {
+    let sought = sought.to_lowercase();
+    let has = |text: &str| text.to_lowercase().contains(&sought);
+    keys.iter().any(|key| has(key)) || has(command.id) || has(command.title) || has(command.doc)
+}
+
+fn lines(cx: &Cx, sought: &str, width: usize) -> Vec<Line<'static>> {
     let contexts = cx.screen.contexts(cx.model);
     let mut out = Vec::new();
     for context in &contexts {
         let bound = cx.screen.keymap.bindings(*context);
-        let commands: Vec<_> =
-            TABLE.iter().filter(|command| bound.iter().any(|(_, verb)| *verb == command.verb)).collect();
+        let commands: Vec<(Vec<String>, &Command)> = TABLE
+            .iter()
+            .filter(|command| bound.iter().any(|(_, verb)| *verb == command.verb))
+            // A nearer context may have taken all of its keys for something else.
+            .filter(|command| !cx.screen.keymap.keys_of(&contexts, command.verb).is_empty())
+            .map(|command| (cx.screen.keymap.keys_of(&[*context], command.verb), command))
+            .filter(|(keys, command)| wanted(sought, keys, command))
+            .collect();
         if commands.is_empty() {
             continue;
         }
@@ -41,13 +58,7 @@ fn lines(cx: &Cx, width: usize) -> Vec<Line<'static>> {
             Context::Pane(pane) => pane.name(),
         };
         out.push(Line::styled(title, cx.style(Token::Title)));
-        for command in commands {
-            let keys = cx.screen.keymap.keys_of(&[*context], command.verb);
-            // A nearer context has taken these keys for something else.
-            let taken = cx.screen.keymap.keys_of(&contexts, command.verb).is_empty();
-            if taken {
-                continue;
-            }
+        for (keys, command) in commands {
             let row = cx.row(width).cell(&keys.join("  "), 18, cx.style(Token::Key));
             let row = match verbs::enabled(command.verb, cx.screen, cx.model) {
                 Ok(()) => row.text(command.doc, cx.style(Token::Text)),
@@ -56,6 +67,15 @@ fn lines(cx: &Cx, width: usize) -> Vec<Line<'static>> {
             out.push(row.line());
         }
         out.push(Line::default());
+    }
+    if !sought.is_empty() {
+        if out.is_empty() {
+            out.push(Line::styled(
+                "no command has this in it; the palette knows those of other panes",
+                cx.style(Token::Muted),
+            ));
+        }
+        return out;
     }
     out.push(Line::styled("marks", cx.style(Token::Title)));
     let mut legend = cx.row(width);

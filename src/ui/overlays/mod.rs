@@ -3,6 +3,7 @@
 pub mod confirm;
 pub mod detail;
 pub mod help;
+pub mod keys;
 pub mod palette;
 pub mod timeline;
 
@@ -17,10 +18,11 @@ use super::screen::Overlay;
 /// Draw the overlay that is open.
 pub fn draw(cx: &Cx, area: Rect, buf: &mut Buffer) {
     match &cx.screen.overlay {
-        Some(Overlay::Help { scroll }) => help::draw(cx, *scroll, area, buf),
+        Some(Overlay::Help { scroll, text, typing }) => help::draw(cx, *scroll, text, *typing, area, buf),
         Some(Overlay::Palette { text, selected }) => palette::draw(cx, text, *selected, area, buf),
         Some(Overlay::Confirm(confirm)) => confirm::draw(cx, confirm, area, buf),
         Some(Overlay::Detail { target, scroll }) => detail::draw(cx, target, *scroll, area, buf),
+        None if !cx.screen.pending.is_empty() => keys::draw(cx, area, buf),
         Some(Overlay::Prompt { .. }) | None => {}
     }
 }
@@ -30,6 +32,12 @@ fn dialog(cx: &Cx, area: Rect, width: u16, height: u16, title: &str, buf: &mut B
     let width = width.min(area.width);
     let height = height.min(area.height);
     let rect = Rect { x: area.x + (area.width - width) / 2, y: area.y + (area.height - height) / 2, width, height };
+    clear(rect, area, buf);
+    panes::frame(cx, rect, true, title, buf)
+}
+
+/// Room for a box.
+fn clear(rect: Rect, area: Rect, buf: &mut Buffer) {
     // A wide character half under the box would shift the row that it is in.
     let around = Rect { x: rect.x.saturating_sub(1).max(area.x), width: rect.width + rect.x.min(1), ..rect };
     for y in around.top()..around.bottom() {
@@ -38,7 +46,6 @@ fn dialog(cx: &Cx, area: Rect, width: u16, height: u16, title: &str, buf: &mut B
         }
     }
     Clear.render(rect, buf);
-    panes::frame(cx, rect, true, title, buf)
 }
 
 /// Lines from `scroll` on, never past the end.

@@ -52,11 +52,15 @@ pub fn letter(level: Level) -> &'static str {
     }
 }
 
+/// Rows below the list: the log of the program itself.
+pub fn below(inner: Rect) -> u16 {
+    if inner.height >= ROOM_FOR_LOG && inner.width >= 40 { inner.height / 3 } else { 0 }
+}
+
 pub fn draw(cx: &Cx, area: Rect, focused: bool, buf: &mut Buffer) {
-    let mut top = area;
-    if area.height >= ROOM_FOR_LOG && area.width >= 40 {
-        let height = area.height / 3;
-        top.height -= height;
+    let top = super::rows(PaneId::Activity, cx.model, area);
+    let height = below(area);
+    if height > 0 {
         let below = Rect { y: area.y + top.height, height, ..area };
         let rule = format!("{0}{0} program log ", cx.glyphs.border.horizontal_top);
         let rule = cx.row(usize::from(area.width)).text(&rule, cx.style(Token::Border)).line();

@@ -12,11 +12,11 @@ pub mod sync;
 use jiff::Timestamp;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
-use ratatui::style::{Color, Style};
+use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::Line;
 use ratatui::widgets::{Block, Borders, Widget};
 
-use crate::model::event::Action;
+use crate::model::event::{Action, LinkName, LinkState};
 use crate::model::run::RunModel;
 
 use super::glyph::{Glyphs, Mark};
@@ -81,10 +81,18 @@ pub fn resting(pane: PaneId, model: &RunModel, targets: &[Target]) -> usize {
     }
 }
 
-/// The command that made a row what it is, as an operator could type it.
-pub fn command_of(model: &RunModel, target: &Target) -> Option<String> {
+/// The command that made a row what it is, as an operator could type it; of a step that has made none, those that it
+/// will make.
+pub fn command_of(screen: &Screen, model: &RunModel, target: &Target) -> Option<String> {
     match target {
-        Target::Step(id) => model.step(id)?.actions.last().map(|action| typed(&action.action)),
+        Target::Step(id) => {
+            let last = model.step(id).and_then(|record| record.actions.last());
+            let planned = || {
+                let actions = screen.texts.plans.get(id).filter(|actions| !actions.is_empty())?;
+                Some(actions.iter().map(typed).collect::<Vec<_>>().join("\n"))
+            };
+            last.map(|action| typed(&action.action)).or_else(planned)
+        }
         Target::Stage(id) => {
             let stage = model.plan.stage(id)?;
             let actions = stage.steps.iter().filter_map(|step| model.step(&step.id)).flat_map(|step| &step.actions);
@@ -102,6 +110,15 @@ pub fn command_of(model: &RunModel, target: &Target) -> Option<String> {
     }
 }
 
+/// Where an action happens.
+pub fn place(action: &Action) -> &str {
+    match action {
+        Action::Exec { host, .. } | Action::File { host, .. } => host,
+        Action::Api { .. } => "aws",
+        Action::Http { .. } => "http",
+    }
+}
+
 /// An action without the place where it runs.
 pub fn typed(action: &Action) -> String {
     match action {
@@ -110,6 +127,19 @@ pub fn typed(action: &Action) -> String {
         Action::Http { request } => request.clone(),
         Action::File { path, mode, .. } => format!("install -m {mode} /dev/stdin {path}"),
     }
+}
+
+/// Since when what a pane shows is not fresh: the link over which it comes is lost.
+fn stale(cx: &Cx, pane: PaneId) -> Option<u64> {
+    let link = match pane {
+        PaneId::Operators => LinkName::Api,
+        PaneId::Sync | PaneId::Bootkube => LinkName::Ssh,
+        PaneId::Resources => LinkName::Aws,
+        PaneId::Pipeline | PaneId::Journal | PaneId::Checks | PaneId::Activity => return None,
+    };
+    let record = cx.model.links.get(&link).filter(|_| cx.model.closed.is_none())?;
+    let lost = matches!(record.state, LinkState::Retrying { .. } | LinkState::Down { .. });
+    lost.then(|| text::seconds(record.since, cx.now))
 }
 
 /// Draw a pane into its rectangle.
@@ -124,6 +154,13 @@ pub fn draw(cx: &Cx, pane: PaneId, area: Rect, focused: bool, buf: &mut Buffer) 
         PaneId::Activity => activity::title(cx),
         PaneId::Resources => resources::title(cx),
     };
+    let stale = stale(cx, pane).filter(|_| !targets(pane, cx.model).is_empty());
+    let title = match stale {
+        Some(age) => {
+            title.replacen(pane.name(), &format!("{} {} {} old", pane.name(), cx.glyphs.dot, text::age(age)), 1)
+        }
+        None => title,
+    };
     let inner = frame(cx, area, focused, &title, buf);
     if inner.is_empty() {
         return;
@@ -134,6 +171,9 @@ pub fn draw(cx: &Cx, pane: PaneId, area: Rect, focused: bool, buf: &mut Buffer) 
         PaneId::Operators => operators::draw(cx, inner, focused, buf),
         PaneId::Activity => activity::draw(cx, inner, focused, buf),
         _ => list(cx, pane, inner, focused, buf),
+    }
+    if stale.is_some() {
+        buf.set_style(inner, Style::new().add_modifier(Modifier::DIM));
     }
 }
 
@@ -153,6 +193,25 @@ pub fn frame(cx: &Cx, area: Rect, focused: bool, title: &str, buf: &mut Buffer) 
     inner
 }
 
+/// Where the rows of a list stand inside the borders: below what the pane says of them all.
+pub fn rows(pane: PaneId, model: &RunModel, inner: Rect) -> Rect {
+    let above = match pane {
+        PaneId::Sync => sync::above(model, inner),
+        PaneId::Operators => operators::above(model, inner),
+        _ => 0,
+    };
+    let below = if pane == PaneId::Activity { activity::below(inner) } else { 0 };
+    let above = above.min(inner.height);
+    Rect { y: inner.y + above, height: (inner.height - above).saturating_sub(below), ..inner }
+}
+
+/// The first row in sight of a list of this height, such that the chosen one is.
+pub fn first(screen: &Screen, model: &RunModel, pane: PaneId, targets: &[Target], height: usize) -> usize {
+    let chosen = screen.cursors.get(&pane).and_then(|chosen| targets.iter().position(|target| target == chosen));
+    let selected = chosen.unwrap_or_else(|| resting(pane, model, targets));
+    selected.saturating_sub(height / 2).min(targets.len().saturating_sub(height))
+}
+
 /// The rows of a pane around the chosen one.
 pub fn list(cx: &Cx, pane: PaneId, area: Rect, focused: bool, buf: &mut Buffer) {
     let targets = targets(pane, cx.model);
@@ -164,7 +223,7 @@ pub fn list(cx: &Cx, pane: PaneId, area: Rect, focused: bool, buf: &mut Buffer) 
     let chosen = cx.screen.cursors.get(&pane).and_then(|chosen| targets.iter().position(|target| target == chosen));
     let selected = chosen.unwrap_or_else(|| resting(pane, cx.model, &targets));
     let height = usize::from(area.height);
-    let first = selected.saturating_sub(height / 2).min(targets.len().saturating_sub(height));
+    let first = first(cx.screen, cx.model, pane, &targets, height);
     for (place, target) in targets.iter().enumerate().skip(first).take(height) {
         let width = usize::from(area.width).saturating_sub(1);
         let line = match pane {

@@ -4,7 +4,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::Line;
 
-use crate::model::event::{CsrState, LinkName, LinkState, Operator, Tri};
+use crate::model::event::{CsrState, Operator, Tri};
 use crate::model::progress::percent;
 use crate::model::run::RunModel;
 use crate::ui::glyph::Mark;
@@ -71,26 +71,25 @@ pub fn title(cx: &Cx) -> String {
         .as_ref()
         .and_then(|version| version.done)
         .map_or(String::new(), |(done, all)| format!(" {dot} CVO {}%", percent(done.into(), all.into())));
-    let stale = match cx.model.links.get(&LinkName::Api) {
-        Some(link) if !matches!(link.state, LinkState::Up | LinkState::Idle) => {
-            format!("{} old {dot} ", text::age(text::seconds(link.since, cx.now)))
-        }
-        _ => String::new(),
-    };
     let waits = match pending {
         0 => String::new(),
         1 => format!(" {dot} 1 CSR waits"),
         _ => format!(" {dot} {pending} CSRs wait"),
     };
     format!(
-        "Operators {dot} {stale}{available} of {} available{done} {dot} nodes {ready}/{}{waits}",
+        "Operators {dot} {available} of {} available{done} {dot} nodes {ready}/{}{waits}",
         state.operators.len(),
         state.nodes.len(),
     )
 }
 
+/// Rows above the list: the heads of the columns.
+pub fn above(model: &RunModel, inner: Rect) -> u16 {
+    u16::from(inner.height >= 3 && !targets(model).is_empty())
+}
+
 pub fn draw(cx: &Cx, area: Rect, focused: bool, buf: &mut Buffer) {
-    if area.height < 3 || targets(cx.model).is_empty() {
+    if above(cx.model, area) == 0 {
         super::list(cx, PaneId::Operators, area, focused, buf);
         return;
     }
@@ -106,7 +105,7 @@ pub fn draw(cx: &Cx, area: Rect, focused: bool, buf: &mut Buffer) {
         .number("SINCE", 5, muted)
         .rest("MESSAGE", muted);
     buf.set_line(area.x + 1, area.y, &head.line(), area.width.saturating_sub(1));
-    super::list(cx, PaneId::Operators, Rect { y: area.y + 1, height: area.height - 1, ..area }, focused, buf);
+    super::list(cx, PaneId::Operators, super::rows(PaneId::Operators, cx.model, area), focused, buf);
 }
 
 /// A condition in one cell: good, bad or neither, by shape and colour.

@@ -79,8 +79,19 @@ pub fn title(cx: &Cx) -> String {
     format!("Image sync {dot} {done} of {total} images{by}{failed}{skipped}{proven}")
 }
 
+/// Rows above the list: the total, with a bar of its own where it is narrow and high, and the heads of the columns.
+pub fn above(model: &RunModel, inner: Rect) -> u16 {
+    match inner.height {
+        _ if !model.sync.planned => 0,
+        0..4 => 0,
+        4..10 => 2,
+        _ if usize::from(inner.width) > WIDE => 2,
+        _ => 3,
+    }
+}
+
 pub fn draw(cx: &Cx, area: Rect, focused: bool, buf: &mut Buffer) {
-    if !cx.model.sync.planned || area.height < 4 {
+    if above(cx.model, area) == 0 {
         super::list(cx, PaneId::Sync, area, focused, buf);
         return;
     }
@@ -176,6 +187,10 @@ impl Total {
         }
         if let Some(speed) = self.speed {
             row = row.text(&format!("  {}/s", text::bytes(speed as u64)), plain);
+        }
+        let trend = cx.screen.trend.bytes(16, cx.glyphs.ascii);
+        if self.speed.is_some() && !trend.is_empty() && width >= WIDE {
+            row = row.text(&format!("  {trend}"), cx.style(Token::Bar));
         }
         match self.eta {
             // Rather none than one that lies.

@@ -397,7 +397,7 @@ async fn distribution_3_and_quay_are_filled_by_their_own_rules() {
 async fn connections_to_the_mirror_that_break_cost_a_chunk_each_and_no_byte_is_wrong() {
     let world = World::new(&Recipe { large: 70 << 20, ..Recipe::default() });
     // Some connections end somewhere, at first early and then later.
-    let limit = |number: usize| (number % 2 == 0 && (2..14).contains(&number)).then_some(number * 130_000);
+    let limit = |number: usize| (number.is_multiple_of(2) && (2..14).contains(&number)).then_some(number * 130_000);
     for rules in [Rules::Three, Rules::Quay] {
         let mirror = Mirror::start(rules, Box::new(|_| None));
         let cutter = Cutter::before(mirror.port, limit).await;

@@ -3,6 +3,7 @@
 #![allow(dead_code, clippy::unwrap_used, reason = "shared by tests and the bench; neither needs all of it")]
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 
 use bartizan::model::event::*;
 use bartizan::model::plan::{Plan, StageId, StagePlan, StepId, StepPlan};
@@ -28,13 +29,18 @@ const STAGES: [(&str, u8, &[&str]); 10] = [
 pub struct Builder {
     pub events: Vec<Recorded>,
     pub model: RunModel,
-    pub lines: BTreeMap<String, Vec<LogLine>>,
+    pub shelf: Shelf,
     now: Timestamp,
 }
 
-impl Logs for Builder {
+/// The lines of the logs, for all who read and write them.
+#[derive(Clone, Default)]
+pub struct Shelf(Arc<Mutex<BTreeMap<String, Vec<LogLine>>>>);
+
+impl Logs for Shelf {
     fn read(&mut self, source: &str, first: u64, count: usize) -> Vec<LogLine> {
-        let lines = self.lines.get(source).map_or(&[][..], Vec::as_slice);
+        let logs = self.0.lock().unwrap();
+        let lines = logs.get(source).map_or(&[][..], Vec::as_slice);
         lines.iter().skip(first as usize - 1).take(count).cloned().collect()
     }
 }
@@ -42,7 +48,7 @@ impl Logs for Builder {
 impl Builder {
     pub fn new() -> Self {
         let now = "2026-03-14T09:30:00Z".parse().unwrap();
-        let mut builder = Self { events: Vec::new(), model: RunModel::default(), lines: BTreeMap::new(), now };
+        let mut builder = Self { events: Vec::new(), model: RunModel::default(), shelf: Shelf::default(), now };
         let stages = STAGES.iter().map(|(id, exit, steps)| StagePlan {
             id: StageId::new(*id),
             goal: format!("{id} is done and proven"),
@@ -78,12 +84,41 @@ impl Builder {
         builder
     }
 
+    /// The run as a recorder leaves it on disk: a folder of a state directory. Gives its name.
+    pub fn keep(&self, state: &std::path::Path) -> String {
+        let (name, dir) = bartizan::record::Store::open(Some(state)).unwrap().new_run(self.now);
+        let mut recorder = bartizan::record::Recorder::open(&dir).unwrap();
+        for event in &self.events {
+            match &event.data {
+                Data::Lines { source, first, count, .. } => {
+                    let lines: Vec<LogLine> = self.shelf.0.lock().unwrap()[source]
+                        .iter()
+                        .skip(*first as usize - 1)
+                        .take(*count as usize)
+                        .cloned()
+                        .collect();
+                    recorder.append_lines(event.at, source, &lines).unwrap();
+                }
+                data => {
+                    recorder.append(event.at, data.clone()).unwrap();
+                }
+            }
+        }
+        name
+    }
+
     pub fn now(&self) -> Timestamp {
         self.now
     }
 
     pub fn wait(&mut self, seconds: i64) -> &mut Self {
         self.now += SignedDuration::from_secs(seconds);
+        self
+    }
+
+    /// What is added next was earlier.
+    pub fn go_back_to(&mut self, at: Timestamp) -> &mut Self {
+        self.now = at;
         self
     }
 
@@ -133,9 +168,12 @@ impl Builder {
     }
 
     pub fn log(&mut self, source: &str, unit: &str, level: Level, text: &str) -> &mut Self {
-        let lines = self.lines.entry(source.to_owned()).or_default();
-        lines.push(LogLine { at: self.now, unit: unit.into(), level, text: text.into(), cursor: None });
-        let first = lines.len() as u64;
+        let first = {
+            let mut logs = self.shelf.0.lock().unwrap();
+            let lines = logs.entry(source.to_owned()).or_default();
+            lines.push(LogLine { at: self.now, unit: unit.into(), level, text: text.into(), cursor: None });
+            lines.len() as u64
+        };
         self.add(Data::Lines { source: source.into(), first, count: 1, bytes: text.len() as u64 })
     }
 
@@ -308,7 +346,7 @@ pub fn sync_running() -> Builder {
     let failed = ImageState::Failed {
         side: "source".into(),
         class: "manifest-unknown".into(),
-        why: "404 for sha256:0c…".into(),
+        why: "404 for sha256:0c0e".into(),
     };
     run.image("cli", failed, 3);
     run.log("sync", "agent", Level::Info, "hyperkube: 4 layers, 242 MB");

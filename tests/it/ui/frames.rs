@@ -5,9 +5,7 @@ use std::fmt::Write;
 
 use bartizan::model::event::{Data, Level, Outcome};
 use bartizan::model::plan::StepId;
-use bartizan::model::run::RunModel;
 use bartizan::ui::glyph::Glyphs;
-use bartizan::ui::history::History;
 use bartizan::ui::layout::PaneId;
 use bartizan::ui::theme::{Depth, Theme};
 use bartizan::ui::{Input, screenshot, text};
@@ -66,19 +64,6 @@ fn the_screen_at_the_sizes_of_the_trade() {
                 insta::assert_snapshot!(format!("{name}-{width}x{height}"), picture(&cockpit.cells()));
             }
         }
-        for (name, keys) in [
-            ("help", "3 ?"),
-            ("palette", ":"),
-            ("confirm", "g r"),
-            ("detail", "1 enter"),
-            ("prefix", "g"),
-            ("timeline", "g ."),
-        ] {
-            let mut cockpit = Cockpit::new(fixture::install_failed(), 100, 34);
-            cockpit.keys(keys);
-            cockpit.tell(Input::Moved(History::new(cockpit.run.events.clone(), RunModel::default()).place()));
-            insta::assert_snapshot!(format!("overlay-{name}"), picture(&cockpit.cells()));
-        }
         let mut ascii = Cockpit::new(fixture::install_failed(), 80, 24);
         ascii.screen.glyphs = Glyphs::ASCII;
         ascii.theme = Theme::load("dark", Depth::Mono).unwrap();
@@ -96,6 +81,20 @@ fn ascii_means_ascii() {
             let text = cockpit.text();
             let strange: String = text.lines().filter(|line| !line.contains("404") && !line.is_ascii()).collect();
             assert!(strange.is_empty(), "{strange}");
+        }
+    }
+}
+
+#[test]
+fn every_layout_is_drawn_from_one_cell_to_three_hundred_by_a_hundred() {
+    for run in [fixture::teardown_running, fixture::sync_running, fixture::hostile, Builder::new] {
+        let mut cockpit = Cockpit::new(run(), 1, 1);
+        cockpit.screen.timeline = true;
+        for width in (1..=300).step_by(23) {
+            for height in (1..=100).step_by(11) {
+                cockpit.tell(Input::Resize(width, height));
+                cockpit.cells();
+            }
         }
     }
 }

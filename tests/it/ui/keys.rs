@@ -9,6 +9,7 @@ use bartizan::ui::history::{History, Seek};
 use bartizan::ui::layout::PaneId;
 use bartizan::ui::logs::Mode;
 use bartizan::ui::{Access, Effect, Input};
+use jiff::SignedDuration;
 
 use super::Cockpit;
 use super::fixture::{self, Builder};
@@ -114,7 +115,7 @@ fn errors_are_found_and_repeats_are_one_row() {
     assert_eq!(cockpit.screen.log.current().unwrap().1.text, "line 250 of the log");
     cockpit.keys("home");
     cockpit.shows("×31");
-    cockpit.keys("]");
+    cockpit.keys("[");
     cockpit.shows("Waiting up to 45m0s for bootstrapping");
 }
 
@@ -140,7 +141,7 @@ fn a_change_is_asked_for_and_no_is_the_default() {
 fn what_destroys_needs_the_name_of_the_cluster() {
     let mut cockpit = Cockpit::new(fixture::install_failed(), 120, 40);
     cockpit.shows("Give the mirror a new certificate");
-    cockpit.keys("6 a");
+    cockpit.keys("6 g a");
     cockpit.shows("loses: the machines and the cluster");
     cockpit.shows("Type edge-lab");
     cockpit.shows("destroy what the installer made, by infraID");
@@ -196,14 +197,14 @@ fn an_image_is_left_out_after_a_question_that_says_what_it_means() {
     });
     let mut cockpit = Cockpit::new(run, 120, 40);
     // The first row is an image of the release that failed.
-    assert_eq!(cockpit.keys("2 x"), []);
+    assert_eq!(cockpit.keys("2 g o"), []);
     cockpit.shows("Do without cli?");
     cockpit.shows("It is part of the release");
     assert_eq!(cockpit.keys("y enter esc"), [], "the cluster's name is asked for");
     let down = cockpit.run.model.sync.images.len();
     cockpit.keys("home");
     let asked = (0..down).find_map(|_| {
-        cockpit.keys("j x");
+        cockpit.keys("j g o");
         let found = cockpit.text().contains(&format!("Do without {extra}?"));
         if found {
             Some(cockpit.keys("y"))
@@ -287,15 +288,25 @@ fn a_row_opens_to_all_that_is_known_of_it() {
 }
 
 #[test]
-fn a_failure_is_told_once_and_only_to_who_looks_away() {
+fn a_failure_calls_whoever_looks_where_and_a_warning_only_who_looks_away_once_in_five_seconds() {
     let run = fixture::install_failed();
     let event = run.events.iter().find(|event| matches!(event.data, Data::FindingOpened { .. })).unwrap().clone();
+    let mut warning = bartizan::model::event::Event::clone(&event);
+    if let Data::FindingOpened { finding } = &mut warning.data {
+        finding.severity = bartizan::model::event::Level::Warn;
+    }
+    let warning = bartizan::record::Recorded::new(warning);
     let mut cockpit = Cockpit::new(run, 120, 40);
-    assert_eq!(cockpit.tell(Input::Recorded(event.clone())), []);
-    cockpit.tell(Input::Focus(false));
+    assert_eq!(cockpit.tell(Input::Recorded(warning.clone())), [], "somebody looks");
     let told = cockpit.tell(Input::Recorded(event.clone()));
     assert!(matches!(&told[..], [Effect::Notify { title, .. }] if title.contains("REG-CA")), "{told:?}");
-    assert_eq!(cockpit.tell(Input::Recorded(event)), [], "twice in five seconds");
+    cockpit.tell(Input::Focus(false));
+    assert_eq!(cockpit.tell(Input::Recorded(warning)), [], "twice in five seconds");
+    let soon = event.at + SignedDuration::from_secs(4);
+    assert_eq!(cockpit.tell(Input::Tick(soon)), []);
+    let later = event.at + SignedDuration::from_secs(6);
+    assert!(matches!(&cockpit.tell(Input::Tick(later))[..], [Effect::Notify { .. }]), "it is told when its turn comes");
+    assert_eq!(cockpit.tell(Input::Tick(later + SignedDuration::from_secs(6))), [], "and only once");
 }
 
 #[test]

@@ -44,11 +44,11 @@ fn child() {
             std::future::pending::<()>().await;
         });
         if scene == "panic" {
-            let cockpit = bartizan::ui::run(options, model, incoming, commands, Box::new(run));
+            let cockpit = bartizan::ui::run(options, model, incoming, commands, Box::new(run.shelf));
             let exit = tokio::time::timeout(Duration::from_secs(2), cockpit).await;
             return format!("{:?}", exit.expect("this panic is the scene"));
         }
-        let exit = bartizan::ui::run(options, model, incoming, commands, Box::new(run)).await.unwrap();
+        let exit = bartizan::ui::run(options, model, incoming, commands, Box::new(run.shelf)).await.unwrap();
         format!("exit {exit:?} asked {:?}", asked.try_recv().ok())
     });
     println!("\n{exit}");
@@ -119,8 +119,45 @@ impl Live {
         self.screen.lock().unwrap().screen().contents()
     }
 
+    /// Everything that was ever sent to the terminal.
+    pub fn raw(&self) -> Vec<u8> {
+        self.raw.lock().unwrap().clone()
+    }
+
+    pub fn resize(&self, columns: u16, rows: u16) {
+        self.screen.lock().unwrap().screen_mut().set_size(cells(rows), cells(columns));
+        self.master.resize(PtySize { rows, cols: columns, pixel_width: 0, pixel_height: 0 }).unwrap();
+    }
+
+    pub fn is_taken(&self) -> bool {
+        self.screen.lock().unwrap().screen().alternate_screen()
+    }
+
+    /// Rows in which a cell is drawn in reverse: where the choice is.
+    pub fn reversed_rows(&self) -> usize {
+        let parser = self.screen.lock().unwrap();
+        let screen = parser.screen();
+        let (rows, columns) = (screen.size().0.get(), screen.size().1.get());
+        let reversed = |row| (0..columns).any(|column| screen.cell(row, column).is_some_and(|cell| cell.inverse()));
+        (0..rows).filter(|row| reversed(*row)).count()
+    }
+
+    pub fn pid(&self) -> rustix::process::Pid {
+        rustix::process::Pid::from_raw(i32::try_from(self.child.process_id().unwrap()).unwrap()).unwrap()
+    }
+
+    /// Waits until `what` holds of it.
     #[track_caller]
-    fn wait_for(&self, text: &str) {
+    pub fn wait_until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        let begun = Instant::now();
+        while !holds(self) {
+            assert!(begun.elapsed() < Duration::from_secs(30), "{what} did not come to be in\n{}", self.text());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    #[track_caller]
+    pub fn wait_for(&self, text: &str) {
         self.wait_long_for(text, Duration::from_secs(20));
     }
 
@@ -159,13 +196,12 @@ fn the_loop_shows_news_takes_keys_and_leaves_the_terminal_as_it_was() {
     live.wait_for("news from the run");
     live.type_keys("3");
     live.wait_for("SyncLoop ADD");
-    live.master.resize(PtySize { rows: 24, cols: 80, pixel_width: 0, pixel_height: 0 }).unwrap();
-    live.screen.lock().unwrap().screen_mut().set_size(cells(24), cells(80));
+    live.resize(80, 24);
     live.wait_for("…09 …10");
     live.type_keys("s");
     live.wait_for("written to");
     let files = std::fs::read_dir(directory.path()).unwrap().count();
-    assert_eq!(files, 2);
+    assert_eq!(files, 3, "text, styles and a picture");
     live.type_keys("q");
     live.wait_for("Leave this screen?");
     std::thread::sleep(Duration::from_millis(500));
@@ -178,8 +214,7 @@ fn the_loop_shows_news_takes_keys_and_leaves_the_terminal_as_it_was() {
 fn a_signal_gives_the_terminal_back_and_detaches() {
     let live = Live::open("plain", &[]);
     live.wait_for("▶ 08 install");
-    let pid = rustix::process::Pid::from_raw(i32::try_from(live.child.process_id().unwrap()).unwrap()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    rustix::process::kill_process(live.pid(), rustix::process::Signal::TERM).unwrap();
     live.wait_for("exit Signal(15) asked Some(Detach)");
     live.is_given_back();
 }
