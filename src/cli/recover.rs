@@ -112,6 +112,7 @@ pub async fn recover(state: Option<&Path>, args: RecoverArgs) -> Result<u8, Fail
         first: Some(asked),
         accept_host_key: None,
         front: args.front,
+        upgrade: None,
     };
     session.drive().await
 }

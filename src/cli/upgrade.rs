@@ -106,6 +106,8 @@ pub async fn run(state: Option<&Path>, args: UpgradeArgs) -> Result<u8, Failure>
         from: None,
         until: None,
         recover: false,
+        take_over: false,
+        first: None,
         accept_host_key: None,
         front: args.front,
         upgrade: Some(Base { run, facts }),

@@ -12,7 +12,7 @@ use crate::spec::edge::{EdgeSpec, Node};
 use crate::spec::manifests::objects;
 use crate::spec::{Secret, Spec};
 
-use super::certificate::issue;
+use super::certificate::{issue, new_ca_key};
 
 /// What the operator has to know before any of this is used.
 pub const WARNING: &str = "Services on the nodes' own operating system are no part of what Red Hat supports on RHCOS: a \
@@ -184,7 +184,9 @@ fn names(edge: &EdgeSpec, nodes: &[Node], domain: &str) -> Config {
 fn registry(edge: &EdgeSpec, nodes: &[Node], domain: &str) -> Result<(Config, String), StepError> {
     let host = format!("registry.{domain}");
     let addresses: Vec<String> = nodes.iter().map(|node| node.address.to_string()).collect();
-    let issued = issue(domain, &host, &addresses)?;
+    let ca_key =
+        new_ca_key().map_err(|error| StepError::fatal(format!("making a key for the CA of {host}: {error}")))?;
+    let issued = issue(domain, &host, &addresses, &ca_key)?;
     let settings = REGISTRY_CONFIG
         .replace("@PORT@", &edge.registry_port.to_string())
         .replace("@READONLY@", &edge.registry_readonly.to_string());

@@ -191,16 +191,14 @@ fn aim(verb: Verb, screen: &Screen, model: &RunModel) -> Result<Command, &'stati
         }
         Verb::Recover => {
             let id = finding(screen, model).ok_or("there is no open finding")?;
-            let offers = |record: &&crate::model::run::FindingRecord| {
-                record.finding.id == id && record.finding.recovery.is_some()
-            };
-            model.open_findings().into_iter().find(offers).ok_or("there is no recovery for this finding")?;
+            let open = model.open_findings().into_iter().find(|record| record.finding.id == id);
             // The row that is chosen, else the first that is offered.
             let recovery = match target {
                 Some(Target::Recovery(of, recovery)) if of == id => Some(recovery),
-                _ => None,
+                _ => open.and_then(|record| record.finding.recovery.clone()),
             };
-            Ok(Command::Recover { finding: id, recovery })
+            let recovery = recovery.ok_or("there is no recovery for this finding")?;
+            Ok(Command::Recover { finding: id, recovery: Some(recovery) })
         }
         Verb::Resync => match target {
             Some(Target::Image(image)) => Ok(Command::Resync { image }),

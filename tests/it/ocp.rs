@@ -534,6 +534,8 @@ fn the_scenarios_say_what_to_expect() {
     for (name, exit) in left_alone {
         assert_eq!(Scenario::named(name).unwrap().exit(false), exit, "{name}");
     }
+    // A recovery that is applied without a person ends well.
+    assert!(exits.iter().all(|(alone, recovered)| *recovered == 0 || recovered == alone), "{exits:?}");
     assert_eq!(journal::number("x lab#000007"), Some(7));
 }
 

@@ -112,6 +112,11 @@ impl World {
         self.dir.path().join("lab").join(name)
     }
 
+    /// The scenario has done its worst.
+    fn has_happened(&self) -> bool {
+        std::fs::read_to_string(self.lab("happened.json")).is_ok_and(|text| text.contains("true"))
+    }
+
     fn run(&self) -> Option<PathBuf> {
         let mut runs = std::fs::read_dir(self.dir.path().join("state/runs")).ok()?;
         runs.next()?.ok().map(|run| run.path())
@@ -131,7 +136,7 @@ impl World {
         loop {
             match child.try_wait() {
                 Ok(Some(status)) => return Ok(status.code()),
-                Ok(None) if killed && self.lab("happened.json").exists() => {
+                Ok(None) if killed && self.has_happened() => {
                     std::thread::sleep(Duration::from_secs(3));
                     let (_killed, _reaped) = (child.kill(), child.wait());
                     return Ok(None);

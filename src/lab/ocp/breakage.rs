@@ -148,13 +148,12 @@ impl Scene {
         Ok(closed.then(|| format!("dial tcp 10.0.0.10:{port}: i/o timeout")))
     }
 
-    /// Somebody takes the mirror's login out of every install-config that waits to be read.
+    /// Somebody takes the mirror's login out of what the installer has kept of its install-config.
     pub(super) fn strip_login(&self) -> Result<(), OcpError> {
-        for (bastion, file) in self.install_files("install-config.yaml")? {
-            let fs = bastion.fs();
-            let text = fs.read(&file)?;
+        for (bastion, file) in self.install_files(STATE)? {
             let wrong = |why: &dyn std::fmt::Display| OcpError::Machine(format!("{file}: {why}"));
-            let mut config: Value = yaml_serde::from_slice(&text).map_err(|why| wrong(&why))?;
+            let mut state: Value = serde_json::from_slice(&bastion.fs().read(&file)?).map_err(|why| wrong(&why))?;
+            let config = &mut state["*installconfig.InstallConfig"]["config"];
             let secret = config["pullSecret"].as_str().unwrap_or_default();
             let mut secret: Value = serde_json::from_str(secret).map_err(|why| wrong(&why))?;
             if let Some(auths) = secret["auths"].as_object_mut() {
@@ -162,7 +161,7 @@ impl Scene {
                 auths.retain(|registry, _| !names.iter().any(|name| registry.starts_with(name.as_str())));
             }
             config["pullSecret"] = secret.to_string().into();
-            fs.write(&file, yaml_serde::to_string(&config).map_err(|why| wrong(&why))?.as_bytes())?;
+            bastion.fs().write(&file, state.to_string().as_bytes())?;
         }
         Ok(())
     }

@@ -76,8 +76,6 @@ pub enum Moment {
     SyncStarted,
     /// Two fifths of the release's bytes are in the mirror.
     SyncAt40Percent,
-    /// `openshift-install create manifests` is about to read its install-config.
-    ManifestsAsked,
     /// `openshift-install create cluster` is about to begin.
     ClusterAsked,
     /// `openshift-install create cluster` made the bootstrap machine.

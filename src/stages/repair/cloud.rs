@@ -282,7 +282,10 @@ impl Step<World> for RebootBastion {
             "stopped" => "running",
             other => return Err(StepError::fatal(format!("the bastion {id} is {other}"))),
         };
-        modify(cx, &machine, &BTreeMap::from([("State".to_owned(), state.to_owned())])).await?;
+        let change = BTreeMap::from([("State".to_owned(), state.to_owned())]);
+        cloud.modify(Kind::Instance, &id, &change).await.map_err(cloud_error)?;
+        let verb = if state == "rebooting" { "RebootInstances" } else { "StartInstances" };
+        cx.acted(Action::Api { call: format!("ec2:{verb} {id}") }, Some(0), Duration::ZERO).await;
         // The old system takes a moment to go down, and answers until then.
         tokio::time::sleep(Duration::from_secs(2)).await;
         Ok(Ran::Ok)

@@ -27,7 +27,10 @@ pub(super) struct ResyncImage {
 impl Step<World> for ResyncImage {
     fn preview(&self, world: &World) -> Vec<Action> {
         let workdir = &world.spec.bastion.workdir;
-        vec![action("bastion", &Cmd::new("bartizan").args(["agent", &format!("~/{workdir}/sync/one-image.json")]))]
+        vec![action(
+            "bastion",
+            &Cmd::new("bartizan").args(["agent", &format!("~/{workdir}/sync/{}.json", one_image(&self.digest))]),
+        )]
     }
 
     /// Asked for in every repository that it may be in: a registry has manifests by repository.

@@ -50,8 +50,14 @@ const LIMIT: Duration = Duration::from_secs(7000);
 
 /// What a quota or AWS's own capacity keeps back may come; what is forbidden or wrong does not by waiting.
 fn may_come(error: &StepError) -> bool {
-    let text = error.causes.join(": ");
-    ["LimitExceeded", "TooMany", "Capacity", "quota", "Quota"].iter().any(|word| text.contains(word))
+    let comes = |text: &String| {
+        ["LimitExceeded", "TooMany", "Capacity", "quota", "Quota"].iter().any(|word| text.contains(word))
+    };
+    match error.causes.split_first() {
+        // Each failed check is a cause of its own, and one that never comes is enough.
+        Some((all, checks)) if all.contains("checks failed") => !checks.is_empty() && checks.iter().all(comes),
+        _ => error.causes.iter().any(comes),
+    }
 }
 
 #[async_trait]
@@ -105,5 +111,10 @@ mod tests {
         let capacity = StepError::transient("ec2:RunInstances: InsufficientInstanceCapacity: no m6i.large");
         let denied = StepError::fatal("ec2:CreateVpc: UnauthorizedOperation: You are not authorized");
         assert!(may_come(&quota) && may_come(&capacity) && !may_come(&denied));
+        let mut checks = StepError::fatal("2 of 21 checks failed; nothing was made");
+        checks.causes.push("quota vpc/L-F678F1CE 'VPCs per Region': 5 of 5 VPCs in use".into());
+        assert!(may_come(&checks));
+        checks.causes.push("permissions: 1 of 180 are denied: ec2:CreateVpc".into());
+        assert!(!may_come(&checks));
     }
 }

@@ -140,8 +140,9 @@ fn a_change_is_asked_for_and_no_is_the_default() {
 #[test]
 fn what_destroys_needs_the_name_of_the_cluster() {
     let mut cockpit = Cockpit::new(fixture::install_failed(), 120, 40);
-    cockpit.shows("Put the mirror's own CA into the trust bundle");
+    cockpit.shows("Give the mirror a new certificate");
     cockpit.keys("6 g a");
+    cockpit.shows("loses: the machines and the cluster");
     cockpit.shows("Type edge-lab");
     cockpit.shows("destroy what the installer made, by infraID");
     cockpit.shows("then the run goes on from 07-install-config");
@@ -154,7 +155,10 @@ fn what_destroys_needs_the_name_of_the_cluster() {
     cockpit.typed("b");
     assert_eq!(
         cockpit.keys("enter"),
-        [Effect::Send(Command::Recover { finding: "REG-CA/registry".into(), recovery: None })]
+        [Effect::Send(Command::Recover {
+            finding: "REG-CA/registry".into(),
+            recovery: Some("trust-mirror-ca".into())
+        })]
     );
 }
 

@@ -2,12 +2,27 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use serde_json::json;
 
 use super::super::OcpError;
 use super::super::cluster::NodePlan;
 use super::super::kube_store::{condition, now};
 use super::{Plane, approve, has_condition, is_ready, kubernetes, named};
+
+/// What the kubelet of a node asks to be signed, as the API has it: base64 of PEM.
+fn request(node: &str) -> Result<String, OcpError> {
+    let wrong = |why: rcgen::Error| OcpError::Machine(format!("a request of {node}: {why}"));
+    let mut asked = CertificateParams::new(Vec::new()).map_err(wrong)?;
+    asked.distinguished_name = DistinguishedName::new();
+    asked.distinguished_name.push(DnType::OrganizationName, "system:nodes");
+    asked.distinguished_name.push(DnType::CommonName, format!("system:node:{node}"));
+    let key = KeyPair::generate().map_err(wrong)?;
+    let pem = asked.serialize_request(&key).and_then(|request| request.pem()).map_err(wrong)?;
+    Ok(BASE64_STANDARD.encode(pem))
+}
 
 impl Plane {
     pub(super) fn machine_name(&self, node: &NodePlan) -> String {
@@ -84,19 +99,20 @@ impl Plane {
         let hash =
             super::super::payload::digest(format!("{}{}{what}", self.cluster.assets.infra_id, node.name).as_bytes());
         let name = format!("csr-{}", hash.get(7..12).unwrap_or("lab"));
-        let (signer, user) = match what {
+        let (signer, user, usage) = match what {
             "client" => (
                 "kubernetes.io/kube-apiserver-client-kubelet",
                 "system:serviceaccount:openshift-machine-config-operator:node-bootstrapper".to_owned(),
+                "client auth",
             ),
-            _ => ("kubernetes.io/kubelet-serving", format!("system:node:{}", node.node)),
+            _ => ("kubernetes.io/kubelet-serving", format!("system:node:{}", node.node), "server auth"),
         };
         if self.store.get(resource.plural, "", &name).is_none() {
             self.store.put(
                 resource,
                 json!({
                     "metadata": { "name": name, "generateName": "csr-" },
-                    "spec": { "signerName": signer, "username": user, "request": "TFMwdExTMUM=", "usages": ["digital signature", "client auth"] },
+                    "spec": { "signerName": signer, "username": user, "request": request(&node.node)?, "usages": ["digital signature", usage] },
                     "status": {},
                 }),
             );

@@ -291,7 +291,7 @@ impl Oc {
         for name in names {
             let changed = self.scene.kube.update(resource, &namespace, &name, |object| match &patch {
                 Value::Array(changes) => changes.iter().for_each(|change| set(object, change)),
-                merge_patch => merge(object, merge_patch),
+                merge_patch => oc_write::merge(object, merge_patch),
             });
             if !changed {
                 return Self::missing(cx, resource, &name).await;
@@ -418,30 +418,12 @@ impl Oc {
     }
 }
 
-/// RFC 7386.
-fn merge(object: &mut Value, patch: &Value) {
-    let Value::Object(changes) = patch else {
-        object.clone_from(patch);
-        return;
-    };
-    if !object.is_object() {
-        *object = json!({});
-    }
-    let Some(fields) = object.as_object_mut() else { return };
-    for (key, change) in changes {
-        match change {
-            Value::Null => drop(fields.remove(key)),
-            change => merge(fields.entry(key.clone()).or_insert(Value::Null), change),
-        }
-    }
-}
-
 /// `add` or `replace` of RFC 6902, of a field.
 fn set(object: &mut Value, change: &Value) {
     let (Some(path), Some(value)) = (change["path"].as_str(), change.get("value")) else { return };
     let nested = path.rsplit('/').filter(|part| !part.is_empty());
     let patch = nested.fold(value.clone(), |inner, field| json!({ field: inner }));
-    merge(object, &patch);
+    oc_write::merge(object, &patch);
 }
 
 fn columns(plural: &str) -> Vec<String> {

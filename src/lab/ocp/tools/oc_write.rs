@@ -44,7 +44,7 @@ pub(super) async fn apply(scene: &Scene, cx: &mut ToolCx, words: &Words) -> i32 
 }
 
 /// RFC 7386.
-fn merge(object: &mut Value, change: &Value) {
+pub(super) fn merge(object: &mut Value, change: &Value) {
     let Value::Object(changes) = change else {
         object.clone_from(change);
         return;

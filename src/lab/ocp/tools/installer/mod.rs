@@ -116,10 +116,8 @@ impl From<OcpError> for Fatal {
 
 impl Session {
     async fn perform(&mut self, verb: &str) -> i32 {
-        match verb {
-            "create manifests" => self.scene.happens(&Moment::ManifestsAsked).await,
-            "create cluster" => self.scene.happens(&Moment::ClusterAsked).await,
-            _ => {}
+        if verb == "create cluster" {
+            self.scene.happens(&Moment::ClusterAsked).await;
         }
         let done = match verb {
             "create install-config" | "create manifests" => self.manifests().await.map(|_| ()),
