@@ -193,7 +193,8 @@ fn step(model: &RunModel, screen: &Screen, id: &StepId) -> Vec<String> {
             out.push(format!("    {}", typed(&action.action)));
         }
     }
-    if record.ended.is_none() {
+    // What failed is run again as it was.
+    if record.ended.is_none() || matches!(record.outcome, Some(Outcome::Failed { .. })) {
         out.extend(will_run(screen, id));
     }
     out

@@ -170,7 +170,7 @@ fn a_line_of_ninety_thousand_characters_is_cut_and_says_so() {
     let mut run = fixture::install_running();
     run.log("journal:bootstrap", "crio", Level::Error, &"漢x".repeat(45_000));
     let mut cockpit = Cockpit::new(run, 80, 24);
-    cockpit.keys("3 k w");
+    cockpit.keys("3 k j w");
     cockpit.shows("漢x漢x");
     let line = &cockpit.screen.log.current().unwrap().1.text;
     assert!(line.len() < 17_000 && line.ends_with("KiB more in the record"), "{}", line.len());

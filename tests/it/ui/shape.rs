@@ -122,12 +122,14 @@ fn what_will_run_can_be_seen_and_copied_before_it_does() {
         let commands = vec![exec("openshift-install wait-for install-complete"), exec("oc get clusteroperators")];
         cockpit.screen.texts.plans.insert(StepId::new(step), commands);
     }
-    cockpit.keys("1 j j j enter");
+    cockpit.keys("1 j enter");
     cockpit.shows("Will run:");
     cockpit.shows("bastion: oc get clusteroperators");
     let copied = cockpit.keys("Y");
     assert!(matches!(&copied[..], [Effect::Copy(text)] if text.lines().count() == 2), "{copied:?}");
-    // And in the question before it.
+    // What failed will run again; and in the question before it.
+    cockpit.keys("esc k enter");
+    cockpit.shows("Will run:");
     cockpit.keys("esc g r");
     cockpit.shows("bastion: openshift-install wait-for install-complete");
 }
