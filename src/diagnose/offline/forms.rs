@@ -11,13 +11,14 @@ use crate::model::event::{Level, LogLine};
 
 /// Where the lines of a file come from. An empty unit is taken from the lines.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Origin {
+pub struct Origin {
     pub source: String,
     pub unit: String,
 }
 
 /// Forms of lines, compiled once.
-pub(super) struct Forms {
+pub struct Forms {
+    klog: Option<Regex>,
     logrus: Option<Regex>,
     level: Option<Regex>,
     terminal: Option<Regex>,
@@ -42,6 +43,7 @@ impl Forms {
     pub fn new() -> Self {
         let make = |pattern: &str| Regex::new(pattern).ok();
         Self {
+            klog: make(r"^([IWEF])(\d\d)(\d\d) (\d\d):(\d\d):(\d\d)\.\d+ +\d+ \S+?:\d+\] "),
             // logrus text, as openshift-install, skopeo, podman and the registry write it.
             logrus: make(r#"^time="([^"]+)" level=(\w+)(?: msg=("(?:[^"\\]|\\.)*"|\S*)(.*))?$"#),
             // The same on stderr, and behind whatever a CI puts in front of it.
@@ -75,6 +77,18 @@ impl Forms {
             return make(origin, &Parts { text: &message, ..parts }, before);
         }
         make(origin, &parts, before)
+    }
+
+    /// Level and time that klog has put before a message (k8s.io/klog, `klog.go`); it knows no year.
+    pub fn klog(&self, text: &str) -> Option<(Level, Option<Timestamp>)> {
+        let found = self.klog.as_ref()?.captures(text)?;
+        let part = |place: usize| found.get(place).map_or("", |part| part.as_str());
+        let level = match part(1) {
+            "I" => Level::Info,
+            "W" => Level::Warn,
+            _ => Level::Error,
+        };
+        Some((level, part(2).parse().ok().and_then(|month| time_of(month, [part(3), part(4), part(5), part(6)]))))
     }
 
     fn parts<'a>(&self, line: &'a str) -> Option<Parts<'a>> {
@@ -212,7 +226,10 @@ fn journal_json(line: &str) -> Option<Entry> {
 /// `Mar 01 10:00:00` has no year: the last one that it can have been.
 fn short_time([month, day, hour, minute, second]: [&str; 5]) -> Option<Timestamp> {
     const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
-    let month = i8::try_from(MONTHS.find(month)? / 3 + 1).ok()?;
+    time_of(i8::try_from(MONTHS.find(month)? / 3 + 1).ok()?, [day, hour, minute, second])
+}
+
+fn time_of(month: i8, [day, hour, minute, second]: [&str; 4]) -> Option<Timestamp> {
     let now = Timestamp::now();
     let year = now.to_zoned(jiff::tz::TimeZone::UTC).year();
     let time = |year: i16| {
