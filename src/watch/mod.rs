@@ -13,6 +13,7 @@ pub mod install_dir;
 pub mod installer;
 pub mod journal;
 pub mod mcs;
+pub mod pods;
 pub mod records;
 pub mod serial;
 

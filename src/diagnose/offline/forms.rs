@@ -39,8 +39,8 @@ struct Parts<'a> {
     text: &'a str,
 }
 
-impl Forms {
-    pub fn new() -> Self {
+impl Default for Forms {
+    fn default() -> Self {
         let make = |pattern: &str| Regex::new(pattern).ok();
         Self {
             klog: make(r"^([IWEF])(\d\d)(\d\d) (\d\d):(\d\d):(\d\d)\.\d+ +\d+ \S+?:\d+\] "),
@@ -65,7 +65,9 @@ impl Forms {
             foreign: make(r"^.{0,30}\d\d:\d\d:\d\d\S* (?:(\S+) )?([A-Za-z][\w@.-]*)\[\d+\]: (.*)$"),
         }
     }
+}
 
+impl Forms {
     /// A line of any form. `before` is the time of the line before it.
     pub fn read(&self, origin: &Origin, line: &str, before: Timestamp) -> (Origin, LogLine) {
         if let Some((unit, at, text)) = own(line).or_else(|| journal_json(line)) {

@@ -118,7 +118,7 @@ type Opened = BTreeMap<String, Located>;
 
 impl<'a> Reader<'a> {
     fn new(catalogue: &'a Catalogue, limits: Limits) -> Self {
-        let (report, early, forms) = (Report::default(), Vec::new(), Forms::new());
+        let (report, early, forms) = (Report::default(), Vec::new(), Forms::default());
         Self { catalogue, limits, left: limits.bytes, report, early, forms, matcher: Matcher::new(catalogue) }
     }
 

@@ -123,7 +123,7 @@ impl Kept {
             left: limits.bytes,
             count: 0,
             every_line,
-            forms: Forms::new(),
+            forms: Forms::default(),
             names: Vec::new(),
             lines: Vec::new(),
             records: Vec::new(),

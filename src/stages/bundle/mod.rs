@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use crate::cluster::Kind;
+use crate::cluster::pods::trouble;
 use crate::diagnose::Catalogue;
 use crate::diagnose::offline::{self, Limits, OfflineError, Report};
 use crate::model::event::{BootStage, Data, Level, LogLine, Observed};
@@ -70,7 +71,9 @@ pub fn open(catalogue: &Catalogue, path: &Path, every_line: bool) -> Result<Stor
 }
 
 fn tell(kept: Kept, report: &Report) -> Story {
-    let seen: Vec<Observed> = kept.objects.iter().filter_map(observed).collect();
+    let newest = kept.objects.iter().filter_map(|object| offline::objects::newest(object, 0)).max();
+    let now = newest.unwrap_or_default();
+    let seen: Vec<Observed> = kept.objects.iter().filter_map(|object| observed(object, now)).collect();
     let version = version(&kept.lines, &seen);
     let mut teller = Teller::new(&version);
     let mut story = Story { version, lines: kept.lines.len(), skipped: kept.skipped, ..Story::default() };
@@ -93,7 +96,6 @@ fn tell(kept: Kept, report: &Report) -> Story {
         places.insert((file, number), (source.to_string(), *count, line.at));
         story.line(&source, line);
     }
-    let newest = kept.objects.iter().filter_map(|object| offline::objects::newest(object, 0));
     let told = kept.records.iter().flat_map(|(_, entries)| entries.iter().map(|entry| entry.at));
     let last = story.moments.last().map(|(at, _)| *at).into_iter().chain(newest).chain(told).max().unwrap_or_default();
     for service in records::SERVICES {
@@ -128,9 +130,12 @@ fn tell(kept: Kept, report: &Report) -> Story {
     story
 }
 
-/// An object as it is shown; warnings alone of all events.
-fn observed(object: &serde_json::Value) -> Option<Observed> {
+/// An object as it is shown; of all events warnings alone, and pods that do not get on.
+fn observed(object: &serde_json::Value, now: Timestamp) -> Option<Observed> {
     let text = |path: &str| object.pointer(path).and_then(serde_json::Value::as_str);
+    if text("/kind") == Some("Pod") {
+        return trouble(object, now).map(|trouble| Observed::Pod(trouble.pod));
+    }
     let kind = Kind::ALL.into_iter().find(|kind| Some(kind.resource().2) == text("/kind"))?;
     if kind == Kind::Warnings && text("/type") != Some("Warning") {
         return None;
@@ -145,7 +150,7 @@ fn version(lines: &[Line], seen: &[Observed]) -> String {
     });
     let of_installer = || {
         let said = lines.iter().filter(|line| &*line.source == installer::SOURCE);
-        said.filter_map(|line| install_dir::version(&line.line.text)).last()
+        said.filter_map(|line| install_dir::version(&line.line.text)).next_back()
     };
     of_cluster.filter(|version| !version.is_empty()).or_else(of_installer).unwrap_or_default()
 }
