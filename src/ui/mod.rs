@@ -38,6 +38,7 @@ use std::path::PathBuf;
 
 pub use draw::{draw, render};
 pub use run::run;
+pub use signals::Signals;
 pub use screen::{Access, Effect, Input, Screen, Texts};
 pub use update::update;
 
@@ -142,6 +143,12 @@ pub struct UiOptions {
     pub past: Vec<Recorded>,
     pub texts: Texts,
     pub terminal: TerminalFacts,
+    /// Listened to since before the run was taken hold of; none: from now on.
+    pub signals: Option<Signals>,
+    /// Nothing is to move by itself.
+    pub reduced_motion: bool,
+    /// Changes were agreed to beforehand; what destroys is asked about all the same.
+    pub agreed: bool,
 }
 
 impl UiOptions {

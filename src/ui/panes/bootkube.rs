@@ -64,9 +64,9 @@ pub fn line(cx: &Cx, target: &Target, width: usize) -> Line<'static> {
             let left = phase.deadline.filter(|_| phase.ended.is_none()).map_or(String::new(), |deadline| {
                 let past = deadline < cx.now;
                 let gap = if past { text::seconds(deadline, cx.now) } else { text::seconds(cx.now, deadline) };
-                format!("{} {} {} ", text::clock(gap), if past { "over" } else { "left" }, cx.glyphs.dot)
+                format!("{} {} {} ", text::running(gap), if past { "over" } else { "left" }, cx.glyphs.dot)
             });
-            let time = cx.span(Some(phase.started), phase.ended).map(text::clock).unwrap_or_default();
+            let time = cx.clock(Some(phase.started), phase.ended);
             cx.mark(cx.row(width), mark)
                 .cell(&format!("installer: {}", phase.name), NAME, style)
                 .number(&time, 7, style)
@@ -80,7 +80,7 @@ pub fn line(cx: &Cx, target: &Target, width: usize) -> Line<'static> {
             };
             let mark = Mark::from(record.state);
             let style = if mark == Mark::Ok { cx.style(Token::Text) } else { cx.style(mark.token()) };
-            let time = cx.span(Some(record.started), record.ended).map(text::clock).unwrap_or_default();
+            let time = cx.clock(Some(record.started), record.ended);
             let starts =
                 if record.starts > 1 { format!("{}{}", cx.glyphs.times, record.starts) } else { String::new() };
             cx.mark(cx.row(width), mark)
@@ -104,7 +104,7 @@ pub fn line(cx: &Cx, target: &Target, width: usize) -> Line<'static> {
             let restarts = if record.restarts > 0 { format!(", {} restarts", record.restarts) } else { String::new() };
             cx.mark(cx.row(width), mark)
                 .cell(unit, NAME, style)
-                .number(&text::age(text::seconds(record.changed, cx.now)), 7, style)
+                .number(&text::since(text::seconds(record.changed, cx.now)), 7, style)
                 .cell("", STARTS, style)
                 .rest(&format!("{host}: {}{restarts}", record.state), style)
                 .line()
