@@ -77,10 +77,11 @@ pub async fn watch(state: Option<&Path>, args: WatchArgs) -> Result<u8, Failure>
         return look::watch(state, &args.run, &args.front).await;
     }
     let store = Store::open(state).map_err(Failure::other)?;
+    let earlier = store.folders().map_err(Failure::other)?;
     let (run, dir) = store.new_run(Timestamp::now());
     let found = find(&args, &dir).await;
     match found {
-        Ok(found) => found.show(&args, run, &dir).await,
+        Ok(found) => found.show(&args, run, &dir, &earlier).await,
         Err(failure) => {
             // There is no run: nothing was seen.
             let _absent = std::fs::remove_dir_all(&dir);
@@ -219,14 +220,14 @@ impl Nodes {
 }
 
 impl Found {
-    async fn show(self, args: &WatchArgs, run: String, dir: &Path) -> Result<u8, Failure> {
+    async fn show(self, args: &WatchArgs, run: String, dir: &Path, earlier: &[PathBuf]) -> Result<u8, Failure> {
         let recorder = Recorder::open(dir).map_err(Failure::other)?;
         telemetry::start(dir).map_err(|error| Failure::other(format!("starting the log: {error}")))?;
         tracing::info!("watching {}, recorded in {}", self.place, dir.display());
         let hub = Hub::start(recorder);
         let sink = hub.sink();
         let (shown, shown_events) = hub.follow().await;
-        self.open(&sink, run.clone()).await?;
+        self.open(&sink, run.clone(), earlier).await?;
         if let Some(bastion) = &self.bastion {
             bastion.with_sink(sink.clone(), LinkName::Ssh);
         }
@@ -285,8 +286,11 @@ impl Found {
         Ok(code)
     }
 
-    async fn open(&self, sink: &Sink, run: String) -> Result<(), Failure> {
-        let plan = plan(stages::plan().map_err(Failure::other)?);
+    async fn open(&self, sink: &Sink, run: String, earlier: &[PathBuf]) -> Result<(), Failure> {
+        let mut plan = plan(stages::plan().map_err(Failure::other)?);
+        if !self.identity.cluster.base_domain.is_empty() {
+            stages::usual::learn(&mut plan, earlier, &self.identity.cluster.base_domain);
+        }
         let mut cluster: ClusterName = self.identity.cluster.clone();
         if cluster.name.is_empty() {
             cluster.name = self.place.rsplit('/').find(|part| !part.is_empty()).unwrap_or("cluster").to_owned();

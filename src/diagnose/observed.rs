@@ -61,7 +61,7 @@ pub(super) fn feed(matcher: &mut Matcher, what: &Observed, at: Timestamp) -> Vec
                 if phase == "Failed" { format!("Machine {name} ({role}) {phase}: {message}") } else { String::new() };
             told.extend(matcher.feed_state(&format!("machine/{name}"), &text, at));
         }
-        Observed::Bootkube { stage, state, evidence } => {
+        Observed::Bootkube { stage, state, evidence, .. } => {
             let text = match state {
                 BootStage::Running => format!("bootkube stage {stage} lasts: {evidence}"),
                 BootStage::Done | BootStage::Failed | BootStage::Warned => String::new(),

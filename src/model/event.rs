@@ -410,12 +410,18 @@ pub enum Observed {
         phase: String,
         message: String,
         deadline: Option<Timestamp>,
+        /// When, by the time in its log; whoever comes late reads of what was hours ago.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since: Option<Timestamp>,
     },
     /// A stage of bootkube.sh or of another unit on the bootstrap node.
     Bootkube {
         stage: String,
         state: BootStage,
         evidence: String,
+        /// When, by the node's own clock, as its journal or its service record has it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since: Option<Timestamp>,
     },
     /// A systemd unit on a node.
     Unit {

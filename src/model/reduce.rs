@@ -361,9 +361,15 @@ fn reduce_sync(model: &mut RunModel, at: Timestamp, event: &SyncEvent) {
     }
 }
 
+/// When something was so, by whoever was there. A clock that is ahead of ours says nothing of the future.
+fn then(since: Option<Timestamp>, at: Timestamp) -> Timestamp {
+    since.map_or(at, |since| since.min(at))
+}
+
 fn reduce_observed(model: &mut RunModel, at: Timestamp, observed: &Observed) {
     match observed {
-        Observed::Installer { phase, message, deadline } => {
+        Observed::Installer { phase, message, deadline, since } => {
+            let at = then(*since, at);
             let phases = &mut model.installer.phases;
             match phases.last_mut().filter(|last| last.name == *phase) {
                 Some(last) => {
@@ -384,7 +390,8 @@ fn reduce_observed(model: &mut RunModel, at: Timestamp, observed: &Observed) {
                 }
             }
         }
-        Observed::Bootkube { stage, state, evidence } => {
+        Observed::Bootkube { stage, state, evidence, since } => {
+            let at = then(*since, at);
             let ended = (*state != BootStage::Running).then_some(at);
             match model.bootkube.iter_mut().find(|record| record.stage == *stage) {
                 Some(record) => {

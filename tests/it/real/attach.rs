@@ -254,6 +254,10 @@ fn an_installation_is_watched_that_knows_nothing_of_us() {
     assert_eq!(model.closed.as_ref().unwrap().0, RunOutcome::Stopped);
     let statuses: Vec<Status> = model.plan.steps().map(|step| model.steps[&step.id].status).collect();
     assert_eq!(statuses, [Status::Done, Status::Failed, Status::Waiting]);
+    // What had begun before anybody watched began then.
+    let began = jiff::Timestamp::from_microsecond(1_740_823_200_000_001).unwrap();
+    assert_eq!((model.bootkube[0].stage.as_str(), model.bootkube[0].started), ("openshift-manifests", began));
+    assert_eq!(model.installer.phases[0].started.to_string(), "2025-03-01T10:00:00Z");
     let log = model.logs["journal:bootstrap"].clone();
     assert_eq!((log.lines, log.gaps.len()), (4, 0));
     let secret = String::from_utf8_lossy(&own).lines().nth(2).unwrap().to_owned();

@@ -76,7 +76,7 @@ impl Builder {
                 region: "us-east-2".into(),
             },
             spec_digest: "sha256:00".into(),
-            plan: Plan { stages: stages.collect() },
+            plan: Plan { stages: stages.collect(), ..Plan::default() },
             operator: "kay".into(),
         });
         builder.link(LinkName::Ssh, LinkState::Up);
@@ -224,7 +224,7 @@ impl Builder {
     }
 
     pub fn boot(&mut self, stage: &str, state: BootStage, evidence: &str) -> &mut Self {
-        self.see(Observed::Bootkube { stage: stage.into(), state, evidence: evidence.into() })
+        self.see(Observed::Bootkube { stage: stage.into(), state, evidence: evidence.into(), since: None })
     }
 
     pub fn operator(&mut self, name: &str, tri: [Tri; 3], message: &str) -> &mut Self {
@@ -413,6 +413,7 @@ pub fn install_running() -> Builder {
         phase: "bootstrap".into(),
         message: "Waiting up to 45m0s for bootstrapping to complete...".into(),
         deadline,
+        since: None,
     });
     run.see(Observed::Instance {
         name: "bootstrap".into(),
