@@ -82,7 +82,8 @@ pub fn show(state: Option<&Path>, file: Option<&str>) -> Result<u8, Failure> {
             theme => Theme::text(theme),
         };
         let themes: Vec<&str> = Theme::names().collect();
-        let known = || Failure::usage(format!("no file {file}; there are settings, keymap, layouts, {}", themes.join(", ")));
+        let known =
+            || Failure::usage(format!("no file {file}; there are settings, keymap, layouts, {}", themes.join(", ")));
         print!("{}", text.ok_or_else(known)?);
         return Ok(exit::DONE);
     }

@@ -361,14 +361,7 @@ impl Session<'_> {
             steps: stages::steps(),
             sink: sink.clone(),
             hands: Arc::new(Repair { checklists: checklists.clone(), alone }),
-            options: Options {
-                from,
-                until,
-                recover: alone != Alone::Nothing,
-                first,
-                interactive,
-                operator,
-            },
+            options: Options { from, until, recover: alone != Alone::Nothing, first, interactive, operator },
             probes: TaskTracker::new(),
         };
         let (_, engine_events) = hub.follow().await;

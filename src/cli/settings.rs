@@ -106,7 +106,8 @@ impl Settings {
     pub fn missing_theme(&self, file: &str, themes: &Themes) -> Option<String> {
         let names = themes.names();
         let theme = self.theme.as_deref().filter(|theme| !names.contains(theme))?;
-        let hint = nearest(theme, names.iter().copied()).map_or_else(String::new, |near| format!("; did you mean {near}?"));
+        let hint =
+            nearest(theme, names.iter().copied()).map_or_else(String::new, |near| format!("; did you mean {near}?"));
         Some(format!("{file}: theme: there is no theme {theme:?}{hint}"))
     }
 }
@@ -132,9 +133,11 @@ mod tests {
 
     #[test]
     fn the_example_has_every_setting_and_only_those() {
-        let used: String = EXAMPLE.lines().filter_map(|line| line.strip_prefix('#')).fold(String::new(), |out, line| {
-            if line.starts_with(' ') { out } else { out + line + "\n" }
-        });
+        let used: String =
+            EXAMPLE
+                .lines()
+                .filter_map(|line| line.strip_prefix('#'))
+                .fold(String::new(), |out, line| if line.starts_with(' ') { out } else { out + line + "\n" });
         let (settings, wrong) = Settings::parse("settings.toml", &used);
         assert!(wrong.is_empty(), "{wrong:?}");
         assert!(ALL.iter().all(|(name, ..)| settings.value(name).is_some()), "{settings:?}");

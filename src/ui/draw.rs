@@ -254,12 +254,10 @@ fn footer(cx: &Cx, width: usize) -> Line<'static> {
         }
         let detaches = screen.access == Access::Full && cx.model.closed.is_none();
         let title = if order == 60 && !detaches { "quit" } else { title };
-        row = row
-            .text(&key, cx.style(Token::Key))
-            .text(&format!(" {title}  "), cx.style(Token::Text));
+        row = row.text(&key, cx.style(Token::Key)).text(&format!(" {title}  "), cx.style(Token::Text));
     }
     for (key, title, why) in not_now {
-        let needed = [&key, title, &why].into_iter().map(|text| text::width(text)).sum::<usize>() + 6;
+        let needed = [key.as_str(), title, why.as_str()].into_iter().map(text::width).sum::<usize>() + 6;
         if row.left() < needed {
             break;
         }
@@ -276,9 +274,9 @@ fn not_now(cx: &Cx, contexts: &[Context], hinted: &[&str]) -> Vec<(String, &'sta
         .filter_map(|command| {
             let key = screen.keymap.keys_of(contexts, command.verb).into_iter().next()?;
             let why = verbs::enabled(command.verb, screen, cx.model).err()?;
-            let near = contexts.iter().position(|context| {
-                screen.keymap.bindings(*context).iter().any(|(_, verb)| *verb == command.verb)
-            });
+            let near = contexts
+                .iter()
+                .position(|context| screen.keymap.bindings(*context).iter().any(|(_, verb)| *verb == command.verb));
             Some((near, command.footer, (key, command.title, why)))
         })
         .collect();

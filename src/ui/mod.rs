@@ -38,8 +38,8 @@ use std::path::PathBuf;
 
 pub use draw::{draw, render};
 pub use run::run;
-pub use signals::Signals;
 pub use screen::{Access, Effect, Input, Screen, Texts};
+pub use signals::Signals;
 pub use update::update;
 
 use crate::model::event::LogLine;

@@ -98,11 +98,21 @@ pub enum Input {
 /// What a mouse did, and in which cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pointer {
-    Click { x: u16, y: u16 },
+    Click {
+        x: u16,
+        y: u16,
+    },
     /// Moved with the button down.
-    Drag { x: u16, y: u16 },
+    Drag {
+        x: u16,
+        y: u16,
+    },
     Release,
-    Wheel { x: u16, y: u16, down: bool },
+    Wheel {
+        x: u16,
+        y: u16,
+        down: bool,
+    },
 }
 
 /// Whether this screen may change the run.

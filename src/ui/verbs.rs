@@ -85,7 +85,9 @@ pub fn enabled(verb: Verb, screen: &Screen, model: &RunModel) -> Result<(), Stri
         Verb::Lock if screen.access != Access::Full => no("this screen changes nothing anyway"),
         Verb::Hide if screen.arrange(model).panes.len() < 2 => no("it is the only pane here"),
         Verb::MovePane if screen.arrange(model).panes.len() < 2 => no("there is no other pane here"),
-        Verb::Wider | Verb::Narrower | Verb::Taller | Verb::Shorter if screen.zoom => no("the pane has all of the screen"),
+        Verb::Wider | Verb::Narrower | Verb::Taller | Verb::Shorter if screen.zoom => {
+            no("the pane has all of the screen")
+        }
         Verb::Wider | Verb::Narrower if screen.seam(model, true).is_none() => no("no pane stands beside it"),
         Verb::Taller | Verb::Shorter if screen.seam(model, false).is_none() => no("no pane stands above or below it"),
         Verb::ShowAll if screen.shape == Shape::default() => no("all panes are where the layout has them"),

@@ -72,6 +72,10 @@ pub fn text(model: &RunModel, screen: &Screen, target: &Target) -> Vec<String> {
                     vec![format!("bootkube: {stage}"), format!("state     {:?}", record.state).to_lowercase()];
                 out.push(format!("started   {} (start {})", time(record.started), record.starts));
                 out.extend(record.ended.map(|at| format!("ended     {}", time(at))));
+                let usual = model.plan.usual_boot(stage);
+                out.extend(usual.map(|(low, high)| {
+                    format!("usual     {}–{}, by earlier runs here", words::clock(low), words::clock(high))
+                }));
                 out.push("Evidence:".into());
                 out.push(format!("  {}", record.evidence));
                 out

@@ -83,12 +83,22 @@ pub fn line(cx: &Cx, target: &Target, width: usize) -> Line<'static> {
             let time = cx.clock(Some(record.started), record.ended);
             let starts =
                 if record.starts > 1 { format!("{}{}", cx.glyphs.times, record.starts) } else { String::new() };
-            cx.mark(cx.row(width), mark)
+            let row = cx
+                .mark(cx.row(width), mark)
                 .cell(&record.stage, NAME, style)
                 .number(&time, 7, style)
-                .cell(&starts, STARTS, style)
-                .rest(&record.evidence, muted)
-                .line()
+                .cell(&starts, STARTS, style);
+            // What is over has its time; what goes on is measured by what was usual in earlier runs.
+            let usual = cx.model.plan.usual_boot(stage).filter(|_| record.ended.is_none());
+            let row = match usual {
+                Some(range) => {
+                    let late = cx.span(Some(record.started), None).is_some_and(|time| time > range.1);
+                    let says = format!("usual {}{}  ", super::usual(cx, range), if late { ", late" } else { "" });
+                    row.text(&says, if late { cx.style(Token::Warn) } else { muted })
+                }
+                None => row,
+            };
+            row.rest(&record.evidence, muted).line()
         }
         Target::Unit(host, unit) => {
             let Some(record) = cx.model.units.get(&(host.clone(), unit.clone())) else { return Line::default() };

@@ -65,6 +65,14 @@ impl Cx<'_> {
     }
 }
 
+/// How long something takes as a rule: `12–40s`, `1–3m`.
+pub fn usual(cx: &Cx, (low, high): (u64, u64)) -> String {
+    match high {
+        ..90 => format!("{low}{}{high}s", cx.glyphs.dash),
+        _ => format!("{}{}{}m", low / 60, cx.glyphs.dash, high.div_ceil(60)),
+    }
+}
+
 /// Rows of a pane, from the top. The journal has rows of its own kind.
 pub fn targets(pane: PaneId, model: &RunModel) -> Vec<Target> {
     match pane {

@@ -103,7 +103,8 @@ fn step_line(cx: &Cx, id: &StepId, width: usize) -> Line<'static> {
                         _ => String::new(),
                     });
                 let quiet = if quiet >= QUIET_S { format!(" quiet {}", text::running(quiet)) } else { String::new() };
-                let usual = cx.model.plan.step(id).map_or(String::new(), |step| usual(cx, step.usual_s));
+                let usual = cx.model.plan.step(id).filter(|step| step.usual_s.1 > 0);
+                let usual = usual.map_or(String::new(), |step| format!(" ({})", super::usual(cx, step.usual_s)));
                 let elapsed = cx.ticking(elapsed);
                 let long = format!("{progress}{elapsed}{usual}{quiet}");
                 let room = width.saturating_sub(cx.mark_width() + 4 + text::width(title).min(12));
@@ -137,15 +138,6 @@ fn quiet(cx: &Cx, id: &StepId, last: Option<Timestamp>) -> u64 {
         .filter(|(name, _)| logs.iter().any(|log| name.starts_with(log)))
         .filter_map(|(_, record)| record.last);
     cx.span(heard.chain(last).max(), None).unwrap_or(0)
-}
-
-/// ` (1–3m)`: how long a step takes as a rule.
-fn usual(cx: &Cx, (low, high): (u64, u64)) -> String {
-    match high {
-        0 => String::new(),
-        1..90 => format!(" ({low}{}{high}s)", cx.glyphs.dash),
-        _ => format!(" ({}{}{}m)", low / 60, cx.glyphs.dash, high.div_ceil(60)),
-    }
 }
 
 /// All stages in one line, for screens that show one pane.

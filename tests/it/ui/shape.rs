@@ -127,6 +127,18 @@ fn the_header_counts_down_to_the_next_attempt_of_a_step_and_of_a_link() {
 }
 
 #[test]
+fn a_stage_of_the_bootstrap_node_is_measured_by_what_was_usual() {
+    let mut run = fixture::install_running();
+    run.model.plan.usual_boot_s.insert("wait-for-etcd".into(), (60, 600));
+    let mut cockpit = Cockpit::new(run, 200, 60);
+    cockpit.shows("usual 1–10m  ");
+    cockpit.run.wait(600);
+    cockpit.shows("usual 1–10m, late  ");
+    cockpit.keys("4 enter");
+    cockpit.shows("usual     1:00–10:00, by earlier runs here");
+}
+
+#[test]
 fn the_footer_says_why_not() {
     let mut cockpit = Cockpit::new(fixture::sync_running(), 200, 60);
     let footer = |cockpit: &Cockpit| cockpit.text().lines().last().unwrap().to_owned();
