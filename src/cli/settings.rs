@@ -133,11 +133,10 @@ mod tests {
 
     #[test]
     fn the_example_has_every_setting_and_only_those() {
-        let used: String =
-            EXAMPLE
-                .lines()
-                .filter_map(|line| line.strip_prefix('#'))
-                .fold(String::new(), |out, line| if line.starts_with(' ') { out } else { out + line + "\n" });
+        let used: String = EXAMPLE
+            .lines()
+            .filter_map(|line| line.strip_prefix('#'))
+            .fold(String::new(), |out, line| if line.starts_with(' ') { out } else { out + line + "\n" });
         let (settings, wrong) = Settings::parse("settings.toml", &used);
         assert!(wrong.is_empty(), "{wrong:?}");
         assert!(ALL.iter().all(|(name, ..)| settings.value(name).is_some()), "{settings:?}");

@@ -32,9 +32,11 @@ const MOVES: [Verb; 14] = [
 
 #[test]
 fn every_command_is_reached_by_the_palette_and_answers() {
+    let saves = tempfile::tempdir().unwrap();
     for moment in MOMENTS {
         for command in TABLE {
             let mut cockpit = Cockpit::new(at(moment), 120, 40);
+            cockpit.screen.saves = saves.path().to_owned();
             let pane = Context::ALL.iter().find_map(|context| match context {
                 Context::Pane(pane) if own(*context, command.verb) => Some(*pane),
                 _ => None,
@@ -69,6 +71,7 @@ fn own(context: Context, verb: Verb) -> bool {
 #[test]
 fn no_single_key_destroys_or_even_asks_to_and_none_changes_without_a_question() {
     let map = Keymap::load(None).unwrap();
+    let saves = tempfile::tempdir().unwrap();
     let mut asked = 0;
     for moment in MOMENTS {
         for pane in PaneId::ALL {
@@ -80,6 +83,7 @@ fn no_single_key_destroys_or_even_asks_to_and_none_changes_without_a_question() 
                 .collect();
             for key in keys {
                 let mut cockpit = Cockpit::new(at(moment), 120, 40);
+                cockpit.screen.saves = saves.path().to_owned();
                 cockpit.screen.focus = Some(pane);
                 let effects = cockpit.tell(Input::Key(key, cockpit.now));
                 if let Some(Overlay::Confirm(confirm)) = &cockpit.screen.overlay {

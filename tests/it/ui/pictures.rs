@@ -8,6 +8,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use bartizan::diagnose::Checklists;
+use bartizan::diagnose::checklist::Checklist;
 use bartizan::model::run::RunModel;
 use bartizan::ui::history::History;
 use bartizan::ui::layout::PaneId;
@@ -88,8 +90,13 @@ fn number(buf: &Buffer) -> u64 {
 
 fn album(moment: Moment, keys: &str) -> String {
     let mut out = String::new();
+    let titled = |list: &Checklist| -> Vec<_> {
+        list.checks.iter().map(|check| ((list.id.clone(), check.id.clone()), check.title.clone())).collect()
+    };
+    let titles: BTreeMap<_, _> = Checklists::builtin().unwrap().iter().flat_map(titled).collect();
     for (width, height) in SIZES {
         let mut cockpit = Cockpit::new(recorded::at(moment), width, height);
+        cockpit.screen.texts.checks.clone_from(&titles);
         cockpit.keys(keys);
         cockpit.tell(Input::Moved(History::new(cockpit.run.events.clone(), RunModel::default()).place()));
         cockpit.theme = probe();
@@ -114,7 +121,7 @@ fn every_pane_and_every_overlay_in_five_sizes_and_four_themes() {
             let moment = match pane {
                 PaneId::Sync => Moment::Sync,
                 PaneId::Resources => Moment::Teardown,
-                PaneId::Bootkube => Moment::Bootstrap,
+                PaneId::Bootkube => Moment::Bootkube,
                 PaneId::Operators => Moment::Operators,
                 _ => Moment::Failed,
             };
@@ -126,7 +133,8 @@ fn every_pane_and_every_overlay_in_five_sizes_and_four_themes() {
             ("help-search", "6 z ? / t i m e"),
             ("palette", "6 z : s t"),
             ("change", "6 z g r"),
-            ("destroy", "6 z g a"),
+            ("recover", "6 z g a"),
+            ("destroy", "6 z j j j j j j j g a"),
             ("leave", "6 z q"),
             ("detail", "6 z enter"),
             ("keys", "6 z g"),

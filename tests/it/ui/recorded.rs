@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::LazyLock;
 
-use bartizan::model::event::{Data, Observed, Outcome, Standing, SyncEvent};
+use bartizan::model::event::{BootStage, Data, Observed, Outcome, Standing, SyncEvent};
 use bartizan::model::{RunModel, reduce};
 use bartizan::record::{Recorded, SegmentReader, bundle, read_events};
 
@@ -31,6 +31,8 @@ pub enum Moment {
     Sync,
     /// The bootstrap is about to fail, and it is known why.
     Bootstrap,
+    /// After the repair: bootkube is at work.
+    Bootkube,
     /// It has failed: its checks are answered, and nothing is done about it yet.
     Failed,
     /// After the repair: operators come up.
@@ -53,6 +55,10 @@ pub fn at(moment: Moment) -> Builder {
                     && model.sync.moved() * 2 > model.sync.bytes - model.sync.present_bytes
             }
             Moment::Bootstrap => matches!(event.data, Data::FindingOpened { .. }),
+            Moment::Bootkube => {
+                matches!(&event.data, Data::Observed(Observed::Bootkube { state: BootStage::Running, .. }))
+                    && model.bootkube.len() > 12
+            }
             Moment::Failed => matches!(events.get(place + 1).map(|next| &next.data), Some(Data::RunClosed { .. })),
             Moment::Operators => {
                 matches!(event.data, Data::Observed(Observed::Operator(_))) && model.cluster_state.operators.len() > 12
