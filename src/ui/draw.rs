@@ -197,7 +197,7 @@ fn footer(cx: &Cx, width: usize) -> Line<'static> {
         Some(Overlay::Palette { .. }) => "type a part of a name  enter does it  esc back",
         Some(Overlay::Confirm(confirm)) if confirm.name.is_some() => "enter when the name is typed  esc back",
         Some(Overlay::Confirm(_)) => "y yes  n no  esc back",
-        Some(Overlay::Detail { .. }) => "j/k scroll  y copy  Y copy command  esc back",
+        Some(Overlay::Detail { .. }) => "j/k scroll  tab field  y copy  Y copy command  esc back",
         Some(Overlay::Prompt { .. }) | None => "",
     };
     if !hint.is_empty() && screen.toast.is_none() {
@@ -208,10 +208,11 @@ fn footer(cx: &Cx, width: usize) -> Line<'static> {
         let mut row = row;
         let typed: Vec<String> = screen.pending.iter().map(ToString::to_string).collect();
         row = row.text(&typed.join(" "), cx.style(Token::Key)).text("  ", cx.style(Token::Text));
-        for (keys, verb) in screen.keymap.following(&contexts, &screen.pending) {
-            let style =
-                cx.style(if verbs::enabled(verb, screen, cx.model).is_ok() { Token::Text } else { Token::Muted });
-            row = row.text(&keys, cx.style(Token::Key)).text(&format!(" {}  ", verb.command().title), style);
+        let mut following = screen.keymap.following(&contexts, &screen.pending);
+        following.retain(|(_, verb)| verbs::enabled(*verb, screen, cx.model).is_ok());
+        for (keys, verb) in following {
+            let title = format!(" {}  ", verb.command().title);
+            row = row.text(&keys, cx.style(Token::Key)).text(&title, cx.style(Token::Text));
         }
         return row.line();
     }

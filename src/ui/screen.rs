@@ -199,6 +199,8 @@ pub enum Overlay {
     Detail {
         target: Target,
         scroll: usize,
+        /// The paragraph that is chosen to be copied alone.
+        field: Option<usize>,
     },
     Prompt {
         kind: PromptKind,

@@ -141,7 +141,8 @@ pub fn act(screen: &mut Screen, model: &RunModel, verb: Verb) -> Vec<Effect> {
         Verb::Palette => screen.overlay = Some(Overlay::Palette { text: String::new(), selected: 0 }),
         Verb::Open if show_evidence(screen, model) => {}
         Verb::Open => {
-            screen.overlay = screen.target(model, pane).map(|target| Overlay::Detail { target, scroll: 0 });
+            screen.overlay =
+                screen.target(model, pane).map(|target| Overlay::Detail { target, scroll: 0, field: None });
         }
         Verb::Back => {
             if screen.timeline {

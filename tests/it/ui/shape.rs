@@ -199,6 +199,15 @@ fn the_next_screen_is_as_the_last_one_was() {
     assert!(next.screen.zoom && next.screen.log.wrap && !next.screen.log.times);
     next.shows("filter wait");
     assert_eq!(next.screen.log.source(), cockpit.screen.log.source());
+    // The line that was read, and the mark.
+    let mut reader = Cockpit::new(fixture::install_failed(), 200, 60);
+    reader.keys("3 k k v k");
+    let read = reader.screen.log.current().unwrap().1.clone();
+    let mut again = Cockpit::new(fixture::install_failed(), 200, 60);
+    Memory::of(&reader.screen, reader.model(), None).restore(&mut again.screen, &again.run.model);
+    again.tell(Input::Tick(again.now));
+    assert_eq!(again.screen.log.current().unwrap().1, &read);
+    assert_eq!(again.screen.log.mark, reader.screen.log.mark);
     // Of another run only the form counts.
     let mut other = Cockpit::new(fixture::sync_running(), 200, 60);
     other.run.model.run = "0000".into();
@@ -274,6 +283,22 @@ fn what_will_run_can_be_seen_and_copied_before_it_does() {
     cockpit.shows("Will run:");
     cockpit.keys("esc g r");
     cockpit.shows("bastion: openshift-install wait-for install-complete");
+}
+
+#[test]
+fn one_field_of_a_row_is_copied_alone() {
+    let mut cockpit = Cockpit::new(fixture::network_making(), 120, 40);
+    cockpit.keys("8 home enter");
+    let copied = |effects: Vec<Effect>| match effects.into_iter().next() {
+        Some(Effect::Copy(text)) => text,
+        other => panic!("{other:?}"),
+    };
+    let all = copied(cockpit.keys("y"));
+    let id = all.lines().position(|line| line.starts_with("state ")).unwrap();
+    let tabs = vec!["tab"; id].join(" ");
+    assert_eq!(copied(cockpit.keys(&format!("{tabs} y"))), "available");
+    cockpit.keys("shift-tab");
+    assert_ne!(copied(cockpit.keys("y")), "available");
 }
 
 #[test]
