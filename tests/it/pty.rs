@@ -115,10 +115,12 @@ fn a_terminal_of_sixteen_colours_gets_no_others() {
 fn a_dumb_terminal_gets_lines_and_not_one_escape() {
     let state = tempfile::tempdir().unwrap();
     fixture::install_failed().keep(state.path());
-    let mut live = start(state.path(), &["replay"], &[("TERM", "dumb")]);
-    assert!(live.child.wait().unwrap().success());
-    live.wait_for("FINDING REG-CA");
-    assert!(!live.raw().contains(&0x1b), "{}", live.text());
+    for vars in [[("TERM", "dumb")], [("ACCESSIBLE", "1")]] {
+        let mut live = start(state.path(), &["replay"], &vars);
+        assert!(live.child.wait().unwrap().success());
+        live.wait_for("FINDING REG-CA");
+        assert!(!live.raw().contains(&0x1b), "{}", live.text());
+    }
 }
 
 #[test]

@@ -1,5 +1,11 @@
 //! Every command, as somebody meets it who knows none of them.
 
+use bartizan::diagnose::Checklists;
+use bartizan::engine::{Command, Hands};
+use bartizan::headless::Ask;
+use bartizan::model::event::Finding;
+use bartizan::stages::{Alone, Repair};
+use bartizan::ui::attention::{Progress, progress, window_title};
 use bartizan::ui::command::{Context, Danger, TABLE, Verb};
 use bartizan::ui::keymap::{Key, Keymap};
 use bartizan::ui::layout::PaneId;
@@ -109,4 +115,70 @@ fn no_single_key_destroys_or_even_asks_to_and_none_changes_without_a_question() 
         let error = Keymap::load(Some(("my.toml", &text))).unwrap_err().to_string();
         assert!(error.contains("may destroy: give it a sequence of keys, such as \"g d\""), "{error}");
     }
+}
+
+#[test]
+fn in_lines_a_change_is_asked_about_once_and_what_destroys_wants_its_name() {
+    let model = at(Moment::Failed).model;
+    for agreed in [false, true] {
+        let mut ask = Ask::new(agreed).unwrap();
+        let lines = ask.begin(&model);
+        let number = |what: &str| lines.iter().find(|line| line.contains(what)).unwrap().trim().chars().next().unwrap();
+        let retry = number("Try 08-install/bootstrap again?").to_string();
+        let (said, asked) = ask.answer(&retry, &model);
+        let said = said.join("\n");
+        match agreed {
+            true => assert!(matches!(asked, Some(Command::Retry(Some(_)))), "{said}"),
+            false => {
+                assert!(asked.is_none() && said.ends_with("yes or no [no]:"), "{said}");
+                assert!(matches!(ask.answer("yes", &model).1, Some(Command::Retry(Some(_)))));
+            }
+        }
+    }
+    // A step of the cleanup takes things away.
+    let mut run = at(Moment::Teardown);
+    let step = run.model.current_step().unwrap().0.clone();
+    run.add(bartizan::model::event::Data::StepEnded {
+        step: step.clone(),
+        attempt: 3,
+        outcome: bartizan::model::event::Outcome::Failed { causes: vec!["the API said no".into()] },
+        elapsed_ms: 1,
+        evidence: Vec::new(),
+    });
+    let mut ask = Ask::new(true).unwrap();
+    let lines = ask.begin(&run.model);
+    let line = lines.iter().find(|line| line.contains(&format!("Try {step} again?"))).unwrap();
+    let (said, asked) = ask.answer(&line.trim()[..1], &run.model);
+    assert!(asked.is_none() && said.join("\n").contains("This destroys. Type edge-lab"), "{said:?}");
+    assert!(ask.answer("yes", &run.model).1.is_none(), "a yes is no name");
+    ask.answer(&line.trim()[..1], &run.model);
+    assert_eq!(ask.answer("edge-lab", &run.model).1, Some(Command::Retry(Some(step))));
+}
+
+#[test]
+fn what_is_done_without_a_person_is_what_was_agreed_to() {
+    let model = at(Moment::Failed).model;
+    let finding: Finding = model.open_findings().first().unwrap().finding.clone();
+    let alone = |alone| {
+        let repair = Repair { checklists: Checklists::builtin().unwrap(), alone };
+        let recoveries = repair.recoveries(&finding).into_iter();
+        recoveries.map(|recovery| (recovery.id, recovery.automatic)).collect::<Vec<_>>()
+    };
+    let pair = |certificate, ca| [("registry-certificate".to_owned(), certificate), ("trust-mirror-ca".to_owned(), ca)];
+    assert_eq!(alone(Alone::Nothing), pair(false, false));
+    assert_eq!(alone(Alone::Changes), pair(true, false));
+    assert_eq!(alone(Alone::Automatic), pair(true, true));
+}
+
+#[test]
+fn the_windows_title_and_the_taskbar_tell_how_far_it_is() {
+    let told = |moment| {
+        let model = at(moment).model;
+        (window_title(&model), progress(&model))
+    };
+    let (title, part) = told(Moment::Sync);
+    assert!(title.starts_with("bartizan edge-lab: 06/10 image-sync ") && title.ends_with(" %"), "{title}");
+    assert!(matches!(part, Progress::Going(30..70)), "{part:?}");
+    assert!(matches!(told(Moment::Failed).1, Progress::Waiting(_)), "it waits for somebody");
+    assert_eq!(told(Moment::End), ("bartizan edge-lab: done".to_owned(), Progress::Nothing));
 }
