@@ -377,6 +377,8 @@ impl Session<'_> {
                 let logs = Box::new(SegmentLogs(SegmentReader::new(&dir)));
                 let mut options = screen_options(&self.front, &checklists);
                 options.signals = Some(signals);
+                // A run that begins has said nothing of its cluster yet.
+                options.read_only |= options.sealed.contains(&spec.cluster.name);
                 options.agreed = self.agreed;
                 options.screenshots = dir.join("screenshots");
                 options.texts.plans = plans;

@@ -25,8 +25,28 @@ pub struct Settings {
     pub theme: Option<String>,
     pub ascii: Option<bool>,
     pub notify: Option<Way>,
-    pub read_only: Option<bool>,
+    pub read_only: Option<ReadOnly>,
     pub reduced_motion: Option<bool>,
+}
+
+/// What screens may not change.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ReadOnly {
+    All(bool),
+    /// The runs of these clusters.
+    Clusters(Vec<String>),
+}
+
+impl ReadOnly {
+    fn read(value: &toml::Value) -> Result<Self, String> {
+        let names = |list: &Vec<toml::Value>| list.iter().map(|name| name.as_str().map(str::to_owned)).collect();
+        match value {
+            toml::Value::Boolean(all) => Some(Self::All(*all)),
+            toml::Value::Array(list) => Option::<Vec<String>>::map(names(list), Self::Clusters),
+            _ => None,
+        }
+        .ok_or_else(|| "give true, false, or a list of names of clusters".to_owned())
+    }
 }
 
 impl Settings {
@@ -42,7 +62,7 @@ impl Settings {
             let problem = match key.as_str() {
                 "theme" => string(&value, &mut out.theme),
                 "ascii" => boolean(&value, &mut out.ascii),
-                "read_only" => boolean(&value, &mut out.read_only),
+                "read_only" => ReadOnly::read(&value).map(|what| out.read_only = Some(what)),
                 "reduced_motion" => boolean(&value, &mut out.reduced_motion),
                 "notify" => value.as_str().ok_or_else(|| format!("give {WAYS}")).and_then(Way::parse).map(|way| {
                     out.notify = Some(way);
@@ -61,7 +81,11 @@ impl Settings {
     pub fn apply(self, options: &mut UiOptions, silent_on_notify: bool) {
         options.theme = options.theme.take().or(self.theme);
         options.ascii = options.ascii.or(self.ascii);
-        options.read_only |= self.read_only.unwrap_or(false);
+        match self.read_only {
+            Some(ReadOnly::All(all)) => options.read_only |= all,
+            Some(ReadOnly::Clusters(names)) => options.sealed = names,
+            None => {}
+        }
         options.reduced_motion |= self.reduced_motion.unwrap_or(false) || no_motion();
         if let Some(way) = self.notify.filter(|_| silent_on_notify) {
             options.notify = way;
@@ -96,7 +120,10 @@ impl Settings {
             "theme" => self.theme.clone(),
             "ascii" => self.ascii.map(|on| on.to_string()),
             "notify" => self.notify.as_ref().map(Way::to_string),
-            "read_only" => self.read_only.map(|on| on.to_string()),
+            "read_only" => self.read_only.as_ref().map(|what| match what {
+                ReadOnly::All(on) => on.to_string(),
+                ReadOnly::Clusters(names) => names.join(", "),
+            }),
             "reduced_motion" => self.reduced_motion.map(|on| on.to_string()),
             _ => None,
         }
@@ -145,8 +172,12 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said_and_the_rest_counts() {
-        let (settings, wrong) = Settings::parse("my.toml", "reduced_moton = true\nascii = 1\ntheme = \"light\"\n");
+        let (settings, wrong) = Settings::parse(
+            "my.toml",
+            "reduced_moton = true\nascii = 1\ntheme = \"light\"\nread_only = [\"edge-lab\"]\n",
+        );
         assert_eq!(settings.theme.as_deref(), Some("light"));
+        assert_eq!(settings.read_only, Some(ReadOnly::Clusters(vec!["edge-lab".into()])));
         assert_eq!(
             wrong,
             [

@@ -130,6 +130,8 @@ pub struct UiOptions {
     pub memory: Option<PathBuf>,
     /// This screen may change nothing.
     pub read_only: bool,
+    /// Nor may it in a run of one of these clusters.
+    pub sealed: Vec<String>,
     pub access: Access,
     /// How a person is called when a run fails, waits for a decision, or ends and nobody looks.
     pub notify: notify::Way,

@@ -65,6 +65,7 @@ pub async fn run(
         Some(signals) => signals,
         None => Signals::listen()?,
     };
+    options.read_only |= options.sealed.contains(&model.cluster.name);
     let mut screen = screen(&mut options)?;
     let way = options.notify.clone().resolved(&options.terminal.kind);
     screen.notify = way != Way::Off;
