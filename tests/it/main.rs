@@ -36,6 +36,7 @@ mod registry;
 mod resume;
 mod services;
 mod spec;
+mod sshd;
 mod stage;
 mod trouble;
 mod ui;
