@@ -124,10 +124,7 @@ mod cluster {
     }
 
     fn pods(events: &[Event]) -> Vec<&bartizan::model::event::Pod> {
-        let pod = |event: &'_ Event| match &event.data {
-            Data::Observed(Observed::Pod(_)) => true,
-            _ => false,
-        };
+        let pod = |event: &'_ Event| matches!(&event.data, Data::Observed(Observed::Pod(_)));
         let told = events.iter().filter(|event| pod(event));
         told.filter_map(|event| if let Data::Observed(Observed::Pod(pod)) = &event.data { Some(pod) } else { None })
             .collect()
