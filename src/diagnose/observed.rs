@@ -61,7 +61,7 @@ pub(super) fn feed(matcher: &mut Matcher, what: &Observed, at: Timestamp) -> Vec
                 if phase == "Failed" { format!("Machine {name} ({role}) {phase}: {message}") } else { String::new() };
             told.extend(matcher.feed_state(&format!("machine/{name}"), &text, at));
         }
-        Observed::Bootkube { stage, state, evidence } => {
+        Observed::Bootkube { stage, state, evidence, .. } => {
             let text = match state {
                 BootStage::Running => format!("bootkube stage {stage} lasts: {evidence}"),
                 BootStage::Done | BootStage::Failed | BootStage::Warned => String::new(),
@@ -74,6 +74,14 @@ pub(super) fn feed(matcher: &mut Matcher, what: &Observed, at: Timestamp) -> Vec
                 _ => format!("pool {name} is degraded because nodes fail with {message}"),
             };
             told.extend(matcher.feed_state(&format!("pool/{name}"), &text, at));
+        }
+        // As the offline diagnosis reads it of a bundle.
+        Observed::Pod(pod) => {
+            let text = format!("{}: {}", pod.reason, pod.message);
+            told.extend(matcher.feed_state(&format!("pod/{}/{}", pod.namespace, pod.name), &text, at));
+        }
+        Observed::Gone { what: Vanished::Pod, name } => {
+            told.extend(matcher.feed_state(&format!("pod/{name}"), "", at));
         }
         Observed::Gone { what: Vanished::Node, name } => {
             told.extend(matcher.feed_state(&format!("node/{name}"), "", at));

@@ -1,5 +1,6 @@
 //! The plan: which steps a run has, known before anything happens.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -63,6 +64,9 @@ impl fmt::Display for StepId {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     pub stages: Vec<StagePlan>,
+    /// Usual durations of the bootstrap node's stages in seconds, lower and upper: what earlier runs have recorded.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub usual_boot_s: BTreeMap<String, (u64, u64)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -97,6 +101,10 @@ impl Plan {
     }
     pub fn steps(&self) -> impl Iterator<Item = &StepPlan> {
         self.stages.iter().flat_map(|stage| stage.steps.iter())
+    }
+    /// How many seconds a stage of the bootstrap node usually takes, lower and upper, when enough runs have told.
+    pub fn usual_boot(&self, stage: &str) -> Option<(u64, u64)> {
+        self.usual_boot_s.get(stage).copied()
     }
     /// The stage meant by `06`, `image-sync` or `06-image-sync`.
     pub fn find_stage(&self, text: &str) -> Option<&StagePlan> {

@@ -200,7 +200,7 @@ pub fn reduce(model: &mut RunModel, event: &Event) {
         Data::Link { link, state } => {
             let changed = model.links.get(link).is_none_or(|record| !same_kind(&record.state, state));
             let since = model.links.get(link).filter(|_| !changed).map_or(at, |record| record.since);
-            model.links.insert(*link, LinkRecord { state: state.clone(), since });
+            model.links.insert(*link, LinkRecord { state: state.clone(), since, told: at });
             if changed {
                 let name = format!("{link:?}").to_lowercase();
                 match state {
@@ -361,9 +361,15 @@ fn reduce_sync(model: &mut RunModel, at: Timestamp, event: &SyncEvent) {
     }
 }
 
+/// When something was so, by whoever was there. A clock that is ahead of ours says nothing of the future.
+fn then(since: Option<Timestamp>, at: Timestamp) -> Timestamp {
+    since.map_or(at, |since| since.min(at))
+}
+
 fn reduce_observed(model: &mut RunModel, at: Timestamp, observed: &Observed) {
     match observed {
-        Observed::Installer { phase, message, deadline } => {
+        Observed::Installer { phase, message, deadline, since } => {
+            let at = then(*since, at);
             let phases = &mut model.installer.phases;
             match phases.last_mut().filter(|last| last.name == *phase) {
                 Some(last) => {
@@ -384,7 +390,8 @@ fn reduce_observed(model: &mut RunModel, at: Timestamp, observed: &Observed) {
                 }
             }
         }
-        Observed::Bootkube { stage, state, evidence } => {
+        Observed::Bootkube { stage, state, evidence, since } => {
+            let at = then(*since, at);
             let ended = (*state != BootStage::Running).then_some(at);
             match model.bootkube.iter_mut().find(|record| record.stage == *stage) {
                 Some(record) => {
@@ -454,6 +461,9 @@ fn reduce_observed(model: &mut RunModel, at: Timestamp, observed: &Observed) {
             };
             model.cluster_state.pools.insert(name.clone(), pool);
         }
+        Observed::Pod(pod) => {
+            model.cluster_state.pods.insert(format!("{}/{}", pod.namespace, pod.name), pod.clone());
+        }
         Observed::Gone { what, name } => {
             let cluster = &mut model.cluster_state;
             match what {
@@ -461,6 +471,7 @@ fn reduce_observed(model: &mut RunModel, at: Timestamp, observed: &Observed) {
                 Vanished::Csr => drop(cluster.csrs.remove(name)),
                 Vanished::Machine => drop(cluster.machines.remove(name)),
                 Vanished::Pool => drop(cluster.pools.remove(name)),
+                Vanished::Pod => drop(cluster.pods.remove(name)),
             }
         }
         Observed::Warned(warning) => {

@@ -133,7 +133,10 @@ pub struct Cost {
 #[derive(Debug, Clone, PartialEq)]
 pub struct LinkRecord {
     pub state: LinkState,
+    /// Since when it is in a state of this kind.
     pub since: Timestamp,
+    /// When this was last said of it: pauses before the next attempt count from here.
+    pub told: Timestamp,
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -217,6 +220,8 @@ pub struct ClusterModel {
     pub csrs: BTreeMap<String, CsrRecord>,
     pub machines: BTreeMap<String, MachineRecord>,
     pub pools: BTreeMap<String, PoolRecord>,
+    /// Those that do not get on, by `NAMESPACE/POD`.
+    pub pods: BTreeMap<String, Pod>,
     /// By namespace, newest last, at most [`WARNING_LIMIT`] of each.
     pub warnings: BTreeMap<String, Vec<Warning>>,
     pub instances: BTreeMap<String, InstanceRecord>,

@@ -3,6 +3,7 @@
 //! A step is written against `host`, `cloud`, `registry` and `cluster`; it does not know whether it is in a lab. What
 //! steps hand to each other are facts of the run ([`world::fact`]), so that a restarted process has them too.
 
+pub mod bundle;
 pub mod certificate;
 mod consoles;
 pub mod diagnosis;
@@ -12,6 +13,7 @@ pub mod ignition;
 mod keeper;
 pub mod live;
 pub mod lookout;
+mod masters;
 mod notices;
 mod outputs;
 pub mod plan;
@@ -33,6 +35,7 @@ mod s07_install_config;
 mod s07_manifests;
 mod s08_apps;
 mod s08_day_two;
+mod s08_gather;
 mod s08_install;
 mod s08_upgrade;
 mod s09_node;
@@ -56,7 +59,7 @@ use crate::model::plan::{StageId, StepId, StepPlan};
 use s08_day_two::DayTwo;
 
 pub use plan::plan;
-pub use repair::Repair;
+pub use repair::{Alone, Repair};
 pub use world::World;
 
 /// Every step of `assets/stages.toml` and of `assets/upgrade.toml`.

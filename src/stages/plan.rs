@@ -68,5 +68,5 @@ fn read(text: &str) -> Result<Plan, toml::de::Error> {
         goal: stage.goal,
         exit: stage.exit,
     });
-    Ok(Plan { stages: stages.collect() })
+    Ok(Plan { stages: stages.collect(), ..Plan::default() })
 }

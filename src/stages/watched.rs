@@ -184,7 +184,8 @@ mod tests {
             let at = Timestamp::from_second(1_700_000_000 + seq).unwrap();
             let told = match *said {
                 Ok(phase) => {
-                    let observed = Observed::Installer { phase: phase.into(), message: phase.into(), deadline: None };
+                    let observed =
+                        Observed::Installer { phase: phase.into(), message: phase.into(), deadline: None, since: None };
                     steps.feed(&Event { seq: 1, at, data: Data::Observed(observed) })
                 }
                 Err(text) => {

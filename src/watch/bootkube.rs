@@ -424,7 +424,8 @@ impl Recogniser {
         let same = |now: &StageNow| now.state == state && now.evidence == evidence;
         let changed = !self.stages.get(&stage).is_some_and(same);
         if changed && let Some(name) = self.names.get(stage) {
-            changes.push(Observed::Bootkube { stage: name.clone(), state, evidence: evidence.clone() });
+            let (stage, evidence) = (name.clone(), evidence.clone());
+            changes.push(Observed::Bootkube { stage, state, evidence, since: Some(at) });
         }
         self.stages.insert(stage, StageNow { state, process, evidence, at });
     }

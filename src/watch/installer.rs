@@ -189,7 +189,7 @@ impl Phases {
             None => return None,
         };
         self.message.clone_from(&message);
-        Some(Observed::Installer { phase: self.phase.clone(), message, deadline })
+        Some(Observed::Installer { phase: self.phase.clone(), message, deadline, since: Some(entry.at) })
     }
 }
 

@@ -393,7 +393,7 @@ impl Journal {
             }
             for change in recogniser.feed(&entry.into_line()) {
                 match change {
-                    Observed::Bootkube { stage, state, evidence } => {
+                    Observed::Bootkube { stage, state, evidence, .. } => {
                         seen.insert(stage, (state, evidence));
                     }
                     Observed::Unit { unit, restarts: count, .. } if unit == BOOTKUBE => restarts = count,

@@ -165,7 +165,7 @@ fn plan(kinds: &[(&'static str, &'static str, Kind)]) -> (Plan, Steps<Outside>) 
         });
         steps.insert(id, Arc::new(Make { name, kind: *kind }));
     }
-    (Plan { stages }, steps)
+    (Plan { stages, ..Plan::default() }, steps)
 }
 
 const SIX: [(&str, &str, Kind); 6] = [

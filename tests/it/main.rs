@@ -6,6 +6,7 @@ mod architecture;
 #[cfg(all(feature = "aws", feature = "lab"))]
 mod aws;
 mod bootkube;
+mod bundle;
 mod cloud;
 mod cluster;
 #[cfg(feature = "lab")]
@@ -36,6 +37,7 @@ mod registry;
 mod resume;
 mod services;
 mod spec;
+mod sshd;
 mod stage;
 mod trouble;
 mod ui;

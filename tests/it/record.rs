@@ -241,7 +241,7 @@ fn any_event() -> impl Strategy<Value = Data> {
         (text, text).prop_map(|(key, value)| Data::Fact { key, value }),
         (text, any::<u64>()).prop_map(|(image, bytes)| Data::Sync(SyncEvent::Progress { image, bytes, rate: None })),
         (text, text).prop_map(|(stage, evidence)| {
-            Data::Observed(Observed::Bootkube { stage, state: BootStage::Running, evidence })
+            Data::Observed(Observed::Bootkube { stage, state: BootStage::Running, evidence, since: None })
         }),
         text.prop_map(|finding| Data::FindingCleared { finding, because: "b".into() }),
         Just(opened()),

@@ -305,8 +305,10 @@ fn the_service_record_confirms_and_does_not_contradict() {
     let entries = records::parse(file).unwrap();
     let mut recogniser = Recogniser::new("4.18.1");
     let told = recogniser.confirm("bootkube", &entries);
-    assert!(told.iter().any(|told| matches!(told, Observed::Bootkube { stage, state: BootStage::Failed, evidence }
-        if stage == "brand-new-bootstrap" && evidence == "Error: manifest unknown")));
+    assert!(
+        told.iter().any(|told| matches!(told, Observed::Bootkube { stage, state: BootStage::Failed, evidence, .. }
+        if stage == "brand-new-bootstrap" && evidence == "Error: manifest unknown"))
+    );
     let told: Vec<String> = told.into_iter().map(short).collect();
     assert_eq!(
         told,
@@ -375,7 +377,7 @@ async fn the_installer_s_log_gives_phases_with_deadlines_and_no_password() {
                 texts.extend(lines.into_iter().map(|line| line.text));
             }
             Recorded::Event(data, _) => match *data {
-                Data::Observed(Observed::Installer { phase, message, deadline }) => {
+                Data::Observed(Observed::Installer { phase, message, deadline, .. }) => {
                     phases.push((phase, message, deadline))
                 }
                 other => panic!("{other:?}"),

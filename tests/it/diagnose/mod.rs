@@ -403,7 +403,12 @@ fn what_is_normal_for_a_while_is_raised_when_it_lasts() {
     let told = matcher.feed_observed(&pending("csr-b", CsrState::Approved), at(191));
     assert!(matches!(told.as_slice(), [Data::FindingCleared { .. }]), "{told:?}");
 
-    let stage = |state| Observed::Bootkube { stage: "wait-for-etcd".into(), state, evidence: "etcdctl failed".into() };
+    let stage = |state| Observed::Bootkube {
+        stage: "wait-for-etcd".into(),
+        state,
+        evidence: "etcdctl failed".into(),
+        since: None,
+    };
     assert!(matcher.feed_observed(&stage(BootStage::Running), at(200)).is_empty());
     assert_eq!(opened(&matcher.tick(at(501)))[0].signature, "ETCD-UNHEALTHY");
     assert_eq!(matcher.feed_observed(&stage(BootStage::Done), at(510)).len(), 1);

@@ -37,6 +37,12 @@ pub struct Builder {
 #[derive(Clone, Default)]
 pub struct Shelf(Arc<Mutex<BTreeMap<String, Vec<LogLine>>>>);
 
+impl Shelf {
+    pub fn put(&self, source: &str, lines: Vec<LogLine>) {
+        self.0.lock().unwrap().insert(source.to_owned(), lines);
+    }
+}
+
 impl Logs for Shelf {
     fn read(&mut self, source: &str, first: u64, count: usize) -> Vec<LogLine> {
         let logs = self.0.lock().unwrap();
@@ -76,12 +82,20 @@ impl Builder {
                 region: "us-east-2".into(),
             },
             spec_digest: "sha256:00".into(),
-            plan: Plan { stages: stages.collect() },
+            plan: Plan { stages: stages.collect(), ..Plan::default() },
             operator: "kay".into(),
         });
         builder.link(LinkName::Ssh, LinkState::Up);
         builder.link(LinkName::Aws, LinkState::Up);
         builder
+    }
+
+    /// A run that was recorded: all of its events, and its lines.
+    pub fn of(events: Vec<Recorded>, shelf: Shelf) -> Self {
+        let now = events.last().map_or(Timestamp::UNIX_EPOCH, |event| event.at);
+        let mut model = RunModel::default();
+        events.iter().for_each(|event| reduce(&mut model, event));
+        Self { events, model, shelf, now }
     }
 
     /// The run as a recorder leaves it on disk: a folder of a state directory. Gives its name.
@@ -224,7 +238,7 @@ impl Builder {
     }
 
     pub fn boot(&mut self, stage: &str, state: BootStage, evidence: &str) -> &mut Self {
-        self.see(Observed::Bootkube { stage: stage.into(), state, evidence: evidence.into() })
+        self.see(Observed::Bootkube { stage: stage.into(), state, evidence: evidence.into(), since: None })
     }
 
     pub fn operator(&mut self, name: &str, tri: [Tri; 3], message: &str) -> &mut Self {
@@ -413,6 +427,7 @@ pub fn install_running() -> Builder {
         phase: "bootstrap".into(),
         message: "Waiting up to 45m0s for bootstrapping to complete...".into(),
         deadline,
+        since: None,
     });
     run.see(Observed::Instance {
         name: "bootstrap".into(),
