@@ -133,7 +133,7 @@ pub async fn look(way: &Way<'_>, seen: &mut Seen, out: &Out) {
             ill.insert(id.clone());
             let known = seen.pods.get(&id);
             let same = known.is_some_and(|known| Pod { tail: Vec::new(), ..known.clone() } == pod);
-            if same && seen.round % AGAIN != 0 {
+            if same && !seen.round.is_multiple_of(AGAIN) {
                 continue;
             }
             pod.tail = known.map(|known| known.tail.clone()).unwrap_or_default();
