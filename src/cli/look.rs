@@ -143,7 +143,11 @@ pub async fn watch(state: Option<&Path>, run: &str, front: &Front) -> Result<u8,
     let follower = tokio::spawn(async move {
         loop {
             // A line that a crash has torn is mended by whoever goes on with the run.
-            for event in tail.read().unwrap_or_default() {
+            let events = tail.read().unwrap_or_default();
+            if events.is_empty() {
+                tokio::time::sleep(Duration::from_millis(250)).await;
+            }
+            for event in events {
                 if event.seq > last {
                     last = event.seq;
                     if sender.send(Recorded::new(event)).await.is_err() {
@@ -151,7 +155,6 @@ pub async fn watch(state: Option<&Path>, run: &str, front: &Front) -> Result<u8,
                     }
                 }
             }
-            tokio::time::sleep(Duration::from_millis(250)).await;
         }
     });
     let result = match front.format() {

@@ -16,7 +16,7 @@ pub(super) type Captures = BTreeMap<String, String>;
 /// Quotes and line ends inside quoted messages, as often as they were quoted, and real line ends: a message that was
 /// written as one is looked at as one.
 pub(super) fn decoded(text: &str) -> Cow<'_, str> {
-    if !text.contains(['\\', '\n']) {
+    if memchr::memchr2(b'\\', b'\n', text.as_bytes()).is_none() {
         return Cow::Borrowed(text);
     }
     let mut plain = String::with_capacity(text.len());

@@ -4,6 +4,7 @@
 //! at. A line that nobody knows costs one pass of an automaton.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -37,7 +38,7 @@ pub const CLUSTER: &str = "cluster";
 /// Holds lines against the catalogue and remembers what is open.
 #[derive(Debug)]
 pub struct Matcher {
-    pub(super) catalogue: Catalogue,
+    pub(super) catalogue: Arc<Catalogue>,
     units: HashMap<String, HashMap<String, Unit>>,
     unit_count: usize,
     pub(super) waiting: Waitings,
@@ -70,7 +71,7 @@ pub(super) struct Seen<'a> {
 impl Matcher {
     pub fn new(catalogue: &Catalogue) -> Self {
         Self {
-            catalogue: catalogue.clone(),
+            catalogue: Arc::new(catalogue.clone()),
             units: HashMap::new(),
             unit_count: 0,
             waiting: BTreeMap::new(),

@@ -1,6 +1,7 @@
 //! What the matcher remembers: findings that are open, those within their grace, and what ends them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -34,6 +35,13 @@ pub(super) struct Open {
     milestone: Option<String>,
 }
 
+impl Waiting {
+    /// Seen again at `at`: whether that belongs to what waits, or begins anew.
+    fn goes_on(&self, signature: &Signature, at: Timestamp) -> bool {
+        at >= self.first && (signature.lasts || !over(self.last, at, signature.grace))
+    }
+}
+
 /// By id.
 pub(super) type Waitings = BTreeMap<String, Waiting>;
 pub(super) type Opens = BTreeMap<String, Open>;
@@ -55,32 +63,27 @@ impl Matcher {
         seen: &Seen<'_>,
         told: &mut Vec<Data>,
     ) -> Option<String> {
-        let signature = self.signature(place)?.clone();
+        let catalogue = Arc::clone(&self.catalogue);
+        let signature = catalogue.signatures.get(place)?;
         if signature.severity == Level::Debug {
             return None;
         }
         captures.insert("unit".into(), seen.unit.to_owned());
         captures.insert("source".into(), seen.source.to_owned());
-        fill(&signature, seen.text, &mut captures);
-        let mut cause = None;
-        if let Some(unit) = self.unit(seen).filter(|_| signature.carrier) {
-            let oldest = unit.lines.saturating_sub(WINDOW as u64);
-            cause = unit.causes.iter().rev().find(|(line, _)| *line >= oldest).map(|(_, id)| id.clone());
-            unit.window.iter().rev().for_each(|line| fill(&signature, line, &mut captures));
-        }
-        let cause = cause.and_then(|id| self.open.get(&id)).map(|open| open.finding.clone());
-        if let Some(cause) = &cause {
-            captures.insert("cause".into(), cause.signature.clone());
-            for (name, value) in &cause.captures {
-                captures.entry(name.clone()).or_insert_with(|| value.clone());
+        let milestone = self.unit(seen).and_then(|unit| unit.milestone.clone());
+        // A log says the same thing thousands of times: what is known already is not worked out again.
+        if signature.about.iter().all(|name| captures.contains_key(name)) {
+            let id = self.id(signature, &captures);
+            if self.open.contains_key(&id) {
+                self.again(&id, milestone, seen.at, told);
+                return Some(id);
+            }
+            if !seen.last_word && self.still_early(&id, signature, &milestone, seen.at) {
+                return Some(id);
             }
         }
-        let about: Vec<&str> =
-            signature.about.iter().filter_map(|name| captures.get(name).map(String::as_str)).collect();
-        let mut id = signature.id.clone();
-        if !about.is_empty() && self.open.len() + self.waiting.len() < FINDING_LIMIT {
-            id = format!("{id}:{}", about.join(":"));
-        }
+        let cause = self.complete(signature, seen, &mut captures);
+        let id = self.id(signature, &captures);
         let mut finding = Finding {
             id: id.clone(),
             signature: signature.id.clone(),
@@ -96,19 +99,57 @@ impl Matcher {
             checklist: signature.checklist.clone(),
             recovery: None,
             rank: signature.rank,
-            explained_by: cause.map(|cause| cause.id),
+            explained_by: cause,
         };
         finding.recovery = Recovery::for_finding(&finding).map(|recovery| recovery.id);
-        let milestone = self.unit(seen).and_then(|unit| unit.milestone.clone());
         if self.open.contains_key(&id) {
             self.again(&id, milestone, seen.at, told);
         } else if signature.grace.is_zero() || seen.last_word {
             self.waiting.remove(&id);
             self.raise(place, finding, milestone, seen.at, told);
         } else {
-            self.wait(place, &signature, finding, milestone, seen.at, told);
+            self.wait(place, signature, finding, milestone, seen.at, told);
         }
         Some(id)
+    }
+
+    /// What tells a finding of this signature from another.
+    fn id(&self, signature: &Signature, captures: &Captures) -> String {
+        let about: Vec<&str> =
+            signature.about.iter().filter_map(|name| captures.get(name).map(String::as_str)).collect();
+        match about.is_empty() || self.open.len() + self.waiting.len() >= FINDING_LIMIT {
+            true => signature.id.clone(),
+            false => format!("{}:{}", signature.id, about.join(":")),
+        }
+    }
+
+    /// Whether it waits already and goes on waiting, which is noted.
+    fn still_early(&mut self, id: &str, signature: &Signature, milestone: &Option<String>, at: Timestamp) -> bool {
+        let Some(waiting) = self.waiting.get_mut(id).filter(|waiting| waiting.goes_on(signature, at)) else {
+            return false;
+        };
+        if over(waiting.first, at, signature.grace) {
+            return false;
+        }
+        waiting.last = at;
+        waiting.milestone.clone_from(milestone);
+        true
+    }
+
+    /// Look for names that the pattern left open, in the line, and for a carrier in the lines and the cause before it.
+    /// Gives the cause's id.
+    fn complete(&self, signature: &Signature, seen: &Seen<'_>, captures: &mut Captures) -> Option<String> {
+        fill(signature, seen.text, captures);
+        let unit = self.unit(seen).filter(|_| signature.carrier)?;
+        let oldest = unit.lines.saturating_sub(WINDOW as u64);
+        unit.window.iter().rev().for_each(|line| fill(signature, line, captures));
+        let (_, cause) = unit.causes.iter().rev().find(|(line, _)| *line >= oldest)?;
+        let cause = &self.open.get(cause)?.finding;
+        captures.insert("cause".into(), cause.signature.clone());
+        for (name, value) in &cause.captures {
+            captures.entry(name.clone()).or_insert_with(|| value.clone());
+        }
+        Some(cause.id.clone())
     }
 
     /// Seen within its grace: raised when it is still said after that without a pause as long as the grace itself.
@@ -125,7 +166,7 @@ impl Matcher {
         let full = self.waiting.len() >= FINDING_LIMIT;
         let new = Waiting { finding, signature: place, first: at, last: at, milestone };
         match self.waiting.get_mut(&id) {
-            Some(waiting) if at >= waiting.first && (signature.lasts || !over(waiting.last, at, signature.grace)) => {
+            Some(waiting) if waiting.goes_on(signature, at) => {
                 waiting.last = at;
                 waiting.milestone = new.milestone;
                 if over(waiting.first, at, signature.grace) {

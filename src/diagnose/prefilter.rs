@@ -3,10 +3,17 @@
 //! From each pattern a piece of plain text is taken that must stand in every line which it matches; all pieces are looked
 //! for at once. Only patterns whose piece was found are tried. The pieces have no quotes and backslashes in them, so that
 //! they are found in lines that are still wrapped into JSON or logfmt as well.
+//!
+//! Two things make it fast. The pieces are short and begin with letters that are rare, so that the automaton mostly rests
+//! in a few states near the first one. And a line is walked at several places at once: a step of the automaton has to wait
+//! for the one before it, but not for those of the other walks.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
+use aho_corasick::automaton::{Automaton, StateID};
+use aho_corasick::dfa::DFA;
+use aho_corasick::{Anchored, MatchKind};
 use regex::Regex;
 use regex_syntax::hir::{Hir, HirKind};
 
@@ -20,18 +27,23 @@ pub(super) enum Owner {
     Milestone(usize),
 }
 
-/// Shorter pieces would be found in every other line.
+/// Shorter pieces would be found in every other line, longer ones make the automaton larger than a processor's cache.
 const SHORTEST: usize = 4;
+const LONGEST: usize = 10;
+/// Bytes of ordinary log lines, the most frequent ones first; all others are rarer.
+const FREQUENT: &[u8] = b" eotnairs0dclp12u-m3f/h45.86g79=:by";
+/// Shorter lines are not worth more than one walk.
+const SHORT: usize = 64;
 /// Alternatives of one pattern that are looked for by themselves.
 const ALTERNATIVES: usize = 24;
 
 /// Lines that are looked at though no pattern needs them: messages that are kept as bytes, and units that failed.
-const BESIDES: &[&str] = &["\"MESSAGE\":[", ".service: Failed with result"];
+const BESIDES: &[&str] = &["MESSAGE\":[", ": Failed w"];
 
 /// Cheap to clone: the automaton is shared.
 #[derive(Debug, Clone)]
 pub(super) struct Prefilter {
-    pieces: Arc<AhoCorasick>,
+    pieces: Arc<DFA>,
     /// By piece, the patterns that need it.
     needed_by: Arc<Vec<Vec<usize>>>,
     patterns: Arc<Vec<(Regex, Owner)>>,
@@ -55,6 +67,7 @@ impl Prefilter {
                 without.push(why);
                 Vec::new()
             }) {
+                let piece = rarest(&piece).to_owned();
                 let place = pieces.iter().position(|known| *known == piece).unwrap_or_else(|| {
                     pieces.push(piece);
                     needed_by.push(Vec::new());
@@ -69,9 +82,9 @@ impl Prefilter {
             return Err(without.join("; "));
         }
         pieces.extend(BESIDES.iter().map(|piece| (*piece).to_owned()));
-        let automaton = AhoCorasick::builder()
+        let automaton = DFA::builder()
             .match_kind(MatchKind::Standard)
-            .kind(Some(AhoCorasickKind::DFA))
+            .prefilter(false)
             .build(&pieces)
             .map_err(|error| error.to_string())?;
         Ok(Self { pieces: Arc::new(automaton), needed_by: Arc::new(needed_by), patterns: Arc::new(patterns) })
@@ -79,21 +92,61 @@ impl Prefilter {
 
     /// Whether any pattern may match this line, which can still be wrapped.
     pub(super) fn may_match(&self, line: &[u8]) -> bool {
-        self.pieces.is_match(line)
+        self.walk(line, |_| ControlFlow::Break(())).is_break()
+    }
+
+    /// Go through `text` and tell the numbers of the pieces in it, some of them twice, in no order.
+    fn walk(&self, text: &[u8], mut found: impl FnMut(usize) -> ControlFlow<()>) -> ControlFlow<()> {
+        let Ok(start) = self.pieces.start_state(Anchored::No) else { return ControlFlow::Continue(()) };
+        let mut step = |state: &mut StateID, byte: &u8| {
+            *state = self.pieces.next_state(Anchored::No, *state, *byte);
+            if self.pieces.is_special(*state) && self.pieces.is_match(*state) {
+                for index in 0..self.pieces.match_len(*state) {
+                    found(self.pieces.match_pattern(*state, index).as_usize())?;
+                }
+            }
+            ControlFlow::Continue(())
+        };
+        if text.len() < SHORT {
+            let mut state = start;
+            return text.iter().try_for_each(|byte| step(&mut state, byte));
+        }
+        // Each walk begins before the place where the first piece begins that the walk before it does not see the end of.
+        let length = (text.len() + 3 * LONGEST).div_ceil(4);
+        let from = |walk: usize| text.get(walk * (text.len() - length) / 3..).unwrap_or_default();
+        let [mut first, mut second, mut third, mut fourth] = [start; 4];
+        for (((a, b), c), d) in from(0).iter().zip(from(1)).zip(from(2)).zip(from(3)) {
+            step(&mut first, a)?;
+            step(&mut second, b)?;
+            step(&mut third, c)?;
+            step(&mut fourth, d)?;
+        }
+        ControlFlow::Continue(())
     }
 
     /// Owners of the patterns that match, in the order of the catalogue.
     pub(super) fn touched(&self, text: &str) -> Vec<Owner> {
         let mut candidates = Vec::new();
-        for found in self.pieces.find_overlapping_iter(text) {
-            let needs = self.needed_by.get(found.pattern().as_usize());
-            candidates.extend(needs.into_iter().flatten().copied());
-        }
+        let _to_the_end = self.walk(text.as_bytes(), |piece| {
+            candidates.extend(self.needed_by.get(piece).into_iter().flatten().copied());
+            ControlFlow::Continue(())
+        });
         candidates.sort_unstable();
         candidates.dedup();
         let known = candidates.into_iter().filter_map(|number| self.patterns.get(number));
         known.filter(|(pattern, _)| pattern.is_match(text)).map(|(_, owner)| *owner).collect()
     }
+}
+
+/// The part of a piece that is looked for: what begins with rare letters, and has many of them.
+fn rarest(piece: &str) -> &str {
+    let rarity = |byte: &u8| FREQUENT.iter().position(|known| known == byte).unwrap_or(FREQUENT.len());
+    let score = |part: &str| {
+        let begins = part.bytes().zip([3, 2]).map(|(byte, weight)| weight * rarity(&byte)).sum::<usize>();
+        begins + part.as_bytes().iter().map(rarity).sum::<usize>()
+    };
+    let parts = (0..=piece.len().saturating_sub(LONGEST)).filter_map(|at| piece.get(at..at + LONGEST));
+    parts.rev().max_by_key(|part| score(part)).unwrap_or(piece)
 }
 
 /// Pieces of text of which one stands in every line that the pattern matches.
@@ -128,6 +181,23 @@ fn shortest(pieces: &[String]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Wherever a piece stands in a line of whatever length, it is found.
+    #[test]
+    fn a_piece_is_found_at_every_place() {
+        let piece = "zebra quiz";
+        let pieces = DFA::builder().prefilter(false).build([piece]).expect("an automaton");
+        let (needed_by, patterns) = (Arc::new(vec![Vec::new()]), Arc::new(Vec::new()));
+        let prefilter = Prefilter { pieces: Arc::new(pieces), needed_by, patterns };
+        for length in piece.len()..300 {
+            assert!(!prefilter.may_match(&vec![b'.'; length]));
+            for at in 0..=length - piece.len() {
+                let mut line = vec![b'.'; length];
+                line[at..at + piece.len()].copy_from_slice(piece.as_bytes());
+                assert!(prefilter.may_match(&line), "at {at} of {length}");
+            }
+        }
+    }
 
     #[test]
     fn what_a_pattern_cannot_do_without() {

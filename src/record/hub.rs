@@ -1,6 +1,6 @@
 //! Between those who see things happen and those who show them: number, write, fold, pass on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,8 +11,9 @@ use tokio::task::JoinHandle;
 use crate::model::event::{Data, SyncEvent};
 use crate::model::{RunModel, Seq};
 
-use super::recorder::{RecordError, Recorder, read_events};
+use super::recorder::{RecordError, Recorder};
 use super::sink::{Entry, Recorded, Sink};
+use super::tail::Tail;
 
 /// How often at most one progress counter is recorded.
 const PROGRESS_EVERY: Duration = Duration::from_millis(400);
@@ -30,13 +31,15 @@ pub struct Hub {
     task: JoinHandle<Result<(), RecordError>>,
 }
 
-/// Follows the events of a run; never loses one: when it was too slow it reads the file.
+/// Follows the events of a run; never loses one: when it was too slow it reads the file, a piece at a time.
 #[derive(Debug)]
 pub struct Follower {
     events: broadcast::Receiver<Recorded>,
-    path: PathBuf,
+    dir: PathBuf,
     last: Seq,
-    behind: std::collections::VecDeque<Recorded>,
+    /// The file, once it was needed, and what was read of it.
+    tail: Option<Tail>,
+    behind: VecDeque<Recorded>,
 }
 
 impl Hub {
@@ -60,8 +63,7 @@ impl Hub {
     pub async fn follow(&self) -> (RunModel, Follower) {
         let events = self.events.subscribe();
         let model = self.sink.model().await;
-        let follower =
-            Follower { events, path: self.dir.join("run.jsonl"), last: model.seq, behind: Default::default() };
+        let follower = Follower { events, dir: self.dir.clone(), last: model.seq, tail: None, behind: VecDeque::new() };
         (RunModel::clone(&model), follower)
     }
 
@@ -91,16 +93,36 @@ impl Follower {
                 return Some(event);
             }
             match self.events.recv().await {
-                Ok(event) if event.seq > self.last => {
+                Ok(event) if event.seq <= self.last => {}
+                // Where some are missing they stand in the file, and this one with them.
+                Ok(event) if event.seq == self.last + 1 || !self.catch_up() => {
                     self.last = event.seq;
                     return Some(event);
                 }
                 Ok(_) => {}
                 Err(broadcast::error::RecvError::Lagged(_)) => {
-                    let events = read_events(&self.path).unwrap_or_default();
-                    self.behind = events.into_iter().filter(|event| event.seq > self.last).map(Recorded::new).collect();
+                    self.catch_up();
                 }
-                Err(broadcast::error::RecvError::Closed) => return None,
+                Err(broadcast::error::RecvError::Closed) => {
+                    if self.tail.is_none() || !self.catch_up() {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Read on in the file. False when it has nothing new.
+    fn catch_up(&mut self) -> bool {
+        let tail = self.tail.get_or_insert_with(|| Tail::new(&self.dir));
+        loop {
+            let events = tail.read().unwrap_or_default();
+            if events.is_empty() {
+                return false;
+            }
+            self.behind.extend(events.into_iter().filter(|event| event.seq > self.last).map(Recorded::new));
+            if !self.behind.is_empty() {
+                return true;
             }
         }
     }

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use super::recorder::{RecordError, parse_event};
 use crate::model::event::Event;
 
-/// Most bytes that are read at once.
-const CHUNK: u64 = 8 << 20;
+/// Most bytes that are read at once, unless one line is longer.
+const CHUNK: u64 = 1 << 20;
 
 /// Reads on where it stopped; a line that is not whole yet is left for the next time.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ impl Tail {
         // A writer that takes over cuts a torn end off: what was whole stays.
         file.seek(SeekFrom::Start(self.at))?;
         let mut bytes = Vec::new();
-        file.take(CHUNK).read_to_end(&mut bytes)?;
+        while file.by_ref().take(CHUNK).read_to_end(&mut bytes)? > 0 && !bytes.contains(&b'\n') {}
         Ok(bytes)
     }
 }

@@ -1,6 +1,7 @@
 //! Looking back: the model as it was after any event, in a replay or on a live run.
 //!
-//! A keyframe each [`EVERY`] events makes a seek cost at most that many folds.
+//! Keyframes at equal distances make a seek cost at most that many folds. There are never more than [`KEYFRAMES`]: a run
+//! that grows beyond them has them twice as far apart, so that what they take of memory has an end.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -8,8 +9,10 @@ use crate::model::event::{Data, Outcome, RunOutcome};
 use crate::model::{RunModel, reduce};
 use crate::record::Recorded;
 
-/// Events between two keyframes.
+/// Events between two keyframes at first.
 const EVERY: usize = 1000;
+/// Most keyframes that are kept.
+const KEYFRAMES: usize = 32;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seek {
@@ -66,7 +69,9 @@ impl Default for Place {
 #[derive(Debug)]
 pub struct History {
     events: Vec<Recorded>,
+    /// One after each `every` events, from the beginning.
     keyframes: Vec<RunModel>,
+    every: usize,
     newest: RunModel,
     stages: Vec<usize>,
     failures: Vec<usize>,
@@ -86,6 +91,7 @@ impl History {
         let mut history = History {
             events: Vec::with_capacity(past.len()),
             keyframes: vec![base.clone()],
+            every: EVERY,
             newest: base,
             stages: Vec::new(),
             failures: Vec::new(),
@@ -131,8 +137,16 @@ impl History {
             _ => {}
         }
         self.events.push(event);
-        if self.events.len().is_multiple_of(EVERY) {
+        if self.events.len().is_multiple_of(self.every) {
             self.keyframes.push(self.newest.clone());
+        }
+        if self.keyframes.len() > KEYFRAMES {
+            let mut place = 0;
+            self.keyframes.retain(|_| {
+                place += 1;
+                place % 2 == 1
+            });
+            self.every *= 2;
         }
     }
 
@@ -148,9 +162,9 @@ impl History {
     /// The model after `count` events.
     pub fn at(&self, count: usize) -> RunModel {
         let count = count.min(self.events.len());
-        let frame = (count / EVERY).min(self.keyframes.len().saturating_sub(1));
+        let frame = (count / self.every).min(self.keyframes.len().saturating_sub(1));
         let mut model = self.keyframes.get(frame).cloned().unwrap_or_default();
-        for event in self.events.iter().take(count).skip(frame * EVERY) {
+        for event in self.events.iter().take(count).skip(frame * self.every) {
             reduce(&mut model, event);
         }
         model

@@ -38,6 +38,7 @@ mod registry;
 mod resume;
 mod services;
 mod spec;
+mod sshd;
 mod stage;
 mod trouble;
 mod ui;

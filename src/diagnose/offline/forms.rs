@@ -24,9 +24,9 @@ pub struct Forms {
     terminal: Option<Regex>,
     mirror: Option<Regex>,
     container: Option<Regex>,
-    short: Option<Regex>,
-    full: Option<Regex>,
     foreign: Option<Regex>,
+    /// Times without a year are not later than a day after this.
+    now: Timestamp,
 }
 
 /// What a form gave.
@@ -43,7 +43,7 @@ impl Default for Forms {
     fn default() -> Self {
         let make = |pattern: &str| Regex::new(pattern).ok();
         Self {
-            klog: make(r"^([IWEF])(\d\d)(\d\d) (\d\d):(\d\d):(\d\d)\.\d+ +\d+ \S+?:\d+\] "),
+            klog: make(r"^([IWEF])(\d\d)(\d\d) (\d\d:\d\d:\d\d)\.\d+ +\d+ \S+?:\d+\] "),
             // logrus text, as openshift-install, skopeo, podman and the registry write it.
             logrus: make(r#"^time="([^"]+)" level=(\w+)(?: msg=("(?:[^"\\]|\\.)*"|\S*)(.*))?$"#),
             // The same on stderr, and behind whatever a CI puts in front of it.
@@ -53,16 +53,9 @@ impl Default for Forms {
             mirror: make(r"^(\d{4})/(\d\d)/(\d\d) (\d\d:\d\d:\d\d)  ?\[(\w+)\] *: (.*)$"),
             // CRI log files, and others that begin with a time.
             container: make(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\S*)[ \t](?:std(?:out|err) [FP] )?(.*)$"),
-            // journalctl -o short, and short-iso.
-            short: make(
-                r"^(?:([A-Z][a-z]{2}) +(\d{1,2}) (\d\d):(\d\d):(\d\d)(?:\.\d+)?|(\d{4}-\d\d-\d\dT\S+)) +(\S+) ([^\s\[:]+)(?:\[\d+\])?: (.*)$",
-            ),
-            // journalctl -o with-unit, as in journal.log.gz of a bundle.
-            full: make(
-                r"^(?:[A-Z][a-z]{2} )?(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d) (?:UTC|GMT) (\S+) ([^\s\[:]+)(?:\[\d+\])?: (.*)$",
-            ),
             // A journal in another language.
             foreign: make(r"^.{0,30}\d\d:\d\d:\d\d\S* (?:(\S+) )?([A-Za-z][\w@.-]*)\[\d+\]: (.*)$"),
+            now: Timestamp::now(),
         }
     }
 }
@@ -90,50 +83,116 @@ impl Forms {
             "W" => Level::Warn,
             _ => Level::Error,
         };
-        Some((level, part(2).parse().ok().and_then(|month| time_of(month, [part(3), part(4), part(5), part(6)]))))
+        let at = part(2).parse().ok().zip(part(4).parse().ok());
+        Some((level, at.and_then(|(month, time)| self.last(month, part(3), time))))
     }
 
+    /// Most lines of a large log are none of ours: what a form begins with is looked at before the form is tried.
     fn parts<'a>(&self, line: &'a str) -> Option<Parts<'a>> {
         let of = |form: &Option<Regex>| form.as_ref().and_then(|form| form.captures(line));
         let text = |found: &regex::Captures<'a>, place: usize| found.get(place).map_or("", |part| part.as_str());
-        if let Some(found) = of(&self.logrus) {
+        let first = line.bytes().next()?;
+        if first == b't'
+            && let Some(found) = of(&self.logrus)
+        {
             let message = found.get(3).map_or("", |part| line.get(part.start()..).unwrap_or(""));
             let (at, level) = (text(&found, 1).parse().ok(), Some(level(text(&found, 2))));
             return Some(Parts { at, level, text: message, ..Parts::default() });
         }
-        if let Some(found) = of(&self.full) {
-            let at = format!("{}T{}Z", text(&found, 1), text(&found, 2)).parse().ok();
-            let message = text(&found, 5);
-            let unit = unit_of(text(&found, 4), message);
-            return Some(Parts { host: text(&found, 3), unit, at, level: None, text: message });
+        if let Some(parts) = self.journal(line) {
+            return Some(parts);
         }
-        if let Some(found) = of(&self.short) {
-            let part = |place: usize| text(&found, place);
-            let at = match part(6) {
-                "" => short_time([part(1), part(2), part(3), part(4), part(5)]),
-                iso => iso.parse().ok(),
-            };
-            let (host, message) = (part(7), part(9));
-            return Some(Parts { host, unit: unit_of(part(8), message), at, level: None, text: message });
-        }
-        if let Some(found) = of(&self.terminal) {
+        if matches!(first, b'D' | b'I' | b'W' | b'E' | b'F')
+            && let Some(found) = of(&self.terminal)
+        {
             return Some(Parts { level: Some(level(text(&found, 1))), text: text(&found, 2), ..Parts::default() });
         }
-        if let Some(found) = of(&self.mirror) {
+        if first.is_ascii_digit()
+            && let Some(found) = of(&self.mirror)
+        {
             let part = |place: usize| text(&found, place);
             let at = format!("{}-{}-{}T{}Z", part(1), part(2), part(3), part(4)).parse().ok();
             return Some(Parts { at, level: Some(level(part(5))), text: part(6), ..Parts::default() });
         }
-        if let Some(found) = of(&self.level) {
+        if line.contains("level=")
+            && let Some(found) = of(&self.level)
+        {
             return Some(Parts { level: Some(level(text(&found, 1))), text: text(&found, 2), ..Parts::default() });
         }
-        if let Some(found) = of(&self.container) {
+        if first.is_ascii_digit()
+            && let Some(found) = of(&self.container)
+        {
             return Some(Parts { at: text(&found, 1).parse().ok(), text: text(&found, 2), ..Parts::default() });
         }
-        let found = of(&self.foreign)?;
+        let found = line.contains("]: ").then(|| of(&self.foreign)).flatten()?;
         let (host, message) = (text(&found, 1), text(&found, 3));
         Some(Parts { host, unit: unit_of(text(&found, 2), message), text: message, ..Parts::default() })
     }
+
+    /// journalctl -o short, short-iso and with-unit (as in `journal.log.gz` of a bundle): `TIME HOST PROGRAM[PID]: TEXT`.
+    /// By hand, since these are nearly all the lines that there are.
+    fn journal<'a>(&self, line: &'a str) -> Option<Parts<'a>> {
+        let (at, rest) = self.short_time(line).or_else(|| full_time(line)).or_else(|| iso_time(line))?;
+        let (host, rest) = rest.trim_start_matches(' ').split_once(' ')?;
+        let end = rest.find(['[', ':', ' ']).filter(|end| *end > 0)?;
+        let (program, rest) = rest.split_at_checked(end)?;
+        let rest = match rest.strip_prefix('[') {
+            Some(rest) => rest.split_once(']').filter(|(pid, _)| digits(pid))?.1,
+            None => rest,
+        };
+        let message = rest.strip_prefix(": ")?;
+        Some(Parts { host, unit: unit_of(program, message), at, level: None, text: message })
+    }
+
+    /// `Mar 01 10:00:00` has no year: the last one that it can have been.
+    fn short_time<'a>(&self, line: &'a str) -> Option<(Option<Timestamp>, &'a str)> {
+        const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
+        let (month, rest) = line.split_at_checked(3)?;
+        let month = MONTHS.find(month).filter(|at| at % 3 == 0)? / 3 + 1;
+        let (day, rest) = rest.strip_prefix(' ')?.trim_start_matches(' ').split_once(' ')?;
+        let (time, rest) = rest.split_once(' ')?;
+        let (clock, fraction) = time.split_once('.').unwrap_or((time, "0"));
+        if !(digits(day) && digits(fraction)) {
+            return None;
+        }
+        let time: civil::Time = clock.parse().ok().filter(|_| clock.len() == 8)?;
+        Some((self.last(i8::try_from(month).ok()?, day, time), rest))
+    }
+
+    /// The last such moment that there can have been.
+    fn last(&self, month: i8, day: &str, time: civil::Time) -> Option<Timestamp> {
+        let year = jiff::tz::Offset::UTC.to_datetime(self.now).year();
+        let in_year = |year: i16| {
+            let date = civil::Date::new(year, month, day.parse().ok()?).ok()?;
+            jiff::tz::Offset::UTC.to_timestamp(date.to_datetime(time)).ok()
+        };
+        let tomorrow = self.now.checked_add(SignedDuration::from_hours(24)).ok()?;
+        in_year(year).filter(|at| *at <= tomorrow).or_else(|| in_year(year.checked_sub(1)?))
+    }
+}
+
+/// `Sat 2025-03-01 10:00:00 UTC`, with or without the day.
+fn full_time(line: &str) -> Option<(Option<Timestamp>, &str)> {
+    let dated = match line.split_once(' ') {
+        Some((day, rest)) if day.len() == 3 && day.starts_with(|c: char| c.is_ascii_uppercase()) => rest,
+        _ => line,
+    };
+    let (time, rest) = dated.split_at_checked(19).filter(|(time, _)| time.as_bytes().get(10) == Some(&b' '))?;
+    let rest = rest.strip_prefix(" UTC ").or_else(|| rest.strip_prefix(" GMT "))?;
+    let at: civil::DateTime = time.parse().ok()?;
+    Some((jiff::tz::Offset::UTC.to_timestamp(at).ok(), rest))
+}
+
+/// `2025-03-01T10:00:00+0000`
+fn iso_time(line: &str) -> Option<(Option<Timestamp>, &str)> {
+    let dated =
+        |bytes: &[u8]| bytes.get(4) == Some(&b'-') && bytes.get(7) == Some(&b'-') && bytes.get(10) == Some(&b'T');
+    let (time, rest) = line.split_once(' ').filter(|(time, _)| dated(time.as_bytes()))?;
+    Some((time.parse().ok(), rest))
+}
+
+fn digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn make(origin: &Origin, parts: &Parts<'_>, before: Timestamp) -> (Origin, LogLine) {
@@ -223,22 +282,4 @@ fn journal_json(line: &str) -> Option<Entry> {
     let at = field("__REALTIME_TIMESTAMP").and_then(|micros| micros.parse().ok());
     let at = at.and_then(|micros| Timestamp::from_microsecond(micros).ok());
     Some((unit.strip_suffix(".service").unwrap_or(unit).to_owned(), at, text))
-}
-
-/// `Mar 01 10:00:00` has no year: the last one that it can have been.
-fn short_time([month, day, hour, minute, second]: [&str; 5]) -> Option<Timestamp> {
-    const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
-    time_of(i8::try_from(MONTHS.find(month)? / 3 + 1).ok()?, [day, hour, minute, second])
-}
-
-fn time_of(month: i8, [day, hour, minute, second]: [&str; 4]) -> Option<Timestamp> {
-    let now = Timestamp::now();
-    let year = now.to_zoned(jiff::tz::TimeZone::UTC).year();
-    let time = |year: i16| {
-        let (hour, minute, second) = (hour.parse().ok()?, minute.parse().ok()?, second.parse().ok()?);
-        let local = civil::DateTime::new(year, month, day.parse().ok()?, hour, minute, second, 0).ok()?;
-        local.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
-    };
-    let tomorrow = now.checked_add(SignedDuration::from_hours(24)).ok()?;
-    time(year).filter(|at| *at <= tomorrow).or_else(|| time(year.checked_sub(1)?))
 }

@@ -8,6 +8,7 @@ pub mod objects;
 pub mod report;
 mod unknown;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead, Read};
 use std::path::{Path, PathBuf};
@@ -145,7 +146,7 @@ impl<'a> Reader<'a> {
             self.report.unknown.look(name, number, &line);
             if self.catalogue.prefilter.may_match(&line) {
                 for line in passed.drain(..) {
-                    let (from, line) = self.forms.read(&origin, &String::from_utf8_lossy(&line), at);
+                    let (from, line) = self.forms.read(&origin, &text_of(&line), at);
                     at = line.at;
                     self.matcher.pass_by(&from.source, &line);
                 }
@@ -158,7 +159,7 @@ impl<'a> Reader<'a> {
         }
         self.report.lines += number;
         if let Some(last) = passed.back() {
-            at = self.forms.read(&origin, &String::from_utf8_lossy(last), at).1.at;
+            at = self.forms.read(&origin, &text_of(last), at).1.at;
         }
         self.report.unknown.end(name, number, passed.back().unwrap_or(&matched));
         self.end(name, number, at, open);
@@ -173,7 +174,7 @@ impl<'a> Reader<'a> {
         at: Timestamp,
         open: &mut Opened,
     ) -> Timestamp {
-        let (from, line) = self.forms.read(from, &String::from_utf8_lossy(line), at);
+        let (from, line) = self.forms.read(from, &text_of(line), at);
         self.report.unknown.look_closer(&line);
         let told = self.matcher.feed(&from.source, &line, Some(number));
         self.keep(told, name, number, open);
@@ -372,8 +373,17 @@ impl Located {
     }
 }
 
+/// Bytes as text. Most are in order, which is known faster than what to put where they are not.
+fn text_of(bytes: &[u8]) -> Cow<'_, str> {
+    std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
+}
+
 /// Without control characters; what ended a line or a column inside a message is a space.
 pub fn plain(text: &str) -> String {
+    // Control characters are single bytes, or begin with this one.
+    if !text.bytes().any(|byte| byte < 0x20 || byte == 0x7f || byte == 0xc2) {
+        return text.to_owned();
+    }
     text.chars()
         .filter_map(|c| match c {
             '\n' => Some(' '),
