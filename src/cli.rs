@@ -19,6 +19,7 @@ mod mirror;
 mod opened;
 mod recover;
 mod session;
+mod settings;
 mod status;
 mod upgrade;
 mod verify;
@@ -98,8 +99,12 @@ struct Front {
     #[arg(long, env = "BARTIZAN_READ_ONLY", num_args = 0, default_value_t = false)]
     read_only: bool,
     /// How a failure, a question or the end calls you: auto, osc9, osc777, osc99, bell, off, or command:PROGRAM.
-    #[arg(long, env = "BARTIZAN_NOTIFY", value_name = "WAY", default_value = "auto", value_parser = Way::parse)]
-    notify: Way,
+    /// [default: auto]
+    #[arg(long, env = "BARTIZAN_NOTIFY", value_name = "WAY", value_parser = Way::parse)]
+    notify: Option<Way>,
+    /// Nothing moves by itself: clocks show minutes, news is drawn once a second. Also NO_MOTION in the environment.
+    #[arg(long, env = "BARTIZAN_REDUCED_MOTION", num_args = 0, default_value_t = false)]
+    reduced_motion: bool,
 }
 
 impl Front {
@@ -207,9 +212,9 @@ enum Verb {
     Export(export::ExportArgs),
     /// What this machine, the spec and the account have and lack for an installation; makes nothing.
     Doctor(doctor::DoctorArgs),
-    /// Your own keys, layouts and themes: where they are, what is wrong with them; or one of the built-in files.
+    /// Your settings, keys, layouts and themes: every value with where it comes from, what is wrong; or a built-in file.
     Config {
-        /// keymap, layouts, or the name of a theme.
+        /// settings, keymap, layouts, or the name of a theme.
         file: Option<String>,
     },
     /// Completions for a shell.
@@ -298,7 +303,7 @@ async fn dispatch(args: Args) -> Result<u8, Failure> {
         Verb::Runs => look::runs(state),
         Verb::Export(args) => export::export(state, args).await,
         Verb::Doctor(args) => doctor::doctor(state, args).await,
-        Verb::Config { file } => config::show(file.as_deref()),
+        Verb::Config { file } => config::show(state, file.as_deref()),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Args::command(), "bartizan", &mut std::io::stdout());
             Ok(exit::DONE)

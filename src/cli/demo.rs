@@ -37,6 +37,9 @@ pub struct DemoArgs {
     /// Apply recoveries that need no person.
     #[arg(long)]
     recover: bool,
+    /// Say yes beforehand to whatever changes something and destroys nothing.
+    #[arg(long, value_name = "CLASS")]
+    yes: Option<super::session::Yes>,
     /// End after this stage; default 10-cleanup.
     #[arg(long, value_name = "STAGE")]
     until: Option<String>,
@@ -109,6 +112,7 @@ pub async fn demo(state: Option<&Path>, args: DemoArgs) -> Result<u8, Failure> {
         from: None,
         until: args.until,
         recover: args.recover,
+        agreed: args.yes.is_some(),
         first: None,
         accept_host_key: None,
         front: args.front,

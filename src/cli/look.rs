@@ -130,7 +130,7 @@ fn sentence(action: &Action) -> String {
 }
 
 /// Where the screen is kept as it was left.
-fn memory(state: Option<&Path>) -> Option<std::path::PathBuf> {
+pub(super) fn memory(state: Option<&Path>) -> Option<std::path::PathBuf> {
     Store::open(state).ok().map(|store| store.home().join("screen.toml"))
 }
 

@@ -44,19 +44,31 @@ pub fn open(state: Option<&Path>, run: &str) -> Result<Opened, Failure> {
         (dir, Some(place))
     } else {
         let store = Store::open(state).map_err(Failure::other)?;
-        (store.find(run).map_err(|error| Failure::usage(meant(&store, run, error.to_string())))?, None)
+        (find(&store, run)?, None)
     };
     let events = read_events(&dir.join("run.jsonl")).map_err(Failure::other)?;
     Ok(Opened { dir, events, _unpacked: unpacked })
 }
 
-/// An error, with the run that was probably meant.
+/// The folder of the run meant by `run`, or which one was probably meant.
+pub fn find(store: &Store, run: &str) -> Result<PathBuf, Failure> {
+    store.find(run).map_err(|error| Failure::usage(meant(store, run, error.to_string())))
+}
+
+/// An error, with the run that was probably meant: by its name, or by the end of it.
 fn meant(store: &Store, run: &str, error: String) -> String {
     let names = store.names().unwrap_or_default();
-    match nearest(run, names.iter().map(String::as_str)) {
-        Some(name) => format!("{error}; did you mean {name}?"),
-        None if names.is_empty() => "there are no runs yet; `bartizan demo` makes one without an account".to_owned(),
-        None => error,
+    let tail = |name: &str| name.rsplit('-').next().unwrap_or(name).to_owned();
+    let tails: Vec<String> = names.iter().map(|name| tail(name)).collect();
+    let known = names.iter().chain(&tails).map(String::as_str);
+    match nearest(run, known.chain(["last"])) {
+        Some("last") if !names.is_empty() => format!("{error}; did you mean last?"),
+        Some(near) if !names.is_empty() => {
+            let name = names.iter().rev().find(|name| name.ends_with(near)).map_or(near, String::as_str);
+            format!("{error}; did you mean {name}?")
+        }
+        _ if names.is_empty() => "there are no runs yet; `bartizan demo` makes one without an account".to_owned(),
+        _ => error,
     }
 }
 

@@ -109,6 +109,7 @@ pub async fn recover(state: Option<&Path>, args: RecoverArgs) -> Result<u8, Fail
         from: None,
         until: Some(args.until.unwrap_or_else(|| super::session::LAST.to_owned())),
         recover: false,
+        agreed: false,
         first: Some(asked),
         accept_host_key: None,
         front: args.front,

@@ -23,12 +23,12 @@ use crate::record::{Hub, Recorded, Recorder, SegmentReader, Store, read_events};
 use crate::registry::Net;
 use crate::spec::secrets::{Secrets, generate_password};
 use crate::spec::{HostKey, Secret, Spec};
-use crate::stages::{self, Repair, World};
+use crate::stages::{self, Alone, Repair, World};
 use crate::telemetry;
 use crate::ui;
 
 use super::doors::RunDoors;
-use super::{Failure, Front, cloud, exit, upgrade};
+use super::{Failure, Front, cloud, exit, opened, upgrade};
 
 #[derive(Debug, clap::Args)]
 pub struct RunArgs {
@@ -50,6 +50,10 @@ pub struct RunArgs {
     /// Apply recoveries that need no person.
     #[arg(long)]
     pub recover: bool,
+    /// Say yes beforehand to whatever changes something and destroys nothing: questions on the screen and in lines are not
+    /// asked, and where nobody can be asked, recoveries of that class are applied. What destroys still wants its name.
+    #[arg(long, value_name = "CLASS")]
+    pub yes: Option<Yes>,
     /// Say yes to the host key of the bastion that has this fingerprint (SHA256:…); for bastion.host_key = "ask".
     #[arg(long, value_name = "FINGERPRINT", value_parser = fingerprint)]
     pub accept_host_key: Option<String>,
@@ -63,6 +67,13 @@ pub struct RunArgs {
     #[cfg(feature = "lab")]
     #[arg(long, default_value_t = 1.0, requires = "cloud")]
     pub pace: f64,
+}
+
+/// What is agreed to before it is asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Yes {
+    /// What changes something and takes nothing away for good.
+    Change,
 }
 
 /// As `ssh-keygen -l` shows it.
@@ -99,6 +110,7 @@ pub async fn run(state: Option<&Path>, args: RunArgs) -> Result<u8, Failure> {
         from: args.from,
         until: Some(args.until.unwrap_or_else(|| LAST.to_owned())),
         recover: args.recover,
+        agreed: args.yes.is_some(),
         first: None,
         accept_host_key: args.accept_host_key,
         front: args.front,
@@ -116,7 +128,7 @@ pub async fn cleanup(
 ) -> Result<u8, Failure> {
     let store = Store::open(state).map_err(Failure::other)?;
     // What an upgrade belongs to has the record of everything that was made.
-    let dir = upgrade::owner(&store, store.find(run).map_err(Failure::other)?)?;
+    let dir = upgrade::owner(&store, opened::find(&store, run)?)?;
     let spec = load(&dir.join("cluster.toml"))?;
     if confirm != spec.0.cluster.name {
         return Err(Failure::usage(format!(
@@ -136,6 +148,7 @@ pub async fn cleanup(
         from: Some("10-cleanup".into()),
         until: None,
         recover: false,
+        agreed: false,
         first: None,
         accept_host_key: None,
         front,
@@ -165,6 +178,8 @@ pub(super) struct Session<'a> {
     pub from: Option<String>,
     pub until: Option<String>,
     pub recover: bool,
+    /// Changes are agreed to beforehand.
+    pub agreed: bool,
     /// A recovery to apply first, and the finding that it is for when there is a choice.
     pub first: Option<super::recover::Asked>,
     /// Fingerprint that the operator says yes to.
@@ -224,6 +239,8 @@ impl Session<'_> {
         let (from, until) = (stage(&self.from)?, stage(&self.until)?);
         let digest = crate::spec::digest(text);
         let (run, dir, resumed) = self.place(&store, &digest)?;
+        // From here on somebody may want the run from us.
+        let signals = ui::Signals::listen().map_err(Failure::other)?;
         let before = if self.take_over { take_over(&dir)? } else { None };
         let recorder = Recorder::open(&dir).map_err(Failure::other)?;
         // Passwords belong to the run that made them.
@@ -331,21 +348,20 @@ impl Session<'_> {
             && !self.front.headless
             && std::io::stdin().is_terminal()
             && std::io::stdout().is_terminal();
+        let interactive = format.is_none() || asks;
+        let alone = match (self.recover, self.agreed && !interactive) {
+            (true, _) => Alone::Automatic,
+            (false, true) => Alone::Changes,
+            (false, false) => Alone::Nothing,
+        };
         let (commands, command_queue) = mpsc::channel(64);
         let runner = Runner {
             world: world.clone(),
             plan: model.plan.clone(),
             steps: stages::steps(),
             sink: sink.clone(),
-            hands: Arc::new(Repair { checklists: checklists.clone() }),
-            options: Options {
-                from,
-                until,
-                recover: self.recover,
-                first,
-                interactive: format.is_none() || asks,
-                operator,
-            },
+            hands: Arc::new(Repair { checklists: checklists.clone(), alone }),
+            options: Options { from, until, recover: alone != Alone::Nothing, first, interactive, operator },
             probes: TaskTracker::new(),
         };
         let (_, engine_events) = hub.follow().await;
@@ -354,12 +370,16 @@ impl Session<'_> {
             Some(format) => {
                 // The first line of JSON tells in which format the others are, also when the run is an older one.
                 let opening = past.into_iter().next().filter(|_| resumed && format == Format::Json);
-                let person = if asks { Some(person(commands.clone())?) } else { None };
-                headless_front((shown, shown_events), opening, format, person, commands, engine).await?
+                let person = if asks { Some(person(commands.clone(), self.agreed)?) } else { None };
+                headless_front((shown, shown_events), opening, format, person, commands, engine, signals).await?
             }
             None => {
                 let logs = Box::new(SegmentLogs(SegmentReader::new(&dir)));
                 let mut options = screen_options(&self.front, &checklists);
+                options.signals = Some(signals);
+                // A run that begins has said nothing of its cluster yet.
+                options.read_only |= options.sealed.contains(&spec.cluster.name);
+                options.agreed = self.agreed;
                 options.screenshots = dir.join("screenshots");
                 options.texts.plans = plans;
                 options.memory = Some(store.home().join("screen.toml"));
@@ -411,7 +431,7 @@ impl Session<'_> {
                 Ok((found.run, found.dir, true))
             }
             Some(wanted) => {
-                let dir = store.find(wanted).map_err(|error| Failure::usage(error.to_string()))?;
+                let dir = opened::find(store, wanted)?;
                 let run = dir.file_name().map_or_else(|| wanted.to_owned(), |name| name.to_string_lossy().into_owned());
                 Ok((run, dir, true))
             }
@@ -470,8 +490,9 @@ pub(super) fn screen_options(front: &Front, checks: &Checklists) -> ui::UiOption
     options.theme.clone_from(&front.theme);
     options.ascii = front.ascii.then_some(true);
     options.read_only = front.read_only;
-    options.notify = front.notify.clone();
-    super::config::apply(&mut options);
+    options.reduced_motion = front.reduced_motion;
+    options.notify = front.notify.clone().unwrap_or_default();
+    super::config::apply(&mut options, front.notify.is_none());
     options.texts = texts(checks);
     options
 }
@@ -485,7 +506,7 @@ pub(super) fn texts(checks: &Checklists) -> ui::Texts {
 }
 
 /// Who reads the lines and types answers.
-fn person(commands: mpsc::Sender<Command>) -> Result<Person, Failure> {
+fn person(commands: mpsc::Sender<Command>, agreed: bool) -> Result<Person, Failure> {
     let (typed, answers) = mpsc::channel(8);
     // A blocked read ends with the process.
     std::thread::spawn(move || {
@@ -495,7 +516,7 @@ fn person(commands: mpsc::Sender<Command>) -> Result<Person, Failure> {
             }
         }
     });
-    Ok(Person { ask: headless::Ask::new().map_err(Failure::other)?, answers, commands })
+    Ok(Person { ask: headless::Ask::new(agreed).map_err(Failure::other)?, answers, commands })
 }
 
 /// Lines until the end; an interrupt detaches, a second one ends at once.
@@ -506,6 +527,7 @@ async fn headless_front(
     person: Option<Person>,
     commands: mpsc::Sender<Command>,
     engine: tokio::task::JoinHandle<Ending>,
+    mut signals: ui::Signals,
 ) -> Result<Ending, Failure> {
     let shown = tokio::spawn(async move {
         let mut out = std::io::stdout();
@@ -516,7 +538,8 @@ async fn headless_front(
     });
     let interrupted = tokio::spawn(async move {
         for command in [Command::Detach, Command::Cancel] {
-            if interrupt().await.is_err() || commands.send(command).await.is_err() {
+            signals.any().await;
+            if commands.send(command).await.is_err() {
                 return;
             }
         }

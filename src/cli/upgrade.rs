@@ -8,6 +8,7 @@ use crate::model::fact;
 use crate::record::{Store, read_events};
 use crate::spec::Spec;
 
+use super::opened;
 use super::session::{Base, Session, load};
 use super::{Failure, Front, cloud};
 
@@ -78,7 +79,7 @@ fn aimed(mut spec: Spec, args: &UpgradeArgs) -> Result<Spec, Failure> {
 
 pub async fn run(state: Option<&Path>, args: UpgradeArgs) -> Result<u8, Failure> {
     let store = Store::open(state).map_err(Failure::other)?;
-    let dir = owner(&store, store.find(&args.run).map_err(Failure::other)?)?;
+    let dir = owner(&store, opened::find(&store, &args.run)?)?;
     let run = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let (spec, _) = load(&dir.join("cluster.toml"))?;
     let spec = aimed(spec, &args)?;
@@ -106,6 +107,7 @@ pub async fn run(state: Option<&Path>, args: UpgradeArgs) -> Result<u8, Failure>
         from: None,
         until: None,
         recover: false,
+        agreed: false,
         take_over: false,
         first: None,
         accept_host_key: None,

@@ -3,7 +3,7 @@
 
 use crate::engine::Command;
 use crate::model::RunModel;
-use crate::ui::command::{Danger, Verb};
+use crate::ui::command::Verb;
 use crate::ui::glyph::Glyphs;
 use crate::ui::keymap::Keymap;
 use crate::ui::layout::Layouts;
@@ -28,10 +28,13 @@ enum State {
 }
 
 impl Ask {
+    /// `agreed`: changes are not asked about.
+    ///
     /// # Errors
     /// When the tables that come with the program are wrong; tests prove that they are not.
-    pub fn new() -> Result<Self, UiError> {
-        let screen = Screen::new(Keymap::load(None)?, Layouts::embedded()?, Glyphs::ASCII);
+    pub fn new(agreed: bool) -> Result<Self, UiError> {
+        let mut screen = Screen::new(Keymap::load(None)?, Layouts::embedded()?, Glyphs::ASCII);
+        screen.agreed = agreed;
         Ok(Self { screen, state: State::Quiet })
     }
 
@@ -71,7 +74,7 @@ impl Ask {
                     Ok(number) if number == count + 1 => (vec!["Leaving.".to_owned()], Some(Command::Detach)),
                     Ok(number) if (1..=count).contains(&number) => {
                         let order = orders.swap_remove(number - 1);
-                        if order.danger == Danger::Safe {
+                        if !order.asks(self.screen.agreed) {
                             return (Vec::new(), Some(order.command));
                         }
                         let lines = question(&order);
@@ -85,10 +88,9 @@ impl Ask {
                 }
             }
             State::Agree(order) => {
-                let agreed = match order.danger {
-                    // The name is the last line of the body.
-                    Danger::Destroy => !line.is_empty() && order.body.last().is_some_and(|name| name == line),
-                    _ => matches!(line.to_lowercase().as_str(), "y" | "yes"),
+                let agreed = match &order.name {
+                    Some(name) => !line.is_empty() && name == line,
+                    None => matches!(line.to_lowercase().as_str(), "y" | "yes"),
                 };
                 if agreed {
                     return (vec!["Done as you say.".to_owned()], Some(order.command));
@@ -103,10 +105,8 @@ impl Ask {
 
 fn question(order: &Order) -> Vec<String> {
     let mut lines = vec![order.title.clone()];
-    let destroys = order.danger == Danger::Destroy;
-    let shown = order.body.len().saturating_sub(usize::from(destroys));
-    lines.extend(order.body.iter().take(shown).map(|line| format!("  {line}")));
-    lines.push(match order.body.last().filter(|_| destroys) {
+    lines.extend(order.body.iter().map(|line| format!("  {line}")));
+    lines.push(match &order.name {
         Some(name) => format!("This destroys. Type {name} and Enter to do it [no]:"),
         None => "yes or no [no]:".to_owned(),
     });

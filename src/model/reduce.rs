@@ -200,7 +200,7 @@ pub fn reduce(model: &mut RunModel, event: &Event) {
         Data::Link { link, state } => {
             let changed = model.links.get(link).is_none_or(|record| !same_kind(&record.state, state));
             let since = model.links.get(link).filter(|_| !changed).map_or(at, |record| record.since);
-            model.links.insert(*link, LinkRecord { state: state.clone(), since });
+            model.links.insert(*link, LinkRecord { state: state.clone(), since, told: at });
             if changed {
                 let name = format!("{link:?}").to_lowercase();
                 match state {

@@ -133,7 +133,10 @@ pub struct Cost {
 #[derive(Debug, Clone, PartialEq)]
 pub struct LinkRecord {
     pub state: LinkState,
+    /// Since when it is in a state of this kind.
     pub since: Timestamp,
+    /// When this was last said of it: pauses before the next attempt count from here.
+    pub told: Timestamp,
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -81,7 +81,15 @@ pub fn take_over(dir: &Path, patience: Duration) -> Result<Option<Holder>, TakeO
     if lock.try_lock_shared().is_ok() {
         return Ok(None);
     }
-    let holder = holder(dir).ok_or(TakeOver::Nameless)?;
+    // Whoever has just taken it is about to write who that is.
+    let note = || {
+        let note = holder(dir);
+        if note.is_none() {
+            std::thread::sleep(PAUSE);
+        }
+        note
+    };
+    let holder = (0..TRIES).find_map(|_| note()).ok_or(TakeOver::Nameless)?;
     let pid = Pid::from_raw(holder.pid).ok_or(TakeOver::Nameless)?;
     let me =
         serde_json::to_string(&Holder { pid: rustix::process::getpid().as_raw_nonzero().get(), operator: operator() });

@@ -59,7 +59,7 @@ use crate::model::plan::{StageId, StepId, StepPlan};
 use s08_day_two::DayTwo;
 
 pub use plan::plan;
-pub use repair::Repair;
+pub use repair::{Alone, Repair};
 pub use world::World;
 
 /// Every step of `assets/stages.toml` and of `assets/upgrade.toml`.

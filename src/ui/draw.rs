@@ -1,6 +1,6 @@
 //! One frame: header, strip, panes, timeline, footer, overlay. Pure: the same model, view and time give the same cells.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use ratatui::Frame;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -8,7 +8,7 @@ use ratatui::style::Color;
 use ratatui::text::Line;
 
 use crate::model::event::{LinkName, LinkState, RunOutcome};
-use crate::model::run::RunModel;
+use crate::model::run::{LinkRecord, RunModel};
 
 use super::command::{Context, TABLE};
 use super::glyph::Mark;
@@ -80,16 +80,11 @@ fn header(cx: &Cx, width: usize) -> Line<'static> {
         let record = model.links.get(&link).filter(|_| model.closed.is_none());
         let (glyph, token) = cx.glyphs.link(record.map(|record| &record.state));
         let name = format!("{link:?}").to_lowercase();
-        let detail = match record.map(|record| (&record.state, record.since)) {
-            Some((LinkState::Retrying { in_ms: 1.., .. }, since)) => {
-                format!(" {}", text::age(text::seconds(since, cx.now)))
-            }
-            Some((LinkState::Down { .. }, since)) => format!(" {}", text::age(text::seconds(since, cx.now))),
-            _ => String::new(),
-        };
+        let detail = record.map_or(String::new(), |record| lost(cx, record));
         chips.push((format!("{name} {glyph}{detail}"), token));
     }
     let ended = model.closed.is_some();
+    let screen = cx.screen;
     let (mark, stage) = match (&model.closed, model.current_stage()) {
         (Some((RunOutcome::Done, ..)), _) => (Mark::Ok, "done".to_owned()),
         (closed, Some(id)) => {
@@ -100,7 +95,8 @@ fn header(cx: &Cx, width: usize) -> Line<'static> {
                 Mark::from(status.status)
             };
             let time = cx.span(status.started, status.ended.or(if ended { model.now } else { None }));
-            let time = time.map_or(String::new(), |time| format!("  {}", text::long_clock(time)));
+            let clock = if screen.calm { text::running } else { text::long_clock };
+            let time = time.map_or(String::new(), |time| format!("  {}{}", clock(time), waits(cx)));
             (mark, format!("{} {}{time}", id.number(), id.name()))
         }
         _ => (Mark::Wait, "no plan yet".to_owned()),
@@ -115,7 +111,6 @@ fn header(cx: &Cx, width: usize) -> Line<'static> {
     if !model.run.is_empty() && width >= 130 {
         facts.push(format!("run {}", text::cut(&model.run, 24, cx.glyphs.ellipsis)));
     }
-    let screen = cx.screen;
     match screen.access {
         Access::ReadOnly => facts.push("watching".into()),
         Access::Replay => facts.push("replay".into()),
@@ -159,6 +154,32 @@ fn header(cx: &Cx, width: usize) -> Line<'static> {
     row.line()
 }
 
+/// Since when a link is lost, and when it is tried again: ` 6m retry 5s`.
+fn lost(cx: &Cx, record: &LinkRecord) -> String {
+    let since = text::since(text::seconds(record.since, cx.now));
+    match &record.state {
+        LinkState::Retrying { in_ms, .. } => {
+            let pause = SignedDuration::from_millis(i64::try_from(*in_ms).unwrap_or(i64::MAX));
+            let next = record.told.checked_add(pause).unwrap_or(record.told);
+            match text::seconds(cx.now, next) {
+                0 => format!(" {since} retry"),
+                left => format!(" {since} retry {}", if cx.screen.calm { text::since(left) } else { text::age(left) }),
+            }
+        }
+        LinkState::Down { .. } => format!(" {since}"),
+        LinkState::Up | LinkState::Idle => String::new(),
+    }
+}
+
+/// The step that waits for its next attempt: ` attempt 2 of 3 in 0:12`.
+fn waits(cx: &Cx) -> String {
+    let waiting = cx.model.steps.iter().find_map(|(id, record)| Some((id, record, record.retry_at?)));
+    let Some((id, record, at)) = waiting.filter(|_| cx.model.closed.is_none()) else { return String::new() };
+    let attempts = cx.model.plan.step(id).map_or(0, |step| step.attempts);
+    let of = if attempts > record.attempt { format!(" of {attempts}") } else { String::new() };
+    format!("  attempt {}{of} in {}", record.attempt + 1, cx.ticking(text::seconds(cx.now, at)))
+}
+
 fn footer(cx: &Cx, width: usize) -> Line<'static> {
     let screen = cx.screen;
     let row = cx.row(width).text(" ", cx.style(Token::Text));
@@ -176,7 +197,7 @@ fn footer(cx: &Cx, width: usize) -> Line<'static> {
         Some(Overlay::Palette { .. }) => "type a part of a name  enter does it  esc back",
         Some(Overlay::Confirm(confirm)) if confirm.name.is_some() => "enter when the name is typed  esc back",
         Some(Overlay::Confirm(_)) => "y yes  n no  esc back",
-        Some(Overlay::Detail { .. }) => "j/k scroll  y copy  Y copy command  esc back",
+        Some(Overlay::Detail { .. }) => "j/k scroll  tab field  y copy  Y copy command  esc back",
         Some(Overlay::Prompt { .. }) | None => "",
     };
     if !hint.is_empty() && screen.toast.is_none() {
@@ -187,10 +208,11 @@ fn footer(cx: &Cx, width: usize) -> Line<'static> {
         let mut row = row;
         let typed: Vec<String> = screen.pending.iter().map(ToString::to_string).collect();
         row = row.text(&typed.join(" "), cx.style(Token::Key)).text("  ", cx.style(Token::Text));
-        for (keys, verb) in screen.keymap.following(&contexts, &screen.pending) {
-            let style =
-                cx.style(if verbs::enabled(verb, screen, cx.model).is_ok() { Token::Text } else { Token::Muted });
-            row = row.text(&keys, cx.style(Token::Key)).text(&format!(" {}  ", verb.command().title), style);
+        let mut following = screen.keymap.following(&contexts, &screen.pending);
+        following.retain(|(_, verb)| verbs::enabled(*verb, screen, cx.model).is_ok());
+        for (keys, verb) in following {
+            let title = format!(" {}  ", verb.command().title);
+            row = row.text(&keys, cx.style(Token::Key)).text(&title, cx.style(Token::Text));
         }
         return row.line();
     }
@@ -207,22 +229,23 @@ fn footer(cx: &Cx, width: usize) -> Line<'static> {
         .filter(|command| command.footer > 0)
         .filter_map(|command| {
             let key = screen.keymap.keys_of(&contexts, command.verb).into_iter().next()?;
+            // What cannot be done now comes behind the others, with the reason.
             let possible = verbs::enabled(command.verb, screen, cx.model).is_ok();
-            // What only changes the run is shown when it can be done; the rest is shown always.
-            let here = possible || command.footer >= 20;
-            here.then_some((command.footer, key, command.title, possible))
+            (possible || command.footer >= 50).then_some((command.footer, key, command.title))
         })
         .collect();
     hints.sort_by_key(|(order, ..)| *order);
+    let hinted: Vec<&str> = hints.iter().map(|(.., title)| *title).collect();
+    let not_now = not_now(cx, &contexts, &hinted);
     // The way out and the way to help must always fit.
     let must = hints
         .iter()
         .filter(|(order, ..)| *order >= 50)
-        .map(|(_, key, title, _)| text::width(key) + title.len() + 3)
+        .map(|(_, key, title)| text::width(key) + title.len() + 3)
         .sum::<usize>();
     let panes = format!("1{}8 pane  ", if cx.glyphs.ascii { "-" } else { "…" });
     let mut row = row;
-    for (order, key, title, possible) in hints {
+    for (order, key, title) in hints {
         let needed = text::width(&key) + title.len() + 3;
         if order < 50 && row.left() < needed + must {
             continue;
@@ -232,9 +255,32 @@ fn footer(cx: &Cx, width: usize) -> Line<'static> {
         }
         let detaches = screen.access == Access::Full && cx.model.closed.is_none();
         let title = if order == 60 && !detaches { "quit" } else { title };
-        row = row
-            .text(&key, cx.style(if possible { Token::Key } else { Token::Muted }))
-            .text(&format!(" {title}  "), cx.style(if possible { Token::Text } else { Token::Muted }));
+        row = row.text(&key, cx.style(Token::Key)).text(&format!(" {title}  "), cx.style(Token::Text));
+    }
+    for (key, title, why) in not_now {
+        let needed = [key.as_str(), title, why.as_str()].into_iter().map(text::width).sum::<usize>() + 6;
+        if row.left() < needed {
+            break;
+        }
+        row = row.text(&format!("{key} {title}: {why}  "), cx.style(Token::Muted));
     }
     row.line()
+}
+
+/// What this pane could do at another time, and why not now; the pane's own before what is there everywhere.
+fn not_now(cx: &Cx, contexts: &[Context], hinted: &[&str]) -> Vec<(String, &'static str, String)> {
+    let screen = cx.screen;
+    let other = TABLE.iter().filter(|command| command.footer > 0 && !hinted.contains(&command.title));
+    let mut out: Vec<_> = other
+        .filter_map(|command| {
+            let key = screen.keymap.keys_of(contexts, command.verb).into_iter().next()?;
+            let why = verbs::enabled(command.verb, screen, cx.model).err()?;
+            let near = contexts
+                .iter()
+                .position(|context| screen.keymap.bindings(*context).iter().any(|(_, verb)| *verb == command.verb));
+            Some((near, command.footer, (key, command.title, why)))
+        })
+        .collect();
+    out.sort_by_key(|(near, order, _)| (*near, *order));
+    out.into_iter().map(|(.., hint)| hint).collect()
 }

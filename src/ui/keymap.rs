@@ -10,6 +10,7 @@ use std::fmt;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::command::{self, Context, Verb};
+use super::verbs::MAY_DESTROY;
 
 /// One press of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -169,6 +170,10 @@ impl Keymap {
                         let forms = "a key is a character or a name such as enter, ctrl-d, f1";
                         wrong(&place, format!("{id}: {text:?} is no key; {forms}"))
                     })?;
+                    if keys.len() < 2 && MAY_DESTROY.contains(&command.verb) {
+                        let why = format!("{id} may destroy: give it a sequence of keys, such as \"g d\"");
+                        return Err(wrong(&place, why));
+                    }
                     bindings.push((keys, command.verb));
                 }
             }

@@ -1,5 +1,7 @@
 //! Where the panes stand, from `assets/layouts.toml`.
 
+mod seams;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use ratatui::layout::{Constraint, Layout as Split, Rect};
@@ -7,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::event::RunOutcome;
 use crate::model::run::RunModel;
+
+pub use seams::Seam;
 
 /// One of the eight panes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -137,6 +141,8 @@ pub struct Shape {
     pub hidden: BTreeSet<PaneId>,
     /// Whose box it is, and who stands there instead.
     pub places: BTreeMap<PaneId, PaneId>,
+    /// By box of a layout, as [`Layouts`] names it: the sizes that its parts were given, as parts of their sum.
+    pub sizes: BTreeMap<String, Vec<u16>>,
 }
 
 impl Shape {
@@ -224,19 +230,10 @@ impl Layouts {
         })
     }
 
-    /// Divide `area`. `focus` always gets a place: its own, or the main one.
-    pub fn arrange(
-        &self,
-        area: Rect,
-        phase: Phase,
-        focus: PaneId,
-        zoom: bool,
-        timeline: bool,
-        shape: &Shape,
-    ) -> Arrangement {
-        let mut out = Arrangement::default();
-        let Some(entry) = self.pick(area, phase) else { return out };
-        out.name = entry.name.clone();
+    /// Take the rows around the panes off `area`: what they are, and what is left.
+    fn surround(&self, area: Rect, phase: Phase, timeline: bool) -> Option<(&Entry, Arrangement, Rect)> {
+        let entry = self.pick(area, phase)?;
+        let mut out = Arrangement { name: entry.name.clone(), ..Arrangement::default() };
         let mut rest = area;
         let mut take_top = |wanted: bool| -> Option<Rect> {
             (wanted && rest.height > 0).then(|| {
@@ -255,12 +252,26 @@ impl Layouts {
         };
         out.footer = take_bottom(entry.footer);
         out.timeline = take_bottom(timeline && entry.body.is_some());
+        Some((entry, out, rest))
+    }
+
+    /// Divide `area`. `focus` always gets a place: its own, or the main one.
+    pub fn arrange(
+        &self,
+        area: Rect,
+        phase: Phase,
+        focus: PaneId,
+        zoom: bool,
+        timeline: bool,
+        shape: &Shape,
+    ) -> Arrangement {
+        let Some((entry, mut out, rest)) = self.surround(area, phase, timeline) else { return Arrangement::default() };
         if let Some(body) = &entry.body {
             if zoom {
                 out.panes.push((focus, rest));
             } else {
                 let mut placed = Vec::new();
-                place(body, rest, shape, &mut placed);
+                place(body, rest, shape, &entry.name, &mut placed);
                 let homeless = !placed.iter().any(|(pane, _, _)| *pane == focus);
                 // Its own box, else the main one, else the first, else all there is.
                 if placed.is_empty() {
@@ -305,31 +316,50 @@ fn visible(node: &Node, shape: &Shape) -> bool {
     }
 }
 
-fn place(node: &Node, area: Rect, shape: &Shape, out: &mut Vec<(PaneId, Rect, bool)>) {
+fn place(node: &Node, area: Rect, shape: &Shape, name: &str, out: &mut Vec<(PaneId, Rect, bool)>) {
     if let Some(pane) = node.pane {
         if visible(node, shape) {
             out.push((shape.stands_in(pane), area, node.main));
         }
         return;
     }
-    let (children, split) = if node.rows.is_empty() {
+    for (at, child, area) in divide(node, area, shape, name) {
+        place(child, area, shape, &format!("{name}.{at}"), out);
+    }
+}
+
+/// The parts of a box that are to be seen: their numbers and areas. `name` is that of the box among all layouts.
+fn divide<'a>(node: &'a Node, area: Rect, shape: &Shape, name: &str) -> Vec<(usize, &'a Node, Rect)> {
+    let (all, split) = if node.rows.is_empty() {
         (&node.columns, Split::horizontal([] as [Constraint; 0]))
     } else {
         (&node.rows, Split::vertical([] as [Constraint; 0]))
     };
-    let children: Vec<&Node> = children.iter().filter(|child| visible(child, shape)).collect();
-    // When all that took the rest is hidden, the last one takes it.
-    let fills = children.iter().any(|child| child.size.is_none());
-    let last = children.len().saturating_sub(1);
-    let sizes = children.iter().enumerate().map(|(at, child)| match &child.size {
-        _ if !fills && at == last => Constraint::Fill(1),
-        Some(Size::Cells(cells)) => Constraint::Length(*cells),
-        Some(Size::Percent(text)) => Constraint::Percentage(text.trim_end_matches('%').parse().unwrap_or(50)),
-        None => Constraint::Fill(1),
-    });
-    for (child, area) in children.iter().zip(split.constraints(sizes).split(area).iter()) {
-        place(child, *area, shape, out);
-    }
+    let children: Vec<(usize, &Node)> = all.iter().enumerate().filter(|(_, child)| visible(child, shape)).collect();
+    // Sizes of a layout that has other parts now say nothing.
+    let given = shape.sizes.get(name).filter(|sizes| sizes.len() == all.len());
+    let sizes: Vec<Constraint> = match given {
+        Some(sizes) => {
+            // What was hidden while the others were given theirs gets a fair share.
+            let fair = sizes.iter().sum::<u16>() / u16::try_from(sizes.len()).unwrap_or(1).max(1);
+            let of = |at: usize| sizes.get(at).copied().filter(|size| *size > 0).unwrap_or(fair.max(1));
+            children.iter().map(|(at, _)| Constraint::Fill(of(*at))).collect()
+        }
+        None => {
+            // When all that took the rest is hidden, the last one takes it.
+            let fills = children.iter().any(|(_, child)| child.size.is_none());
+            let last = children.last().map(|(at, _)| *at);
+            let size = |(at, child): &(usize, &Node)| match &child.size {
+                _ if !fills && Some(*at) == last => Constraint::Fill(1),
+                Some(Size::Cells(cells)) => Constraint::Length(*cells),
+                Some(Size::Percent(text)) => Constraint::Percentage(text.trim_end_matches('%').parse().unwrap_or(50)),
+                None => Constraint::Fill(1),
+            };
+            children.iter().map(size).collect()
+        }
+    };
+    let areas = split.constraints(sizes).split(area);
+    children.into_iter().zip(areas.iter()).map(|((at, child), area)| (at, child, *area)).collect()
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::run::RunModel;
 
 use super::layout::{PaneId, Shape};
-use super::logs::LogView;
+use super::logs::{LogView, Mode};
 use super::screen::Screen;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -23,6 +23,9 @@ pub struct Memory {
     /// The log in view, and its filter.
     pub source: Option<String>,
     pub filter: String,
+    /// The line that was read, when the log was paused, and the mark.
+    pub line: Option<u64>,
+    pub mark: Option<u64>,
     pub shape: Shape,
 }
 
@@ -38,6 +41,8 @@ impl Default for Memory {
             zoom: false,
             source: None,
             filter: String::new(),
+            line: None,
+            mark: None,
             shape: Shape::default(),
         }
     }
@@ -46,6 +51,10 @@ impl Default for Memory {
 impl Memory {
     /// Of a screen as it is.
     pub fn of(screen: &Screen, model: &RunModel, theme: Option<String>) -> Self {
+        let line = match screen.log.mode {
+            Mode::Paused { cursor, .. } => Some(cursor),
+            Mode::Following => None,
+        };
         Self {
             theme,
             wrap: screen.log.wrap,
@@ -54,8 +63,10 @@ impl Memory {
             run: model.run.clone(),
             pane: screen.focus,
             zoom: screen.zoom,
-            source: screen.log.chosen.clone(),
+            source: screen.log.chosen.clone().or_else(|| line.map(|_| screen.log.source().to_owned())),
             filter: screen.log.filter.as_ref().map_or_else(String::new, |filter| filter.text.clone()),
+            line,
+            mark: screen.log.mark,
             shape: screen.shape.clone(),
         }
     }
@@ -72,7 +83,13 @@ impl Memory {
         screen.focus = self.pane;
         screen.zoom = self.zoom;
         let known = |source: &String| LogView::sources(model).contains(source);
-        screen.log.choose(self.source.filter(known));
+        let source = self.source.filter(known);
+        screen.log.choose(source.clone());
+        if let (Some(source), Some(line)) = (source, self.line) {
+            let height = screen.rows_in(model, PaneId::Journal);
+            screen.log.show(&source, line, height);
+            screen.log.mark = self.mark;
+        }
         if !self.filter.is_empty() {
             screen.log.set_filter(&self.filter);
         }

@@ -39,6 +39,7 @@ use std::path::PathBuf;
 pub use draw::{draw, render};
 pub use run::run;
 pub use screen::{Access, Effect, Input, Screen, Texts};
+pub use signals::Signals;
 pub use update::update;
 
 use crate::model::event::LogLine;
@@ -129,6 +130,8 @@ pub struct UiOptions {
     pub memory: Option<PathBuf>,
     /// This screen may change nothing.
     pub read_only: bool,
+    /// Nor may it in a run of one of these clusters.
+    pub sealed: Vec<String>,
     pub access: Access,
     /// How a person is called when a run fails, waits for a decision, or ends and nobody looks.
     pub notify: notify::Way,
@@ -142,6 +145,12 @@ pub struct UiOptions {
     pub past: Vec<Recorded>,
     pub texts: Texts,
     pub terminal: TerminalFacts,
+    /// Listened to since before the run was taken hold of; none: from now on.
+    pub signals: Option<Signals>,
+    /// Nothing is to move by itself.
+    pub reduced_motion: bool,
+    /// Changes were agreed to beforehand; what destroys is asked about all the same.
+    pub agreed: bool,
 }
 
 impl UiOptions {

@@ -64,6 +64,20 @@ impl Way {
     }
 }
 
+impl std::fmt::Display for Way {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Osc9 => f.write_str("osc9"),
+            Self::Osc777 => f.write_str("osc777"),
+            Self::Osc99 => f.write_str("osc99"),
+            Self::Bell => f.write_str("bell"),
+            Self::Off => f.write_str("off"),
+            Self::Command(words) => write!(f, "command:{}", words.join(" ")),
+        }
+    }
+}
+
 /// Which terminal this is, as far as it says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Kind {

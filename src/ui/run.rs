@@ -29,7 +29,7 @@ use super::memory::Memory;
 use super::notify::Way;
 use super::screen::{Access, Effect, Input, Lock, Pointer, Screen};
 use super::screenshot::Shot;
-use super::signals::Signals;
+use super::signals::{JobControl, Signals};
 use super::terminal::{self, Guard};
 use super::theme::{Theme, Themes};
 use super::update::update;
@@ -41,6 +41,8 @@ const FRAME_SSH: Duration = Duration::from_millis(100);
 /// How long the terminal may think about the colour of its background, here and over SSH.
 const ANSWER: Duration = Duration::from_millis(100);
 const ANSWER_SSH: Duration = Duration::from_millis(500);
+/// The same where nothing is to move by itself; what the operator does is shown at once.
+const FRAME_CALM: Duration = Duration::from_secs(1);
 /// How often a replay moves on.
 const PLAY: Duration = Duration::from_millis(100);
 /// Events folded before the next look at the keyboard.
@@ -59,6 +61,11 @@ pub async fn run(
     commands: mpsc::Sender<Command>,
     logs: Box<dyn Logs>,
 ) -> Result<Exit, UiError> {
+    let signals = match options.signals.take() {
+        Some(signals) => signals,
+        None => Signals::listen()?,
+    };
+    options.read_only |= options.sealed.contains(&model.cluster.name);
     let mut screen = screen(&mut options)?;
     let way = options.notify.clone().resolved(&options.terminal.kind);
     screen.notify = way != Way::Off;
@@ -112,9 +119,10 @@ pub async fn run(
         visiting: None,
         screenshots: options.screenshots,
         dirty: true,
+        asked: true,
         shot: false,
     };
-    runner.run(events, answers, if options.terminal.ssh { FRAME_SSH } else { FRAME }).await
+    runner.run(signals, events, answers, if options.terminal.ssh { FRAME_SSH } else { FRAME }).await
 }
 
 /// A test asks for a panic, to see what becomes of the terminal. No release has this.
@@ -141,6 +149,8 @@ fn screen(options: &mut UiOptions) -> Result<Screen, UiError> {
     }
     let mut screen = Screen::new(keymap, layouts, options.glyphs());
     screen.access = options.access;
+    screen.calm = options.reduced_motion;
+    screen.agreed = options.agreed;
     screen.lock = if options.read_only { Lock::Sealed } else { Lock::Open };
     screen.saves.clone_from(&options.screenshots);
     screen.texts = std::mem::take(&mut options.texts);
@@ -187,6 +197,8 @@ struct Runner {
     visiting: Option<Vec<OsString>>,
     screenshots: PathBuf,
     dirty: bool,
+    /// The operator has done something that is not on the screen yet.
+    asked: bool,
     shot: bool,
 }
 
@@ -195,6 +207,8 @@ fn pointer(event: MouseEvent) -> Option<Pointer> {
     let (x, y) = (event.column, event.row);
     match event.kind {
         MouseEventKind::Down(MouseButton::Left) => Some(Pointer::Click { x, y }),
+        MouseEventKind::Drag(MouseButton::Left) => Some(Pointer::Drag { x, y }),
+        MouseEventKind::Up(MouseButton::Left) => Some(Pointer::Release),
         MouseEventKind::ScrollDown => Some(Pointer::Wheel { x, y, down: true }),
         MouseEventKind::ScrollUp => Some(Pointer::Wheel { x, y, down: false }),
         _ => None,
@@ -204,11 +218,12 @@ fn pointer(event: MouseEvent) -> Option<Pointer> {
 impl Runner {
     async fn run(
         mut self,
+        mut signals: Signals,
         mut events: mpsc::Receiver<Recorded>,
         mut answers: mpsc::Receiver<Input>,
         frame: Duration,
     ) -> Result<Exit, UiError> {
-        let mut signals = Signals::new()?;
+        let mut jobs = JobControl::listen()?;
         let mut keys = EventStream::new();
         let mut alive = true;
         let (width, height) = self.guard.size()?;
@@ -220,8 +235,9 @@ impl Runner {
         let mut played = Instant::now();
         loop {
             let mut deadline = ticked + Duration::from_secs(1);
+            let apart = if self.screen.calm && !self.asked { frame.max(FRAME_CALM) } else { frame };
             if self.dirty {
-                deadline = deadline.min(drawn + frame);
+                deadline = deadline.min(drawn + apart);
             }
             if self.history.playing() {
                 deadline = deadline.min(played + PLAY);
@@ -231,8 +247,8 @@ impl Runner {
                 _ = signals.term.recv() => Some(Exit::Signal(SignalKind::terminate().as_raw_value())),
                 _ = signals.hup.recv() => Some(Exit::Signal(SignalKind::hangup().as_raw_value())),
                 _ = signals.int.recv() => Some(Exit::Signal(SignalKind::interrupt().as_raw_value())),
-                _ = signals.stop.recv() => { self.suspend()?; None }
-                _ = signals.cont.recv() => { self.back()?; None }
+                _ = jobs.stop.recv() => { self.suspend()?; None }
+                _ = jobs.cont.recv() => { self.back()?; None }
                 input = keys.next() => match input {
                     Some(Ok(event)) => self.input(event)?,
                     // The terminal is gone.
@@ -240,7 +256,7 @@ impl Runner {
                 },
                 () = tokio::time::sleep_until(deadline.into()) => None,
                 Some(answer) = answers.recv() => {
-                    self.dirty = true;
+                    (self.dirty, self.asked) = (true, true);
                     self.tell(answer)
                 }
                 event = events.recv(), if alive => match event {
@@ -278,7 +294,8 @@ impl Runner {
                 self.tell(Input::Tick(at));
                 self.dirty = true;
             }
-            if self.dirty && now >= drawn + frame {
+            let apart = if self.asked { frame } else { apart };
+            if self.dirty && now >= drawn + apart {
                 self.draw()?;
                 drawn = Instant::now();
             }
@@ -313,7 +330,6 @@ impl Runner {
     }
 
     fn input(&mut self, event: Event) -> Result<Option<Exit>, UiError> {
-        self.dirty = true;
         let input = match event {
             Event::Key(key) if key.kind == KeyEventKind::Press => Input::Key(key.into(), Timestamp::now()),
             Event::Paste(text) => Input::Paste(text),
@@ -329,6 +345,7 @@ impl Runner {
             },
             _ => return Ok(None),
         };
+        (self.dirty, self.asked) = (true, true);
         let mut queue = vec![input];
         while let Some(input) = queue.pop() {
             for effect in update(&mut self.screen, self.history.model(), input) {
@@ -530,7 +547,7 @@ impl Runner {
         }
         let (width, height) = self.guard.size()?;
         self.tell(Input::Resize(width, height));
-        self.dirty = true;
+        (self.dirty, self.asked) = (true, true);
         Ok(())
     }
 
@@ -548,7 +565,7 @@ impl Runner {
     }
 
     fn draw(&mut self) -> Result<(), UiError> {
-        self.dirty = false;
+        (self.dirty, self.asked) = (false, false);
         let now = self.now();
         let (model, screen, theme) = (self.history.model(), &self.screen, &self.theme);
         let mut shot = None;

@@ -17,7 +17,7 @@ use super::doors::Door;
 use super::glyph::Glyphs;
 use super::history::{Place, Seek};
 use super::keymap::{Key, Keymap};
-use super::layout::{Arrangement, Layouts, PaneId, Phase, Shape};
+use super::layout::{Arrangement, Layouts, PaneId, Phase, Seam, Shape};
 use super::logs::{Ask, LogView, Numbered};
 use super::panes;
 use super::recovery::Previews;
@@ -98,8 +98,21 @@ pub enum Input {
 /// What a mouse did, and in which cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pointer {
-    Click { x: u16, y: u16 },
-    Wheel { x: u16, y: u16, down: bool },
+    Click {
+        x: u16,
+        y: u16,
+    },
+    /// Moved with the button down.
+    Drag {
+        x: u16,
+        y: u16,
+    },
+    Release,
+    Wheel {
+        x: u16,
+        y: u16,
+        down: bool,
+    },
 }
 
 /// Whether this screen may change the run.
@@ -186,6 +199,8 @@ pub enum Overlay {
     Detail {
         target: Target,
         scroll: usize,
+        /// The paragraph that is chosen to be copied alone.
+        field: Option<usize>,
     },
     Prompt {
         kind: PromptKind,
@@ -261,6 +276,12 @@ pub struct Screen {
     pub lock: Lock,
     /// The mouse is ours.
     pub mouse: bool,
+    /// The line between panes that the mouse has taken hold of.
+    pub grip: Option<Seam>,
+    /// Nothing moves by itself: clocks show minutes, and what comes is drawn once a second.
+    pub calm: bool,
+    /// Changes were agreed to beforehand: only what destroys is asked about.
+    pub agreed: bool,
     /// Where logs and panes are saved.
     pub saves: PathBuf,
     /// How fast things moved lately.
@@ -296,6 +317,9 @@ impl Screen {
             access: Access::Full,
             lock: Lock::Open,
             mouse: false,
+            grip: None,
+            calm: false,
+            agreed: false,
             saves: PathBuf::from("."),
             trend: Trend::default(),
             interrupted: None,
@@ -330,6 +354,21 @@ impl Screen {
         let area = ratatui::layout::Rect::new(0, 0, self.size.0, self.size.1);
         let zoom = self.zoom;
         self.layouts.arrange(area, Phase::of(model), self.pane(model), zoom, self.timeline, &self.shape)
+    }
+
+    /// The lines between panes that can be moved.
+    pub fn seams(&self, model: &RunModel) -> Vec<Seam> {
+        if self.zoom {
+            return Vec::new();
+        }
+        let area = ratatui::layout::Rect::new(0, 0, self.size.0, self.size.1);
+        self.layouts.seams(area, Phase::of(model), self.timeline, &self.shape)
+    }
+
+    /// The line that gives the focused pane more or less room, and whether it moves back for more.
+    pub fn seam(&self, model: &RunModel, upright: bool) -> Option<(Seam, bool)> {
+        let rect = self.arrange(model).rect(self.pane(model))?;
+        Seam::of(self.seams(model), rect, upright)
     }
 
     /// Rows inside the borders of a pane.

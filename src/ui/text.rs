@@ -142,6 +142,16 @@ pub fn clock(seconds: u64) -> String {
     if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
 }
 
+/// A clock that still runs, in what changes at most once a minute: `<1m`, `21m`, `1h02m`. Every digit that moves is sent
+/// over the operator's line each time; the seconds of the stage stand in the header.
+pub fn running(seconds: u64) -> String {
+    match seconds {
+        0..60 => "<1m".to_owned(),
+        60..3600 => format!("{}m", seconds / 60),
+        _ => format!("{}h{:02}m", seconds / 3600, seconds / 60 % 60),
+    }
+}
+
 /// `00:21:14`, for places that must not move.
 pub fn long_clock(seconds: u64) -> String {
     format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
@@ -155,6 +165,11 @@ pub fn age(seconds: u64) -> String {
         3600..86_400 => format!("{}h", seconds / 3600),
         _ => format!("{}d", seconds / 86_400),
     }
+}
+
+/// [`age`], in what changes at most once a minute: `<1m`, `6m`, `3h`.
+pub fn since(seconds: u64) -> String {
+    if seconds < 60 { "<1m".to_owned() } else { age(seconds) }
 }
 
 /// `10:02:11` in UTC, as journals and installer logs are.

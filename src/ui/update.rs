@@ -10,7 +10,7 @@ use crate::model::event::Level;
 use crate::model::run::RunModel;
 
 use super::attention;
-use super::command::{Danger, Verb};
+use super::command::Verb;
 use super::doors::Door;
 use super::history::Seek;
 use super::keymap::{Key, Meaning};
@@ -24,6 +24,9 @@ use super::verbs;
 
 /// Two Ctrl-C within this time leave.
 const TWICE: SignedDuration = SignedDuration::from_secs(3);
+
+/// Columns that a pane grows by at a time; rows are more precious, and come one at a time.
+const COLUMNS: i32 = 2;
 
 /// Change the view; return what is to be done outside.
 pub fn update(screen: &mut Screen, model: &RunModel, input: Input) -> Vec<Effect> {
@@ -138,7 +141,8 @@ pub fn act(screen: &mut Screen, model: &RunModel, verb: Verb) -> Vec<Effect> {
         Verb::Palette => screen.overlay = Some(Overlay::Palette { text: String::new(), selected: 0 }),
         Verb::Open if show_evidence(screen, model) => {}
         Verb::Open => {
-            screen.overlay = screen.target(model, pane).map(|target| Overlay::Detail { target, scroll: 0 });
+            screen.overlay =
+                screen.target(model, pane).map(|target| Overlay::Detail { target, scroll: 0, field: None });
         }
         Verb::Back => {
             if screen.timeline {
@@ -199,6 +203,10 @@ pub fn act(screen: &mut Screen, model: &RunModel, verb: Verb) -> Vec<Effect> {
                 screen.focus = Some(pane);
             }
         }
+        Verb::Wider => resize(screen, model, true, COLUMNS),
+        Verb::Narrower => resize(screen, model, true, -COLUMNS),
+        Verb::Taller => resize(screen, model, false, 1),
+        Verb::Shorter => resize(screen, model, false, -1),
         Verb::NextTheme => return vec![Effect::NextTheme],
         Verb::NextPane | Verb::PreviousPane => {
             let here = pane.number() - 1;
@@ -247,7 +255,7 @@ pub fn act(screen: &mut Screen, model: &RunModel, verb: Verb) -> Vec<Effect> {
         | Verb::ApproveCsr
         | Verb::AcceptHostKey => {
             let Some(order) = verbs::order(verb, screen, model) else { return Vec::new() };
-            if order.danger == Danger::Safe {
+            if !order.asks(screen.agreed) {
                 return vec![Effect::Send(order.command)];
             }
             screen.overlay = Some(Overlay::Confirm(Confirm {
@@ -359,6 +367,14 @@ fn save(screen: &Screen, model: &RunModel, pane: PaneId) -> Vec<Effect> {
     let text: Vec<String> = rows.iter().map(|target| detail::text(model, screen, target).join("\n")).collect();
     let name = pane.name().to_lowercase().replace(' ', "-");
     vec![Effect::Save { name, text: text.join("\n\n") }]
+}
+
+/// Give the focused pane more room, or less.
+fn resize(screen: &mut Screen, model: &RunModel, upright: bool, by: i32) {
+    let Some((seam, back)) = screen.seam(model, upright) else { return };
+    if !seam.shift(if back { -by } else { by }, &mut screen.shape) {
+        screen.tell(Level::Info, if by > 0 { "its neighbour cannot give more" } else { "it cannot be smaller" });
+    }
 }
 
 fn page(height: usize) -> isize {

@@ -31,6 +31,17 @@ pub struct Order {
     pub name: Option<String>,
 }
 
+impl Order {
+    /// It has to be asked about. Changes can be agreed to beforehand; what destroys, and whom to trust, cannot.
+    pub fn asks(&self, agreed: bool) -> bool {
+        match self.danger {
+            Danger::Safe => false,
+            Danger::Change => !agreed || matches!(self.command, Command::Answer { .. }),
+            Danger::Destroy => true,
+        }
+    }
+}
+
 /// Verbs that may take away what they cannot bring back, by what they are aimed at.
 pub const MAY_DESTROY: [Verb; 3] = [Verb::Retry, Verb::Recover, Verb::LeaveOut];
 
@@ -74,6 +85,11 @@ pub fn enabled(verb: Verb, screen: &Screen, model: &RunModel) -> Result<(), Stri
         Verb::Lock if screen.access != Access::Full => no("this screen changes nothing anyway"),
         Verb::Hide if screen.arrange(model).panes.len() < 2 => no("it is the only pane here"),
         Verb::MovePane if screen.arrange(model).panes.len() < 2 => no("there is no other pane here"),
+        Verb::Wider | Verb::Narrower | Verb::Taller | Verb::Shorter if screen.zoom => {
+            no("the pane has all of the screen")
+        }
+        Verb::Wider | Verb::Narrower if screen.seam(model, true).is_none() => no("no pane stands beside it"),
+        Verb::Taller | Verb::Shorter if screen.seam(model, false).is_none() => no("no pane stands above or below it"),
         Verb::ShowAll if screen.shape == Shape::default() => no("all panes are where the layout has them"),
         Verb::NextError | Verb::PreviousError | Verb::NextWarning | Verb::PreviousWarning
             if screen.log.source().is_empty() =>

@@ -115,10 +115,12 @@ fn a_terminal_of_sixteen_colours_gets_no_others() {
 fn a_dumb_terminal_gets_lines_and_not_one_escape() {
     let state = tempfile::tempdir().unwrap();
     fixture::install_failed().keep(state.path());
-    let mut live = start(state.path(), &["replay"], &[("TERM", "dumb")]);
-    assert!(live.child.wait().unwrap().success());
-    live.wait_for("FINDING REG-CA");
-    assert!(!live.raw().contains(&0x1b), "{}", live.text());
+    for vars in [[("TERM", "dumb")], [("ACCESSIBLE", "1")]] {
+        let mut live = start(state.path(), &["replay"], &vars);
+        assert!(live.child.wait().unwrap().success());
+        live.wait_for("FINDING REG-CA");
+        assert!(!live.raw().contains(&0x1b), "{}", live.text());
+    }
 }
 
 #[test]
@@ -235,6 +237,84 @@ fn first_steps_are_shown_and_a_slip_of_the_finger_is_understood() {
     for what in ["terminal", "marks", "ssh", "state directory", "AWS credentials"] {
         assert!(whats.contains(&what), "{whats:?}");
     }
+}
+
+/// An editor or an `ssh` of ours, that writes what it was called with, and waits for Enter.
+fn program(dir: &std::path::Path, name: &str) -> std::path::PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    let path = dir.join(name);
+    std::fs::write(&path, format!("#!/bin/sh\necho \"this is {name}:\" \"$@\"\nhead -c 1 >/dev/null\n")).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+#[test]
+fn the_way_to_a_shell_on_the_bastion_and_to_an_editor_and_back() {
+    let bin = tempfile::tempdir().unwrap();
+    let editor = program(bin.path(), "my-editor");
+    program(bin.path(), "ssh");
+    let path = format!("{}:{}", bin.path().display(), std::env::var("PATH").unwrap());
+    let state = tempfile::tempdir().unwrap();
+    let name = fixture::install_failed().keep(state.path());
+    let dir = Store::open(Some(state.path())).unwrap().find(&name).unwrap();
+    let vars = [("PATH", path.as_str()), ("EDITOR", editor.to_str().unwrap())];
+    let mut live = start(state.path(), &["watch"], &vars);
+    live.wait_for("watching");
+    live.type_keys("gb");
+    live.wait_for("no ssh connection yet");
+    // As the run writes it when it reaches its hosts.
+    std::fs::create_dir_all(dir.join("ssh")).unwrap();
+    std::fs::write(dir.join("ssh/config"), "Host bastion\n  HostName 192.0.2.7\n").unwrap();
+    live.type_keys("gb");
+    live.wait_for("this is ssh: -F");
+    assert!(!live.is_taken(), "the terminal is the shell's");
+    live.wait_for("bastion");
+    live.type_keys("q\r");
+    live.wait_until("back", |live| live.is_taken() && live.text().contains("watching"));
+    // The log at the chosen line, as a file of its own.
+    live.type_keys("3kk");
+    live.wait_for("paused");
+    live.type_keys("ge");
+    live.wait_for("this is my-editor: +");
+    live.wait_for("journal_bootstrap.log");
+    let text = std::fs::read_to_string(dir.join("view/journal_bootstrap.log")).unwrap();
+    assert!(text.contains("x509: certificate signed by unknown authority"), "{text}");
+    live.type_keys("\r");
+    live.wait_until("back", |live| live.is_taken() && live.text().contains("paused"));
+    live.type_keys("q");
+    assert!(live.child.wait().unwrap().success(), "what was typed into the shell was not for the cockpit");
+    live.is_given_back();
+}
+
+#[test]
+fn a_setting_comes_from_a_flag_or_a_variable_or_the_file_and_config_says_which() {
+    let (config, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    std::fs::write(config.path().join("config.toml"), "reduced_motion = true\ntheem = \"light\"\n").unwrap();
+    let say = |args: &[&str], vars: &[(&str, &str)]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_bartizan"));
+        command.arg("--state").arg(state.path()).args(args).env("BARTIZAN_CONFIG", config.path());
+        command.env_remove("BARTIZAN_THEME").envs(vars.iter().copied());
+        let output = command.output().unwrap();
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    };
+    let text = say(&["config"], &[("BARTIZAN_THEME", "mono")]);
+    let row = |name: &str| text.lines().find(|line| line.trim_start().starts_with(name)).unwrap_or_default().to_owned();
+    assert!(row("theme ").contains("mono") && row("theme ").contains("BARTIZAN_THEME"), "{text}");
+    assert!(row("reduced_motion").contains("true") && row("reduced_motion").contains("config.toml"), "{text}");
+    assert!(row("notify").contains("default") && text.contains("theem: there is no such setting; did you mean theme?"));
+    assert!(say(&["config", "settings"], &[]).contains("#reduced_motion = false"));
+    // The run whose end was mistyped, and one that looks like nothing.
+    let name = fixture::install_failed().keep(state.path());
+    let end = name.rsplit('-').next().unwrap();
+    let slip: String = end.chars().rev().collect();
+    let wrong = if slip == end { format!("{end}0") } else { format!("{}{}", &end[..3], "zz") };
+    for args in [&["status", &wrong][..], &["replay", &wrong], &["cleanup", &wrong, "--confirm", "x"]] {
+        let text = say(args, &[]);
+        assert!(text.contains(&format!("did you mean {name}?")), "{args:?}: {text}");
+    }
+    // What is wrong in the file is said on the screen, too; the clocks have no seconds.
+    let live = start(state.path(), &["watch"], &[("BARTIZAN_CONFIG", config.path().to_str().unwrap())]);
+    live.wait_for("theem: there is no such setting");
 }
 
 /// Lines alone are enough to decide: what can be done has numbers, and what changes something is asked once more.

@@ -270,6 +270,27 @@ fn killed_at_thirty_moments_it_comes_to_the_same_end() {
     }
 }
 
+/// Who drives is asked to leave as soon as its lock can be seen, before anything is on its screen.
+#[test]
+fn a_driver_in_its_first_moment_leaves_when_it_is_asked_to() {
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let world = World::start();
+    for _ in 0..3 {
+        let mut first = world.process("01-infrastructure");
+        let begun = Instant::now();
+        let before = loop {
+            assert!(begun.elapsed() < LONGEST, "nobody took the run");
+            if let Some(run) = world.run()
+                && let Ok(Some(holder)) = bartizan::record::lease::take_over(&run, LONGEST)
+            {
+                break holder;
+            }
+        };
+        assert_eq!(u32::try_from(before.pid).unwrap(), first.id());
+        assert_eq!(ended(&mut first, LONGEST), Some(Some(8)), "it has detached");
+    }
+}
+
 /// The one who comes says so, the one who leaves detaches, and both stand in the record.
 #[test]
 fn a_run_is_taken_over_on_purpose_and_that_is_recorded() {

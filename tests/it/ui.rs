@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails as the test does")]
 
+mod commands;
 #[cfg(feature = "lab")]
 mod demo;
 pub mod fixture;
@@ -10,6 +11,7 @@ mod keys;
 pub mod live;
 mod logs;
 mod pictures;
+mod recorded;
 mod shape;
 
 use bartizan::model::run::RunModel;

@@ -43,7 +43,7 @@ impl Default for Forms {
     fn default() -> Self {
         let make = |pattern: &str| Regex::new(pattern).ok();
         Self {
-            klog: make(r"^([IWEF])(\d\d)(\d\d) (\d\d:\d\d:\d\d)\.\d+ +\d+ \S+?:\d+\] "),
+            klog: make(r"^([IWEF])(\d\d)(\d\d) (\d\d):(\d\d):(\d\d)\.\d+ +\d+ \S+?:\d+\] "),
             // logrus text, as openshift-install, skopeo, podman and the registry write it.
             logrus: make(r#"^time="([^"]+)" level=(\w+)(?: msg=("(?:[^"\\]|\\.)*"|\S*)(.*))?$"#),
             // The same on stderr, and behind whatever a CI puts in front of it.
@@ -83,8 +83,9 @@ impl Forms {
             "W" => Level::Warn,
             _ => Level::Error,
         };
-        let at = part(2).parse().ok().zip(part(4).parse().ok());
-        Some((level, at.and_then(|(month, time)| self.last(month, part(3), time))))
+        let clock = format!("{}:{}:{}", part(4), part(5), part(6));
+        let at = part(2).parse().ok().and_then(|month| self.without_year(month, part(3), &clock));
+        Some((level, at))
     }
 
     /// Most lines of a large log are none of ours: what a form begins with is looked at before the form is tried.
@@ -144,7 +145,6 @@ impl Forms {
         Some(Parts { host, unit: unit_of(program, message), at, level: None, text: message })
     }
 
-    /// `Mar 01 10:00:00` has no year: the last one that it can have been.
     fn short_time<'a>(&self, line: &'a str) -> Option<(Option<Timestamp>, &'a str)> {
         const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
         let (month, rest) = line.split_at_checked(3)?;
@@ -152,18 +152,22 @@ impl Forms {
         let (day, rest) = rest.strip_prefix(' ')?.trim_start_matches(' ').split_once(' ')?;
         let (time, rest) = rest.split_once(' ')?;
         let (clock, fraction) = time.split_once('.').unwrap_or((time, "0"));
-        if !(digits(day) && digits(fraction)) {
+        if !(digits(day)
+            && digits(fraction)
+            && clock.len() == 8
+            && clock.bytes().filter(|byte| *byte == b':').count() == 2)
+        {
             return None;
         }
-        let time: civil::Time = clock.parse().ok().filter(|_| clock.len() == 8)?;
-        Some((self.last(i8::try_from(month).ok()?, day, time), rest))
+        Some((self.without_year(i8::try_from(month).ok()?, day, clock), rest))
     }
 
-    /// The last such moment that there can have been.
-    fn last(&self, month: i8, day: &str, time: civil::Time) -> Option<Timestamp> {
+    /// `Mar 01 10:00:00` has no year: the last one that it can have been.
+    fn without_year(&self, month: i8, day: &str, clock: &str) -> Option<Timestamp> {
+        let (day, time): (i8, civil::Time) = (day.parse().ok()?, clock.parse().ok()?);
         let year = jiff::tz::Offset::UTC.to_datetime(self.now).year();
         let in_year = |year: i16| {
-            let date = civil::Date::new(year, month, day.parse().ok()?).ok()?;
+            let date = civil::Date::new(year, month, day).ok()?;
             jiff::tz::Offset::UTC.to_timestamp(date.to_datetime(time)).ok()
         };
         let tomorrow = self.now.checked_add(SignedDuration::from_hours(24)).ok()?;

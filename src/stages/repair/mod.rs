@@ -16,7 +16,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::diagnose::Checklists;
-use crate::diagnose::recovery::{Fix, Recovery as Plan, Resume as ResumeAt};
+use crate::diagnose::recovery::{Danger, Fix, Recovery as Plan, Resume as ResumeAt};
 use crate::engine::{Hands, Recovery, Resume, Step, StepError};
 use crate::model::event::{Action, Data, Finding, ImageState, SyncEvent};
 use crate::model::plan::StepId;
@@ -37,9 +37,20 @@ use trust::{FetchMirrorCa, RenewCertificate};
 
 pub(super) use cluster::oc;
 
+/// Which recoveries are applied when nobody is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Alone {
+    Nothing,
+    /// Those that say that they need no person.
+    Automatic,
+    /// Those that take nothing away for good: somebody has agreed to them beforehand.
+    Changes,
+}
+
 /// What the runner is given.
 pub struct Repair {
     pub checklists: Checklists,
+    pub alone: Alone,
 }
 
 /// Facts as checklists know them.
@@ -87,7 +98,12 @@ impl Hands<World> for Repair {
                 ResumeAt::Live => Resume::Live,
                 ResumeAt::Stage(stage) => Resume::From(stage),
             };
-            Some(Recovery { id: plan.id, title: plan.title, automatic: plan.automatic, resume, fixes })
+            let automatic = match self.alone {
+                Alone::Nothing => false,
+                Alone::Automatic => plan.automatic,
+                Alone::Changes => plan.danger == Danger::Change,
+            };
+            Some(Recovery { id: plan.id, title: plan.title, automatic, resume, fixes })
         };
         Plan::all_for(finding).into_iter().filter_map(ready).collect()
     }

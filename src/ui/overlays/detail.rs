@@ -16,27 +16,68 @@ use crate::ui::screen::{Screen, Target};
 use crate::ui::text as words;
 use crate::ui::theme::Token;
 
-pub fn draw(cx: &Cx, target: &Target, scroll: usize, area: Rect, buf: &mut Buffer) {
+pub fn draw(cx: &Cx, target: &Target, scroll: usize, field: Option<usize>, area: Rect, buf: &mut Buffer) {
     let width = area.width.saturating_sub(area.width / 10).min(130);
     let room = usize::from(width).saturating_sub(4);
     let mut lines = Vec::new();
+    let mut shown = 0..0;
     for (place, paragraph) in text(cx.model, cx.screen, target).into_iter().enumerate().skip(1) {
-        let heading = paragraph.ends_with(':') && !paragraph.starts_with(' ');
-        let style = cx.style(if heading { Token::Title } else { Token::Text });
+        let heading = is_heading(&paragraph);
+        let chosen = field == Some(place);
+        let style = cx.style(match (heading, chosen) {
+            (_, true) => Token::Selection,
+            (true, _) => Token::Title,
+            (false, _) => Token::Text,
+        });
         if heading && place > 1 {
             lines.push(Line::default());
+        }
+        if chosen {
+            shown.start = lines.len();
         }
         let indent = paragraph.len() - paragraph.trim_start().len();
         for (row, part) in words::wrap(&paragraph, room.saturating_sub(indent), 400).into_iter().enumerate() {
             let part = if row > 0 { format!("{}{part}", " ".repeat(indent)) } else { part };
             lines.push(Line::styled(part, style));
         }
+        if chosen {
+            shown.end = lines.len();
+        }
     }
     let title = text(cx.model, cx.screen, target).into_iter().next().unwrap_or_default();
     let height = u16::try_from(lines.len() + 2).unwrap_or(u16::MAX).min(area.height.saturating_sub(area.height / 10));
     let inner = super::dialog(cx, area, width, height.max(area.height.min(6)), &title, buf);
     let text_area = Rect { x: inner.x + u16::from(inner.width > 1), width: inner.width.saturating_sub(2), ..inner };
+    // What is chosen is in sight.
+    let scroll = match field {
+        Some(_) => scroll.max(shown.end.saturating_sub(usize::from(text_area.height))).min(shown.start),
+        None => scroll,
+    };
     super::scrolled(&lines, scroll, text_area, buf);
+}
+
+fn is_heading(paragraph: &str) -> bool {
+    paragraph.ends_with(':') && !paragraph.starts_with(' ')
+}
+
+/// The paragraph after this one that can be copied alone, round and round.
+pub fn next_field(text: &[String], field: Option<usize>, back: bool) -> Option<usize> {
+    let fields: Vec<usize> =
+        (1..text.len()).filter(|place| !text.get(*place).is_some_and(|text| is_heading(text))).collect();
+    let here = field.and_then(|field| fields.iter().position(|place| *place == field));
+    let next = match (here, back) {
+        (None, false) => 0,
+        (None, true) => fields.len().checked_sub(1)?,
+        (Some(here), false) => (here + 1) % fields.len(),
+        (Some(here), true) => (here + fields.len() - 1) % fields.len(),
+    };
+    fields.get(next).copied()
+}
+
+/// A paragraph without the name before it: `state     available` is `available`.
+pub fn value(paragraph: &str) -> String {
+    let text = paragraph.trim();
+    text.split_once("  ").map_or(text, |(_, value)| value.trim_start()).to_owned()
 }
 
 /// The text of a row: its title first, then paragraphs; one that ends with a colon is a heading.
@@ -72,6 +113,10 @@ pub fn text(model: &RunModel, screen: &Screen, target: &Target) -> Vec<String> {
                     vec![format!("bootkube: {stage}"), format!("state     {:?}", record.state).to_lowercase()];
                 out.push(format!("started   {} (start {})", time(record.started), record.starts));
                 out.extend(record.ended.map(|at| format!("ended     {}", time(at))));
+                let usual = model.plan.usual_boot(stage);
+                out.extend(usual.map(|(low, high)| {
+                    format!("usual     {}–{}, by earlier runs here", words::clock(low), words::clock(high))
+                }));
                 out.push("Evidence:".into());
                 out.push(format!("  {}", record.evidence));
                 out

@@ -12,7 +12,9 @@ use crate::ui::verbs;
 pub fn draw(cx: &Cx, area: Rect, buf: &mut Buffer) {
     let screen = cx.screen;
     let contexts = screen.contexts(cx.model);
-    let following = screen.keymap.following(&contexts, &screen.pending);
+    let mut following = screen.keymap.following(&contexts, &screen.pending);
+    // What can be done now stands first.
+    following.sort_by_key(|(_, verb)| verbs::enabled(*verb, screen, cx.model).is_err());
     if following.is_empty() || area.height < 6 || area.width < 30 {
         return;
     }

@@ -21,7 +21,7 @@ pub fn draw(cx: &Cx, area: Rect, buf: &mut Buffer) {
         Some(Overlay::Help { scroll, text, typing }) => help::draw(cx, *scroll, text, *typing, area, buf),
         Some(Overlay::Palette { text, selected }) => palette::draw(cx, text, *selected, area, buf),
         Some(Overlay::Confirm(confirm)) => confirm::draw(cx, confirm, area, buf),
-        Some(Overlay::Detail { target, scroll }) => detail::draw(cx, target, *scroll, area, buf),
+        Some(Overlay::Detail { target, scroll, field }) => detail::draw(cx, target, *scroll, *field, area, buf),
         None if !cx.screen.pending.is_empty() => keys::draw(cx, area, buf),
         Some(Overlay::Prompt { .. }) | None => {}
     }

@@ -26,7 +26,7 @@ pub fn title(cx: &Cx) -> String {
     let dot = cx.glyphs.dot;
     let last = cx.model.activity.last();
     let age =
-        last.map_or(String::new(), |last| format!(" {dot} last {} ago", text::age(text::seconds(last.at, cx.now))));
+        last.map_or(String::new(), |last| format!(" {dot} last {} ago", text::since(text::seconds(last.at, cx.now))));
     let newer = match cx.model.unknown_events {
         0 => String::new(),
         count => format!(" {dot} {count} events of a newer bartizan"),

@@ -64,9 +64,9 @@ pub fn line(cx: &Cx, target: &Target, width: usize) -> Line<'static> {
             let left = phase.deadline.filter(|_| phase.ended.is_none()).map_or(String::new(), |deadline| {
                 let past = deadline < cx.now;
                 let gap = if past { text::seconds(deadline, cx.now) } else { text::seconds(cx.now, deadline) };
-                format!("{} {} {} ", text::clock(gap), if past { "over" } else { "left" }, cx.glyphs.dot)
+                format!("{} {} {} ", text::running(gap), if past { "over" } else { "left" }, cx.glyphs.dot)
             });
-            let time = cx.span(Some(phase.started), phase.ended).map(text::clock).unwrap_or_default();
+            let time = cx.clock(Some(phase.started), phase.ended);
             cx.mark(cx.row(width), mark)
                 .cell(&format!("installer: {}", phase.name), NAME, style)
                 .number(&time, 7, style)
@@ -80,15 +80,25 @@ pub fn line(cx: &Cx, target: &Target, width: usize) -> Line<'static> {
             };
             let mark = Mark::from(record.state);
             let style = if mark == Mark::Ok { cx.style(Token::Text) } else { cx.style(mark.token()) };
-            let time = cx.span(Some(record.started), record.ended).map(text::clock).unwrap_or_default();
+            let time = cx.clock(Some(record.started), record.ended);
             let starts =
                 if record.starts > 1 { format!("{}{}", cx.glyphs.times, record.starts) } else { String::new() };
-            cx.mark(cx.row(width), mark)
+            let row = cx
+                .mark(cx.row(width), mark)
                 .cell(&record.stage, NAME, style)
                 .number(&time, 7, style)
-                .cell(&starts, STARTS, style)
-                .rest(&record.evidence, muted)
-                .line()
+                .cell(&starts, STARTS, style);
+            // What is over has its time; what goes on is measured by what was usual in earlier runs.
+            let usual = cx.model.plan.usual_boot(stage).filter(|_| record.ended.is_none());
+            let row = match usual {
+                Some(range) => {
+                    let late = cx.span(Some(record.started), None).is_some_and(|time| time > range.1);
+                    let says = format!("usual {}{}  ", super::usual(cx, range), if late { ", late" } else { "" });
+                    row.text(&says, if late { cx.style(Token::Warn) } else { muted })
+                }
+                None => row,
+            };
+            row.rest(&record.evidence, muted).line()
         }
         Target::Unit(host, unit) => {
             let Some(record) = cx.model.units.get(&(host.clone(), unit.clone())) else { return Line::default() };
@@ -104,7 +114,7 @@ pub fn line(cx: &Cx, target: &Target, width: usize) -> Line<'static> {
             let restarts = if record.restarts > 0 { format!(", {} restarts", record.restarts) } else { String::new() };
             cx.mark(cx.row(width), mark)
                 .cell(unit, NAME, style)
-                .number(&text::age(text::seconds(record.changed, cx.now)), 7, style)
+                .number(&text::since(text::seconds(record.changed, cx.now)), 7, style)
                 .cell("", STARTS, style)
                 .rest(&format!("{host}: {}{restarts}", record.state), style)
                 .line()

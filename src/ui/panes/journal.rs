@@ -59,7 +59,8 @@ pub fn title(cx: &Cx) -> String {
         title.push_str(&format!(" {dot} column {}", log.skip));
     }
     if let Some(rate) = cx.screen.trend.line_rate().filter(|rate| *rate > 0) {
-        title.push_str(&format!(" {dot} {rate}/s {}", cx.screen.trend.lines(20, cx.glyphs.ascii)));
+        let trend = if cx.screen.calm { String::new() } else { cx.screen.trend.lines(20, cx.glyphs.ascii) };
+        title.push_str(&format!(" {dot} {rate}/s {trend}"));
     }
     title
 }

@@ -51,8 +51,25 @@ impl Cx<'_> {
     pub fn span(&self, from: Option<Timestamp>, to: Option<Timestamp>) -> Option<u64> {
         from.map(|from| text::seconds(from, to.unwrap_or(self.now)))
     }
+    /// The clock of something: exact when it is over, in minutes while it runs.
+    pub fn clock(&self, from: Option<Timestamp>, to: Option<Timestamp>) -> String {
+        let show = if to.is_some() { text::clock } else { text::running };
+        self.span(from, to).map(show).unwrap_or_default()
+    }
+    /// A time that changes while one looks at it: in seconds, unless nothing is to move by itself.
+    pub fn ticking(&self, seconds: u64) -> String {
+        if self.screen.calm || seconds >= 60 { text::running(seconds) } else { text::clock(seconds) }
+    }
     pub fn mark(&self, row: Row, mark: Mark) -> Row {
         row.cell(self.glyphs.mark(mark), self.mark_width(), self.style(mark.token()))
+    }
+}
+
+/// How long something takes as a rule: `12–40s`, `1–3m`.
+pub fn usual(cx: &Cx, (low, high): (u64, u64)) -> String {
+    match high {
+        ..90 => format!("{low}{}{high}s", cx.glyphs.dash),
+        _ => format!("{}{}{}m", low / 60, cx.glyphs.dash, high.div_ceil(60)),
     }
 }
 
@@ -161,7 +178,7 @@ pub fn draw(cx: &Cx, pane: PaneId, area: Rect, focused: bool, buf: &mut Buffer) 
     let stale = stale(cx, pane).filter(|_| !targets(pane, cx.model).is_empty());
     let title = match stale {
         Some(age) => {
-            title.replacen(pane.name(), &format!("{} {} {} old", pane.name(), cx.glyphs.dot, text::age(age)), 1)
+            title.replacen(pane.name(), &format!("{} {} {} old", pane.name(), cx.glyphs.dot, text::since(age)), 1)
         }
         None => title,
     };

@@ -151,7 +151,7 @@ pub fn line(cx: &Cx, target: &Target, width: usize) -> Line<'static> {
             let row = tri(cx, row, operator.available, Tri::True, Mark::Fail);
             let row = tri(cx, row, operator.progressing, Tri::False, Mark::Run);
             let row = tri(cx, row, operator.degraded, Tri::False, Mark::Fail);
-            let since = operator.since.map_or(String::new(), |since| text::age(text::seconds(since, cx.now)));
+            let since = operator.since.map_or(String::new(), |since| text::since(text::seconds(since, cx.now)));
             let silent = operator.message.is_empty() && mark == Mark::Unknown;
             let message = operator.message.replace('\n', " ");
             let message = if silent { "has not reported yet" } else { message.as_str() };

@@ -52,7 +52,7 @@ pub fn title(cx: &Cx) -> String {
     let over = |status| matches!(status, Status::Done | Status::Warned | Status::Skipped);
     let done = cx.model.plan.stages.iter().filter(|stage| over(cx.model.stage_status(&stage.id).status)).count();
     let ended = cx.model.closed.as_ref().and(cx.model.now);
-    let elapsed = cx.span(cx.model.opened, ended).map_or(String::new(), |all| format!(" {dot} {}", text::clock(all)));
+    let elapsed = cx.model.opened.map_or(String::new(), |from| format!(" {dot} {}", cx.clock(Some(from), ended)));
     format!("Pipeline {dot} {done}/{total}{elapsed}")
 }
 
@@ -69,7 +69,7 @@ fn stage_line(cx: &Cx, id: &StageId, width: usize) -> Line<'static> {
     let mark = Mark::from(status.status);
     let time = match status.status {
         Status::Waiting => String::new(),
-        Status::Running => cx.span(status.started, None).map(text::clock).unwrap_or_default(),
+        Status::Running => cx.clock(status.started, None),
         Status::Skipped => "skip".to_owned(),
         _ => cx.span(status.started, status.ended.or(cx.model.now)).map(text::clock).unwrap_or_default(),
     };
@@ -89,7 +89,7 @@ fn step_line(cx: &Cx, id: &StepId, width: usize) -> Line<'static> {
     let mark = Mark::from(record.status);
     let muted = cx.style(Token::Muted);
     let right = if let Some(at) = record.retry_at {
-        format!("retry in {}s", text::seconds(cx.now, at))
+        format!("retry in {}", cx.ticking(text::seconds(cx.now, at)))
     } else {
         match record.status {
             Status::Waiting => String::new(),
@@ -102,11 +102,13 @@ fn step_line(cx: &Cx, id: &StepId, width: usize) -> Line<'static> {
                         (_, Some(total)) if total > 0 => format!("{}% ", percent(progress.done, total)),
                         _ => String::new(),
                     });
-                let quiet = if quiet >= QUIET_S { format!(" quiet {}", text::age(quiet)) } else { String::new() };
-                let usual = cx.model.plan.step(id).map_or(String::new(), |step| usual(cx, step.usual_s));
-                let long = format!("{progress}{}{usual}{quiet}", text::clock(elapsed));
+                let quiet = if quiet >= QUIET_S { format!(" quiet {}", text::running(quiet)) } else { String::new() };
+                let usual = cx.model.plan.step(id).filter(|step| step.usual_s.1 > 0);
+                let usual = usual.map_or(String::new(), |step| format!(" ({})", super::usual(cx, step.usual_s)));
+                let elapsed = cx.ticking(elapsed);
+                let long = format!("{progress}{elapsed}{usual}{quiet}");
                 let room = width.saturating_sub(cx.mark_width() + 4 + text::width(title).min(12));
-                if text::width(&long) <= room { long } else { format!("{progress}{}{quiet}", text::clock(elapsed)) }
+                if text::width(&long) <= room { long } else { format!("{progress}{elapsed}{quiet}") }
             }
             Status::Skipped => "skip".to_owned(),
             _ => cx.span(record.started, record.ended).map(text::clock).unwrap_or_default(),
@@ -138,15 +140,6 @@ fn quiet(cx: &Cx, id: &StepId, last: Option<Timestamp>) -> u64 {
     cx.span(heard.chain(last).max(), None).unwrap_or(0)
 }
 
-/// ` (1–3m)`: how long a step takes as a rule.
-fn usual(cx: &Cx, (low, high): (u64, u64)) -> String {
-    match high {
-        0 => String::new(),
-        1..90 => format!(" ({low}{}{high}s)", cx.glyphs.dash),
-        _ => format!(" ({}{}{}m)", low / 60, cx.glyphs.dash, high.div_ceil(60)),
-    }
-}
-
 /// All stages in one line, for screens that show one pane.
 pub fn strip(cx: &Cx, width: usize) -> Line<'static> {
     let model = cx.model;
@@ -167,8 +160,8 @@ pub fn strip(cx: &Cx, width: usize) -> Line<'static> {
         let style = cx.style(mark.token());
         row = row.text(cx.glyphs.mark(mark), style).text(stage.id.number(), style);
         if current == Some(&stage.id) {
-            let elapsed = cx.span(status.started, status.ended).map(|time| format!(" {}", text::clock(time)));
-            row = row.text(&format!(" {}{}", stage.id.name(), elapsed.unwrap_or_default()), style);
+            let elapsed = cx.clock(status.started, status.ended);
+            row = row.text(&format!(" {} {elapsed}", stage.id.name()), style);
         }
         row = row.text(" ", cx.style(Token::Text));
     }

@@ -189,7 +189,7 @@ impl Total {
             row = row.text(&format!("  {}/s", text::bytes(speed as u64)), plain);
         }
         let trend = cx.screen.trend.bytes(16, cx.glyphs.ascii);
-        if self.speed.is_some() && !trend.is_empty() && width >= WIDE {
+        if self.speed.is_some() && !trend.is_empty() && !cx.screen.calm && width >= WIDE {
             row = row.text(&format!("  {trend}"), cx.style(Token::Bar));
         }
         match self.eta {
@@ -253,7 +253,7 @@ pub fn line(cx: &Cx, target: &Target, width: usize) -> Line<'static> {
         _ if trouble.is_some() => format!("{} err", trouble.unwrap_or_default()),
         // Another engine tells of whole images only: no bytes, no rate.
         _ if record.engine.is_some() => "by image".to_owned(),
-        Some(quiet) => format!("stall {}", text::age(quiet as u64)),
+        Some(quiet) => format!("stall {}", text::since(quiet as u64)),
         None if record.state == ImageState::Copying => {
             record.rate.per_second().map_or(String::new(), |rate| format!("{}/s", text::bytes(rate as u64)))
         }

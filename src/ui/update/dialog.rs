@@ -35,19 +35,27 @@ pub(super) fn key(screen: &mut Screen, model: &RunModel, key: Key) -> Vec<Effect
             };
             Vec::new()
         }
-        Overlay::Detail { target, scroll } => match key.code {
+        Overlay::Detail { target, scroll, field } => match key.code {
             KeyCode::Char('y') => {
-                let text = detail::text(model, screen, &target).join("\n");
-                screen.overlay = Some(Overlay::Detail { target, scroll });
+                let text = detail::text(model, screen, &target);
+                let chosen = field.and_then(|field| text.get(field)).map(|paragraph| detail::value(paragraph));
+                let text = chosen.unwrap_or_else(|| text.join("\n"));
+                screen.overlay = Some(Overlay::Detail { target, scroll, field });
                 vec![Effect::Copy(text)]
             }
             KeyCode::Char('Y') => {
                 let command = panes::command_of(screen, model, &target);
-                screen.overlay = Some(Overlay::Detail { target, scroll });
+                screen.overlay = Some(Overlay::Detail { target, scroll, field });
                 copy_or_say(screen, command, "there is no command here")
             }
+            KeyCode::Tab => {
+                let back = key.modifiers.contains(KeyModifiers::SHIFT);
+                let field = detail::next_field(&detail::text(model, screen, &target), field, back);
+                screen.overlay = Some(Overlay::Detail { target, scroll, field });
+                Vec::new()
+            }
             _ => {
-                screen.overlay = scrolled(key, scroll, page).map(|scroll| Overlay::Detail { target, scroll });
+                screen.overlay = scrolled(key, scroll, page).map(|scroll| Overlay::Detail { target, scroll, field });
                 Vec::new()
             }
         },

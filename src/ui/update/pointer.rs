@@ -1,4 +1,5 @@
-//! The mouse, when it is ours: the wheel scrolls what is under it, a click chooses it.
+//! The mouse, when it is ours: the wheel scrolls what is under it, a click chooses it, and the lines between panes can be
+//! dragged.
 
 use ratatui::layout::{Position, Rect};
 
@@ -14,7 +15,17 @@ use super::move_by;
 const NOTCH: isize = 3;
 
 pub(super) fn act(screen: &mut Screen, model: &RunModel, pointer: Pointer) -> Vec<Effect> {
-    let (Pointer::Click { x, y } | Pointer::Wheel { x, y, .. }) = pointer;
+    let (x, y) = match pointer {
+        Pointer::Click { x, y } | Pointer::Wheel { x, y, .. } => (x, y),
+        Pointer::Drag { x, y } => {
+            drag(screen, model, x, y);
+            return Vec::new();
+        }
+        Pointer::Release => {
+            screen.grip = None;
+            return Vec::new();
+        }
+    };
     if let Some(overlay) = &mut screen.overlay {
         if let (Pointer::Wheel { down, .. }, Overlay::Help { scroll, .. } | Overlay::Detail { scroll, .. }) =
             (pointer, overlay)
@@ -33,12 +44,24 @@ pub(super) fn act(screen: &mut Screen, model: &RunModel, pointer: Pointer) -> Ve
     let height = usize::from(rect.height.saturating_sub(2)).max(1);
     match pointer {
         Pointer::Wheel { down, .. } => move_by(screen, model, pane, if down { NOTCH } else { -NOTCH }, height),
+        Pointer::Drag { .. } | Pointer::Release => {}
         Pointer::Click { .. } => {
+            screen.grip = screen.seams(model).into_iter().find(|seam| seam.holds(x, y));
             screen.focus = Some(pane);
             choose(screen, model, pane, rect, y);
         }
     }
     Vec::new()
+}
+
+/// The line that is held goes where the pointer is.
+fn drag(screen: &mut Screen, model: &RunModel, x: u16, y: u16) {
+    let Some(held) = &screen.grip else { return };
+    let now = screen.seams(model).into_iter().find(|seam| seam.is(held));
+    if let Some(seam) = now {
+        let to = if seam.upright { x } else { y };
+        seam.shift(i32::from(to) - i32::from(seam.at()), &mut screen.shape);
+    }
 }
 
 /// The row of the pane that is drawn at `y`.

@@ -37,6 +37,12 @@ pub struct Builder {
 #[derive(Clone, Default)]
 pub struct Shelf(Arc<Mutex<BTreeMap<String, Vec<LogLine>>>>);
 
+impl Shelf {
+    pub fn put(&self, source: &str, lines: Vec<LogLine>) {
+        self.0.lock().unwrap().insert(source.to_owned(), lines);
+    }
+}
+
 impl Logs for Shelf {
     fn read(&mut self, source: &str, first: u64, count: usize) -> Vec<LogLine> {
         let logs = self.0.lock().unwrap();
@@ -82,6 +88,14 @@ impl Builder {
         builder.link(LinkName::Ssh, LinkState::Up);
         builder.link(LinkName::Aws, LinkState::Up);
         builder
+    }
+
+    /// A run that was recorded: all of its events, and its lines.
+    pub fn of(events: Vec<Recorded>, shelf: Shelf) -> Self {
+        let now = events.last().map_or(Timestamp::UNIX_EPOCH, |event| event.at);
+        let mut model = RunModel::default();
+        events.iter().for_each(|event| reduce(&mut model, event));
+        Self { events, model, shelf, now }
     }
 
     /// The run as a recorder leaves it on disk: a folder of a state directory. Gives its name.

@@ -1,4 +1,5 @@
-//! Pictures of every pane and every overlay in five sizes: the text, and below it which token each cell has.
+//! Pictures of every pane and every overlay in five sizes, from a recorded run: the text, and below it which token each
+//! cell has.
 //!
 //! A picture is drawn with a theme in which every token has a colour of its own, so it holds for all themes; equal rows
 //! in a row are counted. At its end stands a number for each of four real themes: when only such a number changes, what
@@ -7,6 +8,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use bartizan::diagnose::Checklists;
+use bartizan::diagnose::checklist::Checklist;
 use bartizan::model::run::RunModel;
 use bartizan::ui::history::History;
 use bartizan::ui::layout::PaneId;
@@ -16,7 +19,7 @@ use ratatui::buffer::{Buffer, Cell};
 use ratatui::style::{Color, Modifier};
 
 use super::Cockpit;
-use super::fixture::{self, Builder};
+use super::recorded::{self, Moment};
 
 const SIZES: [(u16, u16); 5] = [(40, 10), (60, 16), (80, 24), (120, 40), (200, 60)];
 const THEMES: [(&str, Depth); 4] =
@@ -85,10 +88,15 @@ fn number(buf: &Buffer) -> u64 {
     buf.content.iter().flat_map(styled).fold(0xcbf2_9ce4_8422_2325, step)
 }
 
-fn album(make: fn() -> Builder, keys: &str) -> String {
+fn album(moment: Moment, keys: &str) -> String {
     let mut out = String::new();
+    let titled = |list: &Checklist| -> Vec<_> {
+        list.checks.iter().map(|check| ((list.id.clone(), check.id.clone()), check.title.clone())).collect()
+    };
+    let titles: BTreeMap<_, _> = Checklists::builtin().unwrap().iter().flat_map(titled).collect();
     for (width, height) in SIZES {
-        let mut cockpit = Cockpit::new(make(), width, height);
+        let mut cockpit = Cockpit::new(recorded::at(moment), width, height);
+        cockpit.screen.texts.checks.clone_from(&titles);
         cockpit.keys(keys);
         cockpit.tell(Input::Moved(History::new(cockpit.run.events.clone(), RunModel::default()).place()));
         cockpit.theme = probe();
@@ -110,30 +118,32 @@ fn every_pane_and_every_overlay_in_five_sizes_and_four_themes() {
     settings.set_omit_expression(true);
     settings.bind(|| {
         for pane in PaneId::ALL {
-            let make = match pane {
-                PaneId::Sync => fixture::sync_running as fn() -> Builder,
-                PaneId::Resources => fixture::teardown_running,
-                PaneId::Bootkube | PaneId::Operators => fixture::install_running,
-                _ => fixture::install_failed,
+            let moment = match pane {
+                PaneId::Sync => Moment::Sync,
+                PaneId::Resources => Moment::Teardown,
+                PaneId::Bootkube => Moment::Bootkube,
+                PaneId::Operators => Moment::Operators,
+                _ => Moment::Failed,
             };
             let name = pane.name().to_lowercase().replace(' ', "-");
-            insta::assert_snapshot!(format!("pane-{name}"), album(make, &format!("{} z", pane.number())));
+            insta::assert_snapshot!(format!("pane-{name}"), album(moment, &format!("{} z", pane.number())));
         }
         for (name, keys) in [
             ("help", "6 z ?"),
             ("help-search", "6 z ? / t i m e"),
             ("palette", "6 z : s t"),
             ("change", "6 z g r"),
-            ("destroy", "6 z g a"),
+            ("recover", "6 z g a"),
+            ("destroy", "6 z j j j j j j j g a"),
             ("leave", "6 z q"),
             ("detail", "6 z enter"),
             ("keys", "6 z g"),
             ("timeline", "6 z g ."),
             ("filter", "3 z f w a i t"),
-            ("search", "3 z / e t c d"),
+            ("search", "3 z / c e r t"),
             ("all-logs", "3 z M"),
         ] {
-            insta::assert_snapshot!(format!("over-{name}"), album(fixture::install_failed, keys));
+            insta::assert_snapshot!(format!("over-{name}"), album(Moment::Failed, keys));
         }
     });
 }

@@ -1,6 +1,6 @@
 //! The screen as the operator wants it: panes, mouse, lock, files of one's own, and the same again the next time.
 
-use bartizan::model::event::Action;
+use bartizan::model::event::{Action, Data, LinkName, LinkState};
 use bartizan::model::plan::StepId;
 use bartizan::ui::command::{Context, TABLE, Verb};
 use bartizan::ui::history::Seek;
@@ -42,6 +42,148 @@ fn panes_are_hidden_moved_and_brought_back() {
 }
 
 #[test]
+fn panes_are_made_larger_by_keys_and_stay_so_at_other_sizes_and_the_next_time() {
+    let mut cockpit = Cockpit::new(fixture::install_running(), 200, 60);
+    let rect = |cockpit: &Cockpit, pane| cockpit.screen.arrange(cockpit.model()).rect(pane).unwrap();
+    let before = rect(&cockpit, PaneId::Pipeline);
+    cockpit.keys("1 ctrl-right ctrl-right g >");
+    let wider = rect(&cockpit, PaneId::Pipeline);
+    assert_eq!(wider.width, before.width + 6);
+    assert_eq!(rect(&cockpit, PaneId::Bootkube).x, wider.right());
+    cockpit.keys("ctrl-left");
+    assert_eq!(rect(&cockpit, PaneId::Pipeline).width, before.width + 4);
+    // The last of a row grows to the left; rows are moved as well.
+    let (bootkube, operators) = (rect(&cockpit, PaneId::Bootkube), rect(&cockpit, PaneId::Operators));
+    cockpit.keys("5 ctrl-right g +");
+    assert_eq!(rect(&cockpit, PaneId::Operators).width, operators.width + 2);
+    assert_eq!(rect(&cockpit, PaneId::Bootkube).width, bootkube.width - 2);
+    assert_eq!(rect(&cockpit, PaneId::Bootkube).height, bootkube.height + 1);
+    let small = rect(&cockpit, PaneId::Journal).height;
+    for _ in 0..80 {
+        cockpit.keys("3 ctrl-down");
+        cockpit.cells();
+    }
+    cockpit.shows("it cannot be smaller");
+    assert!(rect(&cockpit, PaneId::Journal).height < small);
+    // No pane is ever without room, in proportion at another size of the same layout, and hidden ones come back.
+    cockpit.tell(Input::Resize(240, 80));
+    assert!(rect(&cockpit, PaneId::Pipeline).width > before.width + 4);
+    cockpit.keys("4 g h 3 ctrl-up 4");
+    assert!(rect(&cockpit, PaneId::Bootkube).width > 10);
+    cockpit.tell(Input::Resize(200, 60));
+    let kept = Memory::of(&cockpit.screen, cockpit.model(), None).write().unwrap();
+    let mut next = Cockpit::new(fixture::install_running(), 200, 60);
+    Memory::parse(&kept).unwrap().restore(&mut next.screen, &next.run.model);
+    assert_eq!(rect(&next, PaneId::Pipeline), rect(&cockpit, PaneId::Pipeline));
+    cockpit.keys("g H");
+    assert_eq!(rect(&cockpit, PaneId::Pipeline), before);
+    cockpit.keys("1 g +");
+    cockpit.keys("z ctrl-right");
+    cockpit.shows("wider: the pane has all of the screen");
+    let mut small = Cockpit::new(fixture::install_running(), 80, 24);
+    small.keys("g >");
+    small.shows("wider: no pane stands beside it");
+}
+
+#[test]
+fn lines_between_panes_are_dragged_with_the_mouse() {
+    let mut cockpit = Cockpit::new(fixture::install_running(), 200, 60);
+    cockpit.keys("m");
+    let rect = |cockpit: &Cockpit, pane| cockpit.screen.arrange(cockpit.model()).rect(pane).unwrap();
+    let journal = rect(&cockpit, PaneId::Journal);
+    let x = journal.x + 10;
+    cockpit.tell(Input::Mouse(Pointer::Click { x, y: journal.y }));
+    for y in [journal.y - 2, journal.y - 5, journal.y - 9] {
+        cockpit.tell(Input::Mouse(Pointer::Drag { x, y }));
+    }
+    assert_eq!(rect(&cockpit, PaneId::Journal).y, journal.y - 9);
+    // No farther than there is room, and not after the button is up.
+    cockpit.tell(Input::Mouse(Pointer::Drag { x, y: 0 }));
+    assert!(rect(&cockpit, PaneId::Bootkube).height >= 3);
+    cockpit.tell(Input::Mouse(Pointer::Drag { x, y: journal.y }));
+    cockpit.tell(Input::Mouse(Pointer::Release));
+    cockpit.tell(Input::Mouse(Pointer::Drag { x, y: 4 }));
+    assert_eq!(rect(&cockpit, PaneId::Journal).y, journal.y);
+    let pipeline = rect(&cockpit, PaneId::Pipeline);
+    cockpit.tell(Input::Mouse(Pointer::Click { x: pipeline.right() - 1, y: pipeline.y + 4 }));
+    cockpit.tell(Input::Mouse(Pointer::Drag { x: pipeline.right() + 11, y: pipeline.y + 4 }));
+    assert!(rect(&cockpit, PaneId::Pipeline).width > pipeline.width + 9);
+}
+
+#[test]
+fn the_header_counts_down_to_the_next_attempt_of_a_step_and_of_a_link() {
+    let mut run = fixture::install_running();
+    let step = StepId::new("08-install/bootstrap");
+    run.add(Data::StepRetry { step, next_attempt: 2, after_ms: 30_000, why: "the API refused".into() });
+    run.link(LinkName::Registry, LinkState::Retrying { in_ms: 20_000, attempt: 4, why: "no route to host".into() });
+    let mut cockpit = Cockpit::new(run, 200, 60);
+    cockpit.shows("attempt 2 of 3 in 0:30");
+    cockpit.shows("registry ◐ <1m retry 20s");
+    cockpit.run.wait(12);
+    cockpit.shows("attempt 2 of 3 in 0:18");
+    cockpit.shows("registry ◐ <1m retry 8s");
+    cockpit.run.wait(10);
+    cockpit.shows("registry ◐ <1m retry");
+}
+
+#[test]
+fn a_stage_of_the_bootstrap_node_is_measured_by_what_was_usual() {
+    let mut run = fixture::install_running();
+    run.model.plan.usual_boot_s.insert("wait-for-etcd".into(), (60, 600));
+    let mut cockpit = Cockpit::new(run, 200, 60);
+    cockpit.shows("usual 1–10m  ");
+    cockpit.run.wait(600);
+    cockpit.shows("usual 1–10m, late  ");
+    cockpit.keys("4 enter");
+    cockpit.shows("usual     1:00–10:00, by earlier runs here");
+}
+
+#[test]
+fn the_footer_says_why_not() {
+    let mut cockpit = Cockpit::new(fixture::sync_running(), 200, 60);
+    let footer = |cockpit: &Cockpit| cockpit.text().lines().last().unwrap().to_owned();
+    cockpit.keys("1");
+    assert!(footer(&cockpit).contains("g r retry: no step has failed"), "{}", footer(&cockpit));
+    cockpit.screen.access = bartizan::ui::Access::ReadOnly;
+    cockpit.keys("2");
+    assert!(footer(&cockpit).contains("r copy again: this screen only watches"), "{}", footer(&cockpit));
+}
+
+/// Cells that differ between two frames.
+fn changed(one: &ratatui::buffer::Buffer, other: &ratatui::buffer::Buffer) -> usize {
+    one.content.iter().zip(&other.content).filter(|(one, other)| one != other).count()
+}
+
+#[test]
+fn nothing_moves_by_itself_where_motion_is_reduced_and_else_only_the_clock() {
+    let mut cockpit = Cockpit::new(fixture::install_running(), 200, 60);
+    for calm in [false, true] {
+        cockpit.screen.calm = calm;
+        let mut most = 0;
+        let mut all = 0;
+        for _ in 0..50 {
+            let before = cockpit.cells();
+            cockpit.run.wait(1);
+            cockpit.tell(Input::Tick(cockpit.run.now()));
+            let after = cockpit.cells();
+            let count = changed(&before, &after);
+            (most, all) = (most.max(count), all + count);
+        }
+        // A minute ends within them, and then some clocks move.
+        assert!(if calm { all <= 40 } else { most <= 40 && all < 150 }, "calm {calm}: most {most}, all {all}");
+    }
+}
+
+#[test]
+fn what_was_agreed_to_is_not_asked_about_and_what_destroys_is() {
+    let mut cockpit = Cockpit::new(fixture::install_failed(), 120, 40);
+    cockpit.screen.agreed = true;
+    assert!(matches!(&cockpit.keys("g r")[..], [Effect::Send(_)]));
+    assert_eq!(cockpit.keys("6 g a"), []);
+    cockpit.shows("Type edge-lab");
+}
+
+#[test]
 fn the_next_screen_is_as_the_last_one_was() {
     let mut cockpit = Cockpit::new(fixture::install_failed(), 200, 60);
     cockpit.keys("7 g h 3 w t [ f");
@@ -57,6 +199,15 @@ fn the_next_screen_is_as_the_last_one_was() {
     assert!(next.screen.zoom && next.screen.log.wrap && !next.screen.log.times);
     next.shows("filter wait");
     assert_eq!(next.screen.log.source(), cockpit.screen.log.source());
+    // The line that was read, and the mark.
+    let mut reader = Cockpit::new(fixture::install_failed(), 200, 60);
+    reader.keys("3 k k v k");
+    let read = reader.screen.log.current().unwrap().1.clone();
+    let mut again = Cockpit::new(fixture::install_failed(), 200, 60);
+    Memory::of(&reader.screen, reader.model(), None).restore(&mut again.screen, &again.run.model);
+    again.tell(Input::Tick(again.now));
+    assert_eq!(again.screen.log.current().unwrap().1, &read);
+    assert_eq!(again.screen.log.mark, reader.screen.log.mark);
     // Of another run only the form counts.
     let mut other = Cockpit::new(fixture::sync_running(), 200, 60);
     other.run.model.run = "0000".into();
@@ -132,6 +283,22 @@ fn what_will_run_can_be_seen_and_copied_before_it_does() {
     cockpit.shows("Will run:");
     cockpit.keys("esc g r");
     cockpit.shows("bastion: openshift-install wait-for install-complete");
+}
+
+#[test]
+fn one_field_of_a_row_is_copied_alone() {
+    let mut cockpit = Cockpit::new(fixture::network_making(), 120, 40);
+    cockpit.keys("8 home enter");
+    let copied = |effects: Vec<Effect>| match effects.into_iter().next() {
+        Some(Effect::Copy(text)) => text,
+        other => panic!("{other:?}"),
+    };
+    let all = copied(cockpit.keys("y"));
+    let id = all.lines().position(|line| line.starts_with("state ")).unwrap();
+    let tabs = vec!["tab"; id].join(" ");
+    assert_eq!(copied(cockpit.keys(&format!("{tabs} y"))), "available");
+    cockpit.keys("shift-tab");
+    assert_ne!(copied(cockpit.keys("y")), "available");
 }
 
 #[test]
