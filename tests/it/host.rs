@@ -1,8 +1,8 @@
 //! Hosts against a real sshd on loopback: commands, files, tunnels, jobs and logs, also while the connection is cut.
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test stops where it cannot go on")]
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
