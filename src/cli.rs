@@ -1,6 +1,7 @@
 //! Arguments, exit codes, choosing a front end.
 
 mod bastion;
+mod bundle;
 mod cloud;
 mod config;
 mod copy;

@@ -31,7 +31,7 @@ use crate::watch::install_dir::{Identity, InstallDir};
 use super::bastion::{self, Login};
 use super::doors::RunDoors;
 use super::session::{SegmentLogs, interrupt, screen_options};
-use super::{Failure, Front, exit, look};
+use super::{Failure, Front, bundle, exit, look};
 
 /// How long after the installer gave up a run without a screen waits for somebody to go on with it.
 const GIVEN_UP: Duration = Duration::from_secs(60);
@@ -41,7 +41,7 @@ const LAST_LINES: Duration = Duration::from_secs(3);
 #[derive(Debug, clap::Args)]
 pub struct WatchArgs {
     /// A run that another bartizan drives: its name, the end of its name, or `last`.
-    #[arg(default_value = "last", conflicts_with_all = ["bastion", "dir", "kubeconfig"])]
+    #[arg(default_value = "last", conflicts_with_all = ["bastion", "dir", "kubeconfig", "bundle"])]
     run: String,
     /// Watch an installation that something else started, from this host: USER@HOST, USER@HOST:PORT, or a name of your
     /// ssh configuration. Nothing is written there.
@@ -53,6 +53,10 @@ pub struct WatchArgs {
     /// A kubeconfig on this machine; default auth/kubeconfig of the install directory.
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
+    /// Open a log bundle of `openshift-install gather bootstrap` (log-bundle-*.tar.gz), the directory that it was unpacked
+    /// to, or an install directory with one in it.
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["bastion", "dir", "kubeconfig"])]
+    bundle: Option<PathBuf>,
     /// The private key for the bastion and the bootstrap node; default your agent and keys.
     #[arg(long, value_name = "FILE")]
     identity_file: Option<PathBuf>,
@@ -66,13 +70,16 @@ pub struct WatchArgs {
     #[arg(long, value_name = "FINGERPRINT", requires = "bastion", conflicts_with = "host_key")]
     accept_host_key: Option<String>,
     /// Keep also what kubelet and crio say below a warning.
-    #[arg(long, requires = "dir")]
+    #[arg(long)]
     every_line: bool,
     #[command(flatten)]
     front: Front,
 }
 
 pub async fn watch(state: Option<&Path>, args: WatchArgs) -> Result<u8, Failure> {
+    if let Some(path) = &args.bundle {
+        return bundle::watch(state, path, args.every_line, &args.front).await;
+    }
     if args.dir.is_none() && args.kubeconfig.is_none() {
         return look::watch(state, &args.run, &args.front).await;
     }
@@ -170,7 +177,7 @@ async fn absolute(host: &dyn Host, dir: &str) -> Result<String, Failure> {
     )))
 }
 
-/// The bootstrap node, through the bastion or from here.
+/// The cluster's nodes, through the bastion or from here.
 struct Nodes {
     pool: Arc<SshPool>,
     via: Option<String>,
@@ -181,7 +188,7 @@ struct Nodes {
 
 #[async_trait]
 impl Reach for Nodes {
-    async fn bootstrap(&self, address: &str, key: Option<&Secret>) -> Result<Arc<dyn Host>, HostError> {
+    async fn node(&self, name: &str, address: &str, key: Option<&Secret>) -> Result<Arc<dyn Host>, HostError> {
         let (user, address) = address.rsplit_once('@').unwrap_or(("core", address));
         let (host, port) = bastion::with_port(address);
         let identity = match key {
@@ -193,7 +200,7 @@ impl Reach for Nodes {
             accept_new: self.via.is_some(),
             via: self.via.clone(),
             port: port.unwrap_or(22),
-            ..SshTarget::new("bootstrap", host, user)
+            ..SshTarget::new(name, host, user)
         };
         // Its key is new with every installation. Behind the verified bastion the first one is taken; so it is on it.
         let host_keys = match self.via {

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
-use kube::api::{Api, ApiResource, DynamicObject, ListParams, Patch, PatchParams};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, ApiResource, DynamicObject, ListParams, LogParams, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::GroupVersionKind;
 use kube::runtime::watcher;
@@ -19,6 +20,7 @@ use crate::model::event::{Data, LinkName, LinkState};
 use crate::model::text::one_line;
 use crate::record::Sink;
 
+use super::pods::Log;
 use super::{Changes, Kind};
 
 #[derive(Debug, thiserror::Error)]
@@ -157,6 +159,38 @@ impl ClusterApi {
         let listed = self.objects(kind).list(&wanted).await;
         let listed = listed.map_err(|error| ApiError::of(asked, &error))?;
         Ok(listed.items.iter().filter_map(|object| serde_json::to_value(object).ok()).collect())
+    }
+
+    /// All pods of a namespace.
+    ///
+    /// # Errors
+    /// When the API does not answer, or refuses.
+    pub async fn pods(&self, namespace: &str) -> Result<Vec<Value>, ApiError> {
+        let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("", "v1", "Pod"), "pods");
+        let pods: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
+        let listed = pods.list(&ListParams::default()).await;
+        let listed = listed.map_err(|error| ApiError::of(format!("list pods in {namespace}"), &error))?;
+        Ok(listed.items.iter().filter_map(|object| serde_json::to_value(object).ok()).collect())
+    }
+
+    /// The last `lines` of a container's log, each behind its time.
+    ///
+    /// # Errors
+    /// When the API does not answer, or has no such log.
+    pub async fn log(&self, namespace: &str, pod: &str, log: &Log, lines: u32) -> Result<String, ApiError> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let wanted = LogParams {
+            container: Some(log.container.clone()),
+            previous: log.previous,
+            tail_lines: Some(i64::from(lines)),
+            timestamps: true,
+            ..LogParams::default()
+        };
+        let asked = format!("read the log of {namespace}/{pod}");
+        match tokio::time::timeout(Duration::from_secs(20), pods.logs(pod, &wanted)).await {
+            Ok(answer) => answer.map_err(|error| ApiError::of(asked, &error)),
+            Err(_) => Err(ApiError::Unreachable { asked, why: "no answer in 20 s".into() }),
+        }
     }
 
     /// Approve a signing request through its `approval` subresource, as `oc adm certificate approve` does.

@@ -7,6 +7,7 @@ pub mod api;
 pub mod csr;
 pub mod nodes;
 pub mod operators;
+pub mod pods;
 pub mod warnings;
 
 pub use api::{ApiError, ClusterApi, follow};

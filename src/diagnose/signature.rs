@@ -27,6 +27,9 @@ pub const FILES: &[(&str, &str)] = &[
     ("bootkube", include_str!("../../assets/signatures/bootkube.toml")),
     ("nodes", include_str!("../../assets/signatures/nodes.toml")),
     ("operators", include_str!("../../assets/signatures/operators.toml")),
+    ("machines", include_str!("../../assets/signatures/machines.toml")),
+    ("day2", include_str!("../../assets/signatures/day2.toml")),
+    ("general", include_str!("../../assets/signatures/general.toml")),
 ];
 
 #[derive(Debug, thiserror::Error)]

@@ -464,7 +464,9 @@ pub enum Observed {
         /// Why it is degraded, or what it is about to do.
         message: String,
     },
-    /// An object of the cluster that is no longer there.
+    /// A pod that does not get on.
+    Pod(Pod),
+    /// An object of the cluster that is no longer there, or a pod that gets on again.
     Gone {
         what: Vanished,
         name: String,
@@ -500,6 +502,26 @@ pub enum Vanished {
     Csr,
     Machine,
     Pool,
+    /// Named `NAMESPACE/POD`.
+    Pod,
+}
+
+/// A pod in trouble, and the end of what its failing container said.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Pod {
+    pub namespace: String,
+    pub name: String,
+    /// Empty when it has no place yet.
+    pub node: String,
+    /// The container that fails; empty when it is the pod as a whole.
+    pub container: String,
+    /// `CrashLoopBackOff`, `ImagePullBackOff`, `Unschedulable` …
+    pub reason: String,
+    pub message: String,
+    pub restarts: u32,
+    /// The last lines of the container's log; of its life before when it is started again and again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tail: Vec<String>,
 }
 
 /// An Event of type Warning (core/v1), as `oc get events` shows it.

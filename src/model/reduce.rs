@@ -461,6 +461,9 @@ fn reduce_observed(model: &mut RunModel, at: Timestamp, observed: &Observed) {
             };
             model.cluster_state.pools.insert(name.clone(), pool);
         }
+        Observed::Pod(pod) => {
+            model.cluster_state.pods.insert(format!("{}/{}", pod.namespace, pod.name), pod.clone());
+        }
         Observed::Gone { what, name } => {
             let cluster = &mut model.cluster_state;
             match what {
@@ -468,6 +471,7 @@ fn reduce_observed(model: &mut RunModel, at: Timestamp, observed: &Observed) {
                 Vanished::Csr => drop(cluster.csrs.remove(name)),
                 Vanished::Machine => drop(cluster.machines.remove(name)),
                 Vanished::Pool => drop(cluster.pools.remove(name)),
+                Vanished::Pod => drop(cluster.pods.remove(name)),
             }
         }
         Observed::Warned(warning) => {

@@ -220,6 +220,8 @@ pub struct ClusterModel {
     pub csrs: BTreeMap<String, CsrRecord>,
     pub machines: BTreeMap<String, MachineRecord>,
     pub pools: BTreeMap<String, PoolRecord>,
+    /// Those that do not get on, by `NAMESPACE/POD`.
+    pub pods: BTreeMap<String, Pod>,
     /// By namespace, newest last, at most [`WARNING_LIMIT`] of each.
     pub warnings: BTreeMap<String, Vec<Warning>>,
     pub instances: BTreeMap<String, InstanceRecord>,

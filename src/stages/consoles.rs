@@ -9,11 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cloud::{Kind, Resource, Tags};
 use crate::model::RunModel;
-use crate::record::SegmentReader;
 use crate::watch::Out;
 use crate::watch::serial::{self, Console, REMEMBERED};
 
-use super::live::JOURNAL;
+use super::live::{JOURNAL, last_lines};
 use super::world::{Cx, fact};
 
 /// How often EC2 is asked which machines there are.
@@ -72,8 +71,6 @@ fn is_reached(model: &RunModel, machine: &Resource, node: &str) -> bool {
 /// The console as far as the record has it.
 fn known(cx: &Cx, node: &str) -> Console {
     let source = serial::source(node);
-    let lines = cx.model.logs.get(&source).map_or(0, |log| log.lines);
-    let first = lines.saturating_sub(REMEMBERED as u64) + 1;
-    let tail = SegmentReader::new(&cx.world.run_dir).read(&source, first, REMEMBERED).unwrap_or_default();
+    let tail = last_lines(&cx.world.run_dir, &cx.model, &source, REMEMBERED);
     Console::resume(tail.into_iter().map(|line| line.text))
 }

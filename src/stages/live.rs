@@ -16,9 +16,10 @@ use crate::record::{SegmentReader, Sink};
 use crate::watch::cluster::Kubeconfig;
 use crate::watch::installer::Phases;
 use crate::watch::journal::{self, Position};
-use crate::watch::{Out, bootkube, cluster, installer};
+use crate::watch::{Out, bootkube, cluster, installer, mcs};
 
 use super::consoles::Consoles;
+use super::masters::Masters;
 use super::world::{Cx, fact};
 
 /// What is followed now. Dropping it ends the followers.
@@ -34,6 +35,8 @@ pub struct Live {
 
 struct Bootstrap {
     cancel: CancellationToken,
+    /// Without the bootstrap node's rules nobody gets to port 22 of the masters, so they are left with it.
+    masters: Masters,
     /// Lines of its journal that were in the record when it began to be followed.
     lines_before: u64,
 }
@@ -48,6 +51,13 @@ impl Drop for Live {
 pub(super) fn last_line(run_dir: &Path, model: &RunModel, source: &str) -> Option<LogLine> {
     let lines = model.logs.get(source)?.lines;
     SegmentReader::new(run_dir).last(source, lines).ok().flatten()
+}
+
+/// The last recorded lines of a source, at most `count`.
+pub(super) fn last_lines(run_dir: &Path, model: &RunModel, source: &str, count: usize) -> Vec<LogLine> {
+    let lines = model.logs.get(source).map_or(0, |log| log.lines);
+    let first = lines.saturating_sub(count as u64) + 1;
+    SegmentReader::new(run_dir).read(source, first, count).unwrap_or_default()
 }
 
 fn out(cx: &Cx, cancel: &CancellationToken) -> Out {
@@ -110,11 +120,15 @@ pub async fn follow_bootstrap(cx: &Cx) -> Result<(), StepError> {
     let mut live = cx.world.live.lock().await;
     let Some(live) = live.as_mut().filter(|live| live.bootstrap.is_none()) else { return Ok(()) };
     let cancel = live.cancel.child_token();
-    live.bootstrap = Some(Bootstrap { cancel: cancel.clone(), lines_before: journal_lines(&cx.model) });
+    live.bootstrap =
+        Some(Bootstrap { cancel: cancel.clone(), masters: Masters::default(), lines_before: journal_lines(&cx.model) });
     let out = out(cx, &cancel);
     let start = last_line(&cx.world.run_dir, &cx.model, JOURNAL).as_ref().and_then(Position::after);
     let version = cx.world.spec.release.version.clone();
     let recogniser = bootkube::Recogniser::resume(&version, &cx.model.bootkube);
+    let (server, requests) = (host.clone(), out.clone());
+    let known = last_lines(&cx.world.run_dir, &cx.model, mcs::SOURCE, mcs::REMEMBERED);
+    live.tasks.spawn(async move { mcs::follow(server, known, &requests).await });
     live.tasks.spawn(async move {
         if let Err(error) = bootkube::follow(host, recogniser, journal::Options::bootstrap().start(start), &out).await {
             let text = format!("the bootstrap node can no longer be followed: {error}");
@@ -122,6 +136,17 @@ pub async fn follow_bootstrap(cx: &Cx) -> Result<(), StepError> {
         }
     });
     Ok(())
+}
+
+/// Follows the masters that have asked the bootstrap node for their config.
+///
+/// # Errors
+/// When one of them cannot be named.
+pub(super) async fn follow_masters(cx: &Cx) -> Result<(), StepError> {
+    let mut live = cx.world.live.lock().await;
+    let Some(Live { tasks, bootstrap: Some(bootstrap), .. }) = live.as_mut() else { return Ok(()) };
+    let cancel = bootstrap.cancel.clone();
+    bootstrap.masters.look(cx, tasks, &cancel).await
 }
 
 /// Of the bootstrap node.

@@ -3,6 +3,7 @@
 //! A step is written against `host`, `cloud`, `registry` and `cluster`; it does not know whether it is in a lab. What
 //! steps hand to each other are facts of the run ([`world::fact`]), so that a restarted process has them too.
 
+pub mod bundle;
 pub mod certificate;
 mod consoles;
 pub mod diagnosis;
@@ -12,6 +13,7 @@ pub mod ignition;
 mod keeper;
 pub mod live;
 pub mod lookout;
+mod masters;
 mod notices;
 mod outputs;
 pub mod plan;
@@ -33,6 +35,7 @@ mod s07_install_config;
 mod s07_manifests;
 mod s08_apps;
 mod s08_day_two;
+mod s08_gather;
 mod s08_install;
 mod s08_upgrade;
 mod s09_node;

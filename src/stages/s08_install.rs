@@ -19,6 +19,7 @@ use crate::watch::installer::SOURCE;
 use super::live;
 use super::s06_image_sync::ended;
 use super::s07_install_config::installer;
+use super::s08_gather::keep_bundle;
 use super::world::{Cx, World, action, exec, fact, get, host_error};
 
 /// Until the machines run.
@@ -92,6 +93,9 @@ async fn begin(cx: &Cx, part: Part) -> Result<Job, StepError> {
     Ok(job)
 }
 
+/// The installer's exit code for it.
+const BOOTSTRAP_FAILED: i32 = 5;
+
 /// The installer's exit codes are ours: 3 config, 4 infrastructure, 5 bootstrap, 6 install, 7 operators, 8 interrupted.
 async fn failure(cx: &Cx, failed: &Job, status: i32) -> StepError {
     let words = failed.last_words(4000).await.unwrap_or_default();
@@ -102,6 +106,9 @@ async fn failure(cx: &Cx, failed: &Job, status: i32) -> StepError {
         failed.name(),
         cx.fact(fact::INSTALL_DIR).unwrap_or_default()
     ));
+    if status == BOOTSTRAP_FAILED {
+        keep_bundle(cx).await;
+    }
     let mut error = match u8::try_from(status) {
         Ok(code @ 3..=8) => error.exit(code),
         _ => error,
@@ -216,6 +223,7 @@ async fn attend(cx: &Cx) -> Result<(), StepError> {
     let now = cx.fresh(0).await;
     if now.fact(fact::BOOTSTRAP_ADDRESS).is_some_and(|address| !address.is_empty()) {
         live::follow_bootstrap(&now).await?;
+        live::follow_masters(&now).await?;
     }
     Ok(())
 }

@@ -90,6 +90,8 @@ pub mod fact {
     pub const IDENTITY_KEYS: &str = "identity.keys";
     /// Name of the router's load balancer.
     pub const ROUTER: &str = "router.hostname";
+    /// Where the log bundle of the bootstrap that failed last is kept, on this machine.
+    pub const LOG_BUNDLE: &str = "install.log-bundle";
     /// Install directory whose bootstrap node is no longer followed.
     pub const BOOTSTRAP_LEFT: &str = "bootstrap.left";
 }

@@ -2,10 +2,12 @@
 //!
 //! Needs nothing of ours on any machine and leaves nothing there: files are read, journals are read, the API is watched.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::task::JoinSet;
 
 use crate::host::{Host, HostError};
 use crate::model::event::{Data, Level};
@@ -16,7 +18,7 @@ use super::bootkube::{self, Recogniser};
 use super::cluster::{self, Kubeconfig};
 use super::install_dir::InstallDir;
 use super::installer::{self, Phases};
-use super::{Out, journal};
+use super::{Out, journal, mcs};
 
 /// How often the install directory is looked into for what is not there yet.
 const LOOK: Duration = Duration::from_secs(3);
@@ -26,14 +28,14 @@ const REFUSED: Duration = Duration::from_secs(60);
 /// Phases of the installer after which there is no bootstrap node any more.
 const WITHOUT_BOOTSTRAP: [&str; 6] = ["bootstrap-destroy", "initialize", "stable", "console", "complete", "destroy"];
 
-/// The way to a bootstrap node whose address has become known.
+/// The way to a node whose address has become known.
 #[async_trait]
 pub trait Reach: Send + Sync {
-    /// With `key`, else with what the operator has.
+    /// The node `name` (`bootstrap`, or its address), with `key`, else with what the operator has.
     ///
     /// # Errors
     /// When there is no way to it.
-    async fn bootstrap(&self, address: &str, key: Option<&Secret>) -> Result<Arc<dyn Host>, HostError>;
+    async fn node(&self, name: &str, address: &str, key: Option<&Secret>) -> Result<Arc<dyn Host>, HostError>;
 }
 
 /// What is watched, and from where.
@@ -105,7 +107,7 @@ impl Installation {
         let mut complaint = String::new();
         while !out.cancel.is_cancelled() {
             for key in &keys {
-                let refused = match self.reach.bootstrap(&address, key.as_ref()).await {
+                let refused = match self.reach.node("bootstrap", &address, key.as_ref()).await {
                     Ok(node) => self.journal(node, &version, out).await,
                     Err(error) => Err(error),
                 };
@@ -143,7 +145,37 @@ impl Installation {
         if self.every_line {
             options.quiet.clear();
         }
-        bootkube::follow(node, Recogniser::resume(version, &known.bootkube), options, out).await
+        let others = async {
+            tokio::join!(mcs::follow(node.clone(), Vec::new(), out), self.masters(out));
+            // Whether there is more to follow, the journal says.
+            std::future::pending().await
+        };
+        tokio::select! {
+            ended = bootkube::follow(node.clone(), Recogniser::resume(version, &known.bootkube), options, out) => ended,
+            () = others => Ok(()),
+        }
+    }
+
+    /// The masters, as they ask the bootstrap node for their config.
+    async fn masters(&self, out: &Out) {
+        let mut followed = BTreeSet::new();
+        // Those that are followed are left with it.
+        let mut journals = JoinSet::new();
+        loop {
+            let model = out.sink.model().await;
+            for address in mcs::fetched(&model, "master") {
+                if followed.insert(address.to_owned()) {
+                    let mut options = journal::Options::node(address);
+                    if self.every_line {
+                        options.quiet.clear();
+                    }
+                    journals.spawn(master(self.reach.clone(), address.to_owned(), options, out.clone()));
+                }
+            }
+            if !out.pause(LOOK).await {
+                return;
+            }
+        }
     }
 
     /// The bootstrap node's address and the version that is installed, once both are known.
@@ -180,6 +212,16 @@ impl Installation {
             None => dir.bootstrap_address(&identity.infra_id).await?,
         };
         Ok(address.map(|address| (address, identity.cluster.version)))
+    }
+}
+
+async fn master(reach: Arc<dyn Reach>, address: String, options: journal::Options, out: Out) {
+    let followed = match reach.node(&address, &address, None).await {
+        Ok(node) => journal::follow(node, options, &out, &mut |_| Vec::new()).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = followed {
+        note(&out, Level::Warn, format!("the journal of {address} cannot be followed: {error}")).await;
     }
 }
 

@@ -11,6 +11,7 @@ use crate::model::event::{Data, Level, LinkName, LinkState};
 use crate::model::text::one_line;
 use crate::spec::Secret;
 
+use super::pods::{self, Seen, Way};
 use super::{BackOff, Out};
 
 /// How often the API is asked whether it is there, and `oc` for the whole picture.
@@ -39,14 +40,14 @@ pub enum Kubeconfig {
 /// # Errors
 /// When the host refuses us.
 pub async fn follow(host: Arc<dyn Host>, kubeconfig: &Kubeconfig, out: &Out) -> Result<(), HostError> {
-    let changes = Changes::new();
+    let (changes, mut seen) = (Changes::new(), Seen::default());
     let mut back_off = BackOff::new();
     let mut failed = 0;
     let mut complaint = String::new();
     while !out.cancel.is_cancelled() {
         let ended = tokio::select! {
             () = out.cancel.cancelled() => return Ok(()),
-            ended = by_api(host.as_ref(), kubeconfig, &changes, out) => ended,
+            ended = by_api(host.as_ref(), kubeconfig, &changes, &mut seen, out) => ended,
         };
         match ended {
             Ok(true) => {
@@ -68,7 +69,11 @@ pub async fn follow(host: Arc<dyn Host>, kubeconfig: &Kubeconfig, out: &Out) -> 
         if let (TUNNELS.., Kubeconfig::There(path)) = (failed, kubeconfig) {
             failed = 0;
             let here = Out { cancel: out.cancel.child_token(), ..out.clone() };
-            let _time_is_up = tokio::time::timeout(OC_FOR, follow_by_oc(host.clone(), path, &changes, &here)).await;
+            let way = Way::Oc { host: host.as_ref(), kubeconfig: path };
+            let both = async {
+                tokio::join!(follow_by_oc(host.clone(), path, &changes, &here), pods::follow(way, &mut seen, &here))
+            };
+            let _time_is_up = tokio::time::timeout(OC_FOR, both).await;
         } else {
             out.pause(back_off.pause()).await;
         }
@@ -77,7 +82,13 @@ pub async fn follow(host: Arc<dyn Host>, kubeconfig: &Kubeconfig, out: &Out) -> 
 }
 
 /// One tunnel, for as long as it works. True when it ever did.
-async fn by_api(host: &dyn Host, kubeconfig: &Kubeconfig, changes: &Changes, out: &Out) -> Result<bool, HostError> {
+async fn by_api(
+    host: &dyn Host,
+    kubeconfig: &Kubeconfig,
+    changes: &Changes,
+    seen: &mut Seen,
+    out: &Out,
+) -> Result<bool, HostError> {
     let path = match kubeconfig {
         Kubeconfig::There(path) => path,
         Kubeconfig::Here(_) => "the kubeconfig",
@@ -116,6 +127,7 @@ async fn by_api(host: &dyn Host, kubeconfig: &Kubeconfig, changes: &Changes, out
     Ok(tokio::select! {
         worked = alive => worked,
         () = cluster::follow(&client, changes, &out.sink, &out.cancel) => true,
+        () = pods::follow(Way::Api(&client), seen, out) => true,
     })
 }
 

@@ -6,6 +6,7 @@
 //! journal no longer knows makes journalctl seek by time and step over an entry, so the cursor is asked for first: when
 //! it is gone, the journal is read on by time and a [`Data::Gap`] says that lines may be missing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use futures::stream::BoxStream;
 use jiff::Timestamp;
 
 use crate::host::{Cmd, Host, HostError, StreamItem};
-use crate::model::event::{Data, Level, LogLine, Observed};
+use crate::model::event::{BootStage, Data, Level, LogLine, Observed};
 use crate::model::text::one_line;
 use crate::spec::secret::redact;
 
@@ -209,6 +210,23 @@ pub async fn follow(host: Arc<dyn Host>, options: Options, out: &Out, reader: Re
     }
 }
 
+/// Without what the same handful of lines says again of a stage that stays in its state: a manifest that is made thousands
+/// of times is evidence once in a while.
+fn newest(seen: Vec<Observed>) -> Vec<Observed> {
+    let mut later: BTreeMap<String, BootStage> = BTreeMap::new();
+    let mut kept: Vec<Observed> = Vec::with_capacity(seen.len());
+    for observed in seen.into_iter().rev() {
+        if let Observed::Bootkube { stage, state, .. } = &observed
+            && later.insert(stage.clone(), *state) == Some(*state)
+        {
+            continue;
+        }
+        kept.push(observed);
+    }
+    kept.reverse();
+    kept
+}
+
 /// What journalctl says of a cursor that is none.
 const BAD_CURSOR: &str = "Failed to seek to cursor";
 
@@ -387,7 +405,7 @@ impl State {
             return;
         }
         let lines = std::mem::take(&mut self.batch);
-        let seen: Vec<Observed> = lines.iter().flat_map(reader).collect();
+        let seen = newest(lines.iter().flat_map(reader).collect());
         // What lines mean is recorded before them: whoever dies between the two reads them again, and knows it already.
         self.out.observed(seen).await;
         self.out.lines(&self.options.source, lines).await;

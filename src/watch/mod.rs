@@ -1,4 +1,5 @@
-//! Followers of what is alive: journals, bootkube, service records, the installer's log, the cluster.
+//! Followers of what is alive: journals, bootkube, service records, who fetched its config, the installer's log, the
+//! cluster.
 //!
 //! A follower needs no engine and knows nobody who reads its events. It goes on for ever: a connection that goes away
 //! is tried again, from the cursor or offset where it stopped, so that nothing is lost and nothing comes twice. It ends
@@ -11,6 +12,8 @@ pub mod entry;
 pub mod install_dir;
 pub mod installer;
 pub mod journal;
+pub mod mcs;
+pub mod pods;
 pub mod records;
 pub mod serial;
 

@@ -6,6 +6,7 @@ mod architecture;
 #[cfg(all(feature = "aws", feature = "lab"))]
 mod aws;
 mod bootkube;
+mod bundle;
 mod cloud;
 mod cluster;
 #[cfg(feature = "lab")]

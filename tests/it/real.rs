@@ -7,4 +7,5 @@ pub(crate) mod canary;
 mod engines;
 mod hops;
 mod install;
+mod records;
 mod site;

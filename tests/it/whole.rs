@@ -7,7 +7,7 @@ use std::sync::Mutex;
 
 use bartizan::lab::ocp::journal::number;
 use bartizan::lab::ocp::scenario::Scenario;
-use bartizan::model::event::{CheckState, Data, Event, LogLine};
+use bartizan::model::event::{CheckState, Data, Event, LogLine, Observed};
 use bartizan::model::text::one_line;
 use bartizan::watch::journal::{BOOTSTRAP_UNITS, QUIET_UNITS};
 use base64::Engine as _;
@@ -272,6 +272,34 @@ fn etcd_stuck_fails_the_bootstrap_with_its_finding() {
     assert_eq!(demo.exit, i32::from(expected("etcd-stuck", false)), "{}", demo.last_words());
     let finding = demo.finding("CEO-WAIT");
     assert!(finding.line.contains("EtcdRunningInCluster"), "{}", finding.line);
+
+    // Who fetched a config was seen, and from then on what the masters write.
+    let model = demo.model();
+    let masters = model.units.iter().filter(|((_, unit), _)| unit == "config/master");
+    assert_eq!(masters.filter(|(_, unit)| unit.state.starts_with("finished: fetched by Ignition/")).count(), 3);
+    assert!(model.logs.get("journal:master-0").is_some_and(|log| log.lines > 0), "{:?}", model.logs.keys());
+
+    // The log bundle is with the run, and opens as what it was.
+    let bundle = model.fact("install.log-bundle").expect("a bundle");
+    let state = demo.run.parent().unwrap().parent().unwrap();
+    let opened = Command::new(env!("CARGO_BIN_EXE_bartizan"))
+        .arg("--state")
+        .arg(state)
+        .args(["watch", "--json", "--bundle", bundle])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(opened.stdout).unwrap();
+    assert_eq!(opened.status.code(), Some(0), "{}", String::from_utf8_lossy(&opened.stderr));
+    let mut past = bartizan::model::RunModel::default();
+    let events = text.lines().map(|line| serde_json::from_str::<Event>(line).unwrap());
+    events.for_each(|event| bartizan::model::reduce(&mut past, &event));
+    let stages = |model: &bartizan::model::RunModel| -> Vec<_> {
+        let of_bootkube = model.bootkube.iter().filter(|record| !record.stage.starts_with("node-image"));
+        of_bootkube.map(|record| (record.stage.clone(), record.state)).collect()
+    };
+    assert_eq!(stages(&past), stages(&model));
+    assert!(past.open_findings().iter().any(|open| open.finding.signature == "CEO-WAIT"), "{:?}", past.findings);
+    assert_eq!(past.cluster_state.nodes.len(), model.cluster_state.nodes.len());
 }
 
 #[test]
@@ -327,6 +355,12 @@ fn clock_skew_is_found_in_what_the_node_says_of_the_mirror() {
 fn operator_degraded_names_what_the_operator_cannot_reach() {
     let demo = breaks("operator-degraded", "CO-REGISTRY-S3", "unable to sync storage configuration");
     assert_eq!(demo.finding("CO-REGISTRY-S3").unit, "operator/image-registry");
+    // What its pod said before it gave up, without anybody asking.
+    let pod = |event: &&Event| {
+        matches!(&event.data, Data::Observed(Observed::Pod(pod)) if pod.namespace == "openshift-image-registry"
+            && pod.tail.iter().any(|line| line.contains("unable to sync storage configuration")))
+    };
+    assert!(demo.events.iter().any(|event| pod(&event)));
     assert_eq!(first_open(&demo), "CO-REGISTRY-S3");
 }
 

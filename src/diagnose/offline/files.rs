@@ -8,7 +8,7 @@ use flate2::bufread::GzDecoder;
 
 use super::forms::Origin;
 use super::objects::is_objects;
-use super::{OfflineError, Reader, plain};
+use super::{Limits, OfflineError, plain};
 use crate::diagnose::place::ANYWHERE;
 
 const BUFFER: usize = 1 << 20;
@@ -18,18 +18,49 @@ const TAR: (usize, &[u8]) = (257, b"ustar");
 /// Archives inside archives are looked into this deep.
 const NESTED: u8 = 2;
 
-impl Reader<'_> {
-    /// What a person named. It must be readable.
-    pub(super) fn path(&mut self, path: &Path) -> Result<(), OfflineError> {
+/// What a file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holds {
+    /// Lines.
+    Log,
+    /// A service record of the bootstrap machine.
+    Record,
+    /// Objects of the cluster's API.
+    Objects,
+    /// The events of a run of this program.
+    Events,
+}
+
+/// Whoever reads all that is in files, directories and archives, in the order in which it is found there.
+pub trait Files: Sized {
+    fn limits(&self) -> Limits;
+
+    /// Bytes that may still be read.
+    fn left(&self) -> u64;
+
+    /// Files that were read.
+    fn count(&mut self) -> &mut usize;
+
+    /// This was left out.
+    fn skip(&mut self, name: &str, why: &str);
+
+    /// One file of text. Its name is that of its archive, a colon, and that of the file in it.
+    fn read(&mut self, holds: Holds, name: &str, from: impl BufRead);
+
+    /// What a person named.
+    ///
+    /// # Errors
+    /// When it cannot be read, or holds nothing that is known.
+    fn path(&mut self, path: &Path) -> Result<(), OfflineError> {
         let unread =
             |error: std::io::Error| OfflineError::Read { path: path.display().to_string(), why: error.to_string() };
         if path == Path::new("-") {
             return self.any("standard input", std::io::stdin().lock(), 0);
         }
         if path.is_dir() {
-            let before = self.report.files;
+            let before = *self.count();
             self.directory(path, 0).map_err(unread)?;
-            if self.report.files == before {
+            if *self.count() == before {
                 let why = "there is nothing in it that is known as a log".to_owned();
                 return Err(OfflineError::Read { path: path.display().to_string(), why });
             }
@@ -46,7 +77,7 @@ impl Reader<'_> {
         for path in paths {
             let name = path.display().to_string();
             let result = std::fs::symlink_metadata(&path).map_err(|error| error.to_string()).and_then(|kind| {
-                if kind.is_dir() && depth < self.limits.depth {
+                if kind.is_dir() && depth < self.limits().depth {
                     return self.directory(&path, depth + 1).map_err(|error| error.to_string());
                 }
                 if !kind.is_file() || !(is_archive(&name) || is_log(&name) || is_objects(&name)) {
@@ -69,7 +100,7 @@ impl Reader<'_> {
         let zipped = from.fill_buf().map_err(unread)?.starts_with(&GZIP);
         if zipped && nested <= NESTED {
             // What is passed over costs decompression as well.
-            let unzipped = GzDecoder::new(from).take(self.limits.bytes);
+            let unzipped = GzDecoder::new(from).take(self.limits().bytes);
             let name = name.strip_suffix(".gz").unwrap_or(name).to_owned();
             // A stream of its own type would nest without end.
             let unzipped: Box<dyn Read + '_> = Box::new(unzipped);
@@ -90,26 +121,24 @@ impl Reader<'_> {
 
     /// One file of text.
     fn one(&mut self, name: &str, from: impl BufRead) {
-        if self.report.files >= self.limits.files {
+        if *self.count() >= self.limits().files {
             return self.skip(name, "there are more files than are read");
         }
-        self.report.files += 1;
-        if is_record(name) {
-            self.records(name, from);
-        } else if is_objects(name) {
-            self.objects(name, from);
-        } else if file_name(name) == "run.jsonl" {
-            self.events(name, from);
-        } else {
-            self.log(name, from);
-        }
+        *self.count() += 1;
+        let holds = match name {
+            _ if is_record(name) => Holds::Record,
+            _ if is_objects(name) => Holds::Objects,
+            _ if file_name(name) == "run.jsonl" => Holds::Events,
+            _ => Holds::Log,
+        };
+        self.read(holds, name, from);
     }
 
     fn archive(&mut self, name: &str, from: impl Read, nested: u8) -> Result<(), OfflineError> {
         let unread = |error: std::io::Error| OfflineError::Read { path: plain(name), why: error.to_string() };
         let mut archive = tar::Archive::new(from);
         for (number, entry) in archive.entries().map_err(unread)?.enumerate() {
-            if number >= self.limits.files || self.left == 0 {
+            if number >= self.limits().files || self.left() == 0 {
                 self.skip(name, "there is more in it than is read");
                 break;
             }
@@ -136,6 +165,37 @@ impl Reader<'_> {
     }
 }
 
+/// Reads the next line, without its end, cut to `limit`; `left` is what may be read at all. False at the end.
+///
+/// # Errors
+/// When there is more than may be read, or it cannot be.
+pub fn next_line(from: &mut impl BufRead, line: &mut Vec<u8>, limit: usize, left: &mut u64) -> std::io::Result<bool> {
+    line.clear();
+    if *left == 0 {
+        return Err(std::io::Error::other("there is more than is read"));
+    }
+    let read = from.by_ref().take(limit as u64).read_until(b'\n', line)?;
+    *left = left.saturating_sub(read as u64);
+    if line.last() == Some(&b'\n') {
+        line.pop();
+    } else if read > 0 {
+        loop {
+            let buffer = from.fill_buf()?;
+            let end = buffer.iter().position(|byte| *byte == b'\n');
+            let passed = end.map_or(buffer.len(), |end| end + 1);
+            from.consume(passed);
+            *left = left.saturating_sub(passed as u64);
+            if passed == 0 || end.is_some() || *left == 0 {
+                break;
+            }
+        }
+    }
+    if line.last() == Some(&b'\r') {
+        line.pop();
+    }
+    Ok(read > 0)
+}
+
 fn file_name(path: &str) -> &str {
     path.rsplit(['/', ':']).next().unwrap_or(path)
 }
@@ -157,7 +217,7 @@ fn is_record(name: &str) -> bool {
 }
 
 /// Where a file's lines come from, by the layout of a log bundle or of a run, or by its name.
-pub(super) fn origin(path: &str) -> Origin {
+pub fn origin(path: &str) -> Origin {
     let parts: Vec<&str> = path.rsplit(['/', ':']).take(4).collect();
     let part = |place: usize| parts.get(place).copied().unwrap_or("");
     let stem = part(0).strip_suffix(".gz").unwrap_or(part(0));

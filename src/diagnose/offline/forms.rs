@@ -11,13 +11,14 @@ use crate::model::event::{Level, LogLine};
 
 /// Where the lines of a file come from. An empty unit is taken from the lines.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Origin {
+pub struct Origin {
     pub source: String,
     pub unit: String,
 }
 
 /// Forms of lines, compiled once.
-pub(super) struct Forms {
+pub struct Forms {
+    klog: Option<Regex>,
     logrus: Option<Regex>,
     level: Option<Regex>,
     terminal: Option<Regex>,
@@ -38,10 +39,11 @@ struct Parts<'a> {
     text: &'a str,
 }
 
-impl Forms {
-    pub fn new() -> Self {
+impl Default for Forms {
+    fn default() -> Self {
         let make = |pattern: &str| Regex::new(pattern).ok();
         Self {
+            klog: make(r"^([IWEF])(\d\d)(\d\d) (\d\d):(\d\d):(\d\d)\.\d+ +\d+ \S+?:\d+\] "),
             // logrus text, as openshift-install, skopeo, podman and the registry write it.
             logrus: make(r#"^time="([^"]+)" level=(\w+)(?: msg=("(?:[^"\\]|\\.)*"|\S*)(.*))?$"#),
             // The same on stderr, and behind whatever a CI puts in front of it.
@@ -56,7 +58,9 @@ impl Forms {
             now: Timestamp::now(),
         }
     }
+}
 
+impl Forms {
     /// A line of any form. `before` is the time of the line before it.
     pub fn read(&self, origin: &Origin, line: &str, before: Timestamp) -> (Origin, LogLine) {
         if let Some((unit, at, text)) = own(line).or_else(|| journal_json(line)) {
@@ -68,6 +72,20 @@ impl Forms {
             return make(origin, &Parts { text: &message, ..parts }, before);
         }
         make(origin, &parts, before)
+    }
+
+    /// Level and time that klog has put before a message (k8s.io/klog, `klog.go`); it knows no year.
+    pub fn klog(&self, text: &str) -> Option<(Level, Option<Timestamp>)> {
+        let found = self.klog.as_ref()?.captures(text)?;
+        let part = |place: usize| found.get(place).map_or("", |part| part.as_str());
+        let level = match part(1) {
+            "I" => Level::Info,
+            "W" => Level::Warn,
+            _ => Level::Error,
+        };
+        let clock = format!("{}:{}:{}", part(4), part(5), part(6));
+        let at = part(2).parse().ok().and_then(|month| self.without_year(month, part(3), &clock));
+        Some((level, at))
     }
 
     /// Most lines of a large log are none of ours: what a form begins with is looked at before the form is tried.
@@ -127,7 +145,6 @@ impl Forms {
         Some(Parts { host, unit: unit_of(program, message), at, level: None, text: message })
     }
 
-    /// `Mar 01 10:00:00` has no year: the last one that it can have been.
     fn short_time<'a>(&self, line: &'a str) -> Option<(Option<Timestamp>, &'a str)> {
         const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
         let (month, rest) = line.split_at_checked(3)?;
@@ -135,18 +152,26 @@ impl Forms {
         let (day, rest) = rest.strip_prefix(' ')?.trim_start_matches(' ').split_once(' ')?;
         let (time, rest) = rest.split_once(' ')?;
         let (clock, fraction) = time.split_once('.').unwrap_or((time, "0"));
-        if !(digits(day) && digits(fraction)) {
+        if !(digits(day)
+            && digits(fraction)
+            && clock.len() == 8
+            && clock.bytes().filter(|byte| *byte == b':').count() == 2)
+        {
             return None;
         }
-        let time: civil::Time = clock.parse().ok().filter(|_| clock.len() == 8)?;
+        Some((self.without_year(i8::try_from(month).ok()?, day, clock), rest))
+    }
+
+    /// `Mar 01 10:00:00` has no year: the last one that it can have been.
+    fn without_year(&self, month: i8, day: &str, clock: &str) -> Option<Timestamp> {
+        let (day, time): (i8, civil::Time) = (day.parse().ok()?, clock.parse().ok()?);
         let year = jiff::tz::Offset::UTC.to_datetime(self.now).year();
         let in_year = |year: i16| {
-            let date = civil::Date::new(year, i8::try_from(month).ok()?, day.parse().ok()?).ok()?;
+            let date = civil::Date::new(year, month, day).ok()?;
             jiff::tz::Offset::UTC.to_timestamp(date.to_datetime(time)).ok()
         };
         let tomorrow = self.now.checked_add(SignedDuration::from_hours(24)).ok()?;
-        let at = in_year(year).filter(|at| *at <= tomorrow).or_else(|| in_year(year.checked_sub(1)?));
-        Some((at, rest))
+        in_year(year).filter(|at| *at <= tomorrow).or_else(|| in_year(year.checked_sub(1)?))
     }
 }
 

@@ -2,9 +2,9 @@
 //! `openshift-install gather bootstrap`, a run of this program, standard input. Archives are read as streams and never
 //! unpacked to disk; what they may cost is bounded.
 
-mod files;
-mod forms;
-mod objects;
+pub mod files;
+pub mod forms;
+pub mod objects;
 pub mod report;
 mod unknown;
 
@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
+use self::files::{Files, Holds};
 use self::forms::{Forms, Origin};
 pub use self::unknown::{Sighting, Unknown};
 use super::matcher::{CLUSTER, WINDOW};
@@ -118,7 +119,7 @@ type Opened = BTreeMap<String, Located>;
 
 impl<'a> Reader<'a> {
     fn new(catalogue: &'a Catalogue, limits: Limits) -> Self {
-        let (report, early, forms) = (Report::default(), Vec::new(), Forms::new());
+        let (report, early, forms) = (Report::default(), Vec::new(), Forms::default());
         Self { catalogue, limits, left: limits.bytes, report, early, forms, matcher: Matcher::new(catalogue) }
     }
 
@@ -278,38 +279,9 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads the next line, without its end, cut to what is kept of one. False at the end.
+    /// The next line, cut to what is kept of one. False at the end.
     fn line(&mut self, from: &mut impl BufRead, line: &mut Vec<u8>) -> std::io::Result<bool> {
-        line.clear();
-        if self.left == 0 {
-            return Err(std::io::Error::other("there is more than is read"));
-        }
-        let read = from.by_ref().take(self.limits.line as u64).read_until(b'\n', line)?;
-        self.left = self.left.saturating_sub(read as u64);
-        if line.last() == Some(&b'\n') {
-            line.pop();
-        } else if read > 0 {
-            loop {
-                let buffer = from.fill_buf()?;
-                let end = buffer.iter().position(|byte| *byte == b'\n');
-                let passed = end.map_or(buffer.len(), |end| end + 1);
-                from.consume(passed);
-                self.left = self.left.saturating_sub(passed as u64);
-                if passed == 0 || end.is_some() || self.left == 0 {
-                    break;
-                }
-            }
-        }
-        if line.last() == Some(&b'\r') {
-            line.pop();
-        }
-        Ok(read > 0)
-    }
-
-    fn skip(&mut self, name: &str, why: &str) {
-        if self.report.skipped.len() < 1000 {
-            self.report.skipped.push(format!("{}: {why}", plain(name)));
-        }
+        files::next_line(from, line, self.limits.line, &mut self.left)
     }
 
     fn finish(self) -> Report {
@@ -353,6 +325,35 @@ impl<'a> Reader<'a> {
     }
 }
 
+impl Files for Reader<'_> {
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn left(&self) -> u64 {
+        self.left
+    }
+
+    fn count(&mut self) -> &mut usize {
+        &mut self.report.files
+    }
+
+    fn skip(&mut self, name: &str, why: &str) {
+        if self.report.skipped.len() < 1000 {
+            self.report.skipped.push(format!("{}: {why}", plain(name)));
+        }
+    }
+
+    fn read(&mut self, holds: Holds, name: &str, from: impl BufRead) {
+        match holds {
+            Holds::Log => self.log(name, from),
+            Holds::Record => self.records(name, from),
+            Holds::Objects => self.objects(name, from),
+            Holds::Events => self.events(name, from),
+        }
+    }
+}
+
 impl Located {
     fn new(finding: Finding, file: &str, number: u64) -> Self {
         let line = finding.line_number.unwrap_or(number);
@@ -378,7 +379,7 @@ fn text_of(bytes: &[u8]) -> Cow<'_, str> {
 }
 
 /// Without control characters; what ended a line or a column inside a message is a space.
-fn plain(text: &str) -> String {
+pub fn plain(text: &str) -> String {
     // Control characters are single bytes, or begin with this one.
     if !text.bytes().any(|byte| byte < 0x20 || byte == 0x7f || byte == 0xc2) {
         return text.to_owned();

@@ -34,7 +34,7 @@ pub(super) fn is_objects(path: &str) -> bool {
 }
 
 /// The objects in a file; nothing when it holds something else.
-pub(super) fn parse(path: &str, text: &[u8]) -> Vec<Value> {
+pub fn parse(path: &str, text: &[u8]) -> Vec<Value> {
     let parsed: Option<Value> = match path.ends_with(".json") {
         true => serde_json::from_slice(text).ok(),
         false => yaml_serde::from_slice(text).ok(),
@@ -104,7 +104,7 @@ fn pod(object: &Value) -> impl Iterator<Item = String> {
 }
 
 /// The newest time that an object speaks of.
-pub(super) fn newest(value: &Value, depth: usize) -> Option<Timestamp> {
+pub fn newest(value: &Value, depth: usize) -> Option<Timestamp> {
     if depth > DEPTH {
         return None;
     }

@@ -111,13 +111,15 @@ pub async fn fetch_config(
 }
 
 /// Where the bootstrap machine keeps what its machine config server says.
-pub const REQUESTS: &str = "/var/log/pods/machine-config-server.log";
+pub const REQUESTS: &str = "/var/log/pods/openshift-machine-config-operator_bootstrap-machine-config-operator-bootstrap_0/machine-config-server/0.log";
 
 /// The machine config server notes who asked (openshift/machine-config-operator `pkg/server/api.go`).
 fn requested(scene: &Scene, node: &NodePlan, pool: &str) {
     let Some(bootstrap) = scene.machines.machine("bootstrap") else { return };
+    let now = scene.clock.now();
+    let (at, klog) = (now.strftime("%Y-%m-%dT%H:%M:%S.%6f+00:00"), now.strftime("%m%d %H:%M:%S.%6f"));
     let line = format!(
-        "I0301 10:09:02.271833       1 api.go:65] Pool \"{pool}\" requested by address:\"{}:4021\" \
+        "{at} stderr F I{klog}       1 api.go:65] Pool \"{pool}\" requested by address:\"{}:4021\" \
          User-Agent:\"Ignition/2.20.0\" Accept-Header: \"application/vnd.coreos.ignition+json;version=3.4.0, */*;q=0.1\"\n",
         node.address
     );

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::OcpError;
 use super::ca::Leaf;
-use super::kube_store::{Change, RESOURCES, Resource, Store};
+use super::kube_store::{Change, RESOURCES, Resource, Store, log};
 use super::tls::{self, Peer};
 
 struct Api {
@@ -73,6 +73,17 @@ async fn serve(
     match (&parts.method, &place.name) {
         (&Method::GET, None) if query.watch => api.watch(&place, &query),
         (&Method::GET, None) => api.list(&place, &query),
+        (&Method::GET, Some(name)) if place.subresource.as_deref() == Some("log") => {
+            let pod = api.store.get(place.resource.plural, place.namespace(), name);
+            match pod.as_ref().map(|pod| log(pod, &query.container, query.previous)) {
+                Some(Some(said)) => Response::new(Body::from(said)),
+                Some(None) => {
+                    let why = format!("previous terminated container {:?} in pod {name:?} not found", query.container);
+                    json_answer(StatusCode::BAD_REQUEST, &status(400, "BadRequest", &why))
+                }
+                None => missing(place.resource, name),
+            }
+        }
         (&Method::GET, Some(name)) => match api.store.get(place.resource.plural, place.namespace(), name) {
             Some(object) => json_answer(StatusCode::OK, &object),
             None => missing(place.resource, name),
@@ -289,6 +300,9 @@ struct Query {
     since: u64,
     timeout: u64,
     name: Option<String>,
+    /// Of a log.
+    container: String,
+    previous: bool,
 }
 
 impl Query {
@@ -306,6 +320,8 @@ impl Query {
             bookmarks: yes("allowWatchBookmarks"),
             since: value("resourceVersion").and_then(|text| text.parse().ok()).unwrap_or(0),
             timeout: value("timeoutSeconds").and_then(|text| text.parse().ok()).unwrap_or(290),
+            container: value("container").unwrap_or_default().to_owned(),
+            previous: yes("previous"),
             name: selector.and_then(|text| text.strip_prefix("metadata.name=").map(str::to_owned)),
         }
     }

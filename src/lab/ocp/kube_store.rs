@@ -241,6 +241,13 @@ fn key(plural: &str, namespace: &str, name: &str) -> String {
     format!("{plural}/{namespace}/{name}")
 }
 
+/// What a container of a pod has said, in its present life or the one before: an annotation of the lab's own.
+pub fn log(pod: &Value, container: &str, previous: bool) -> Option<String> {
+    let life = if previous { "previous-log" } else { "log" };
+    let said = pod["metadata"]["annotations"][format!("lab/{life}.{container}")].as_str();
+    said.map(|text| text.to_owned() + "\n").or_else(|| (!previous).then(String::new))
+}
+
 /// As Kubernetes writes a time: whole seconds.
 pub fn now() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()

@@ -6,7 +6,7 @@ use ratatui::layout::Rect;
 use ratatui::text::Line;
 
 use crate::cluster::operators;
-use crate::model::event::{Condition, ImageState, Object, Outcome, Tri, Warning};
+use crate::model::event::{Condition, ImageState, Object, Outcome, Pod, Tri, Warning};
 use crate::model::plan::StepId;
 use crate::model::run::{HOURS_OF_A_MONTH, RunModel};
 use crate::model::text::dollars;
@@ -333,6 +333,22 @@ fn warnings(model: &RunModel, about_it: impl Fn(&Warning) -> bool) -> Vec<String
     head.into_iter().chain(mine.iter().map(line)).collect()
 }
 
+/// Pods that do not get on, with the end of what they said.
+fn pods(model: &RunModel, mine: impl Fn(&Pod) -> bool) -> Vec<String> {
+    let ill: Vec<&Pod> = model.cluster_state.pods.values().filter(|pod| mine(pod)).collect();
+    let mut out = Vec::from_iter((!ill.is_empty()).then(|| "Pods:".to_owned()));
+    for pod in ill {
+        let Pod { namespace, name, node, container, reason, message, restarts, tail } = pod;
+        let on = if node.is_empty() { String::new() } else { format!(" on {node}") };
+        out.push(format!("  {namespace}/{name}{on}: {reason}, {restarts} restarts: {message}"));
+        if !tail.is_empty() {
+            out.push(format!("    the last lines of {container}; more in the journal, pods:{namespace}"));
+        }
+        out.extend(tail.iter().map(|line| format!("      {line}")));
+    }
+    out
+}
+
 fn cluster(model: &RunModel, target: &Target) -> Vec<String> {
     let state = &model.cluster_state;
     let known = match target {
@@ -355,6 +371,7 @@ fn cluster(model: &RunModel, target: &Target) -> Vec<String> {
                 out.push("Conditions:".into());
                 out.extend(operator.conditions.iter().map(condition));
             }
+            out.extend(pods(model, |pod| operator.namespaces.contains(&pod.namespace)));
             out.extend(warnings(model, |warning| operator.namespaces.contains(&warning.namespace)));
             out.push("To read on:".into());
             out.push(format!("  oc adm inspect clusteroperator/{name}"));
@@ -371,6 +388,7 @@ fn cluster(model: &RunModel, target: &Target) -> Vec<String> {
                 format!("changed  {}", time(node.changed)),
                 format!("message  {}", node.message),
             ];
+            out.extend(pods(model, |pod| pod.node == *name));
             out.extend(warnings(model, |warning| warning.about == about));
             out.push("To read on:".into());
             out.push(format!("  oc describe node/{name}"));

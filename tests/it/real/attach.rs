@@ -16,22 +16,24 @@ use serde_json::json;
 use crate::host::{Sshd, argvs, user};
 
 /// A bastion and a bootstrap node that never heard of us, and the operator's machine.
-struct Place {
+pub struct Place {
     dir: tempfile::TempDir,
     bastion: Sshd,
-    bootstrap: Sshd,
+    pub bootstrap: Sshd,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
-        for name in ["bastion", "bootstrap", "tools", "journals"] {
+        for name in ["bastion", "bootstrap", "tools", "journals", "records"] {
             std::fs::create_dir(at(name)).unwrap();
         }
-        // The node's own journal, and a sudo that asks nothing, as on RHCOS.
+        // The node's own journal and service records, and a sudo that asks nothing, as on RHCOS.
         tool(&at("tools"), "journalctl", &format!("exec /usr/bin/journalctl --directory {:?} \"$@\"", at("journals")));
-        tool(&at("tools"), "sudo", "shift; exec \"$@\"");
+        let sudo = "shift\nfor word; do shift; case $word in /var/log/openshift/*) word=RECORDS/${word##*/} ;; esac; \
+                    set -- \"$@\" \"$word\"; done\nexec \"$@\"";
+        tool(&at("tools"), "sudo", &sudo.replace("RECORDS", &at("records").to_string_lossy()));
         let path = format!("{}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", at("tools").display());
         let sshd = |home: &str| Sshd::with_environment(&[("PATH", &path), ("HOME", &at(home).to_string_lossy())]);
         let (bastion, bootstrap) = (sshd("bastion"), sshd("bootstrap"));
@@ -44,7 +46,7 @@ impl Place {
         place
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
@@ -53,7 +55,7 @@ impl Place {
     }
 
     /// The installer logs a line.
-    fn installer(&self, level: &str, message: &str) {
+    pub fn installer(&self, level: &str, message: &str) {
         let mut file = std::fs::File::options()
             .create(true)
             .append(true)
@@ -63,7 +65,7 @@ impl Place {
     }
 
     /// The node's journal gets an entry of bootkube.
-    fn journal(&self, number: u64, message: &str) {
+    pub fn journal(&self, number: u64, message: &str) {
         let mut child = Command::new("/lib/systemd/systemd-journal-remote")
             .args(["-o", &self.path("journals/node.journal").to_string_lossy(), "-"])
             .stdin(Stdio::piped())
@@ -82,18 +84,20 @@ impl Place {
 
     fn watch(&self, more: &[&str]) -> Watching {
         let bastion = format!("{}@127.0.0.1:{}", user(), self.bastion.port());
-        let output = self.path("output");
-        let child = Command::new(env!("CARGO_BIN_EXE_bartizan"))
-            .args(["--state", &self.path("state").to_string_lossy(), "watch", "--json", "--bastion", &bastion])
-            .args(["--dir", &self.install_dir().to_string_lossy(), "--host-key", &self.bastion.host_key()])
+        let host_key = self.bastion.host_key();
+        let there = ["--bastion", &bastion, "--host-key", &host_key];
+        self.watch_here(&[&there, more].concat())
+    }
+
+    /// Without a bastion: the install directory is on this machine.
+    pub fn watch_here(&self, more: &[&str]) -> Watching {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bartizan"));
+        command
+            .args(["--state", &self.path("state").to_string_lossy(), "watch", "--json"])
+            .args(["--dir", &self.install_dir().to_string_lossy()])
             .args(["--identity-file", &self.path("key").to_string_lossy()])
-            .args(more)
-            .stdin(Stdio::null())
-            .stdout(std::fs::File::create(&output).unwrap())
-            .stderr(std::fs::File::create(self.path("errors")).unwrap())
-            .spawn()
-            .unwrap();
-        Watching { child, output, errors: self.path("errors") }
+            .args(more);
+        Watching::start(command, &self.path("output"))
     }
 
     /// Every file of both machines, with what tells that nobody touched it.
@@ -120,19 +124,48 @@ fn tool(dir: &Path, name: &str, script: &str) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-struct Watching {
+pub struct Watching {
     child: Child,
     output: PathBuf,
     errors: PathBuf,
 }
 
 impl Watching {
+    pub fn start(mut command: Command, output: &Path) -> Self {
+        let errors = output.with_extension("errors");
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(std::fs::File::create(output).unwrap())
+            .stderr(std::fs::File::create(&errors).unwrap())
+            .spawn()
+            .unwrap();
+        Self { child, output: output.to_owned(), errors }
+    }
+
+    /// Until it ends by itself.
+    pub fn wait(&mut self, patience: Duration) -> Option<i32> {
+        let deadline = Instant::now() + patience;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(Instant::now() < deadline, "it does not end: {:#?}", self.events());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    pub fn model(&self) -> RunModel {
+        let mut model = RunModel::default();
+        self.events().iter().for_each(|event| reduce(&mut model, event));
+        model
+    }
+
     fn events(&self) -> Vec<Event> {
         let text = std::fs::read_to_string(&self.output).unwrap();
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    fn until(&mut self, what: &str, holds: impl Fn(&[Event]) -> bool) {
+    pub fn until(&mut self, what: &str, holds: impl Fn(&[Event]) -> bool) {
         let deadline = Instant::now() + Duration::from_secs(60);
         while !holds(&self.events()) {
             let errors = std::fs::read_to_string(&self.errors).unwrap();
@@ -142,14 +175,12 @@ impl Watching {
         }
     }
 
-    fn end(mut self) -> (Option<i32>, RunModel) {
+    pub fn end(mut self) -> (Option<i32>, RunModel) {
         let pid = rustix::process::Pid::from_child(&self.child);
         // It may have ended by itself.
         let _gone = rustix::process::kill_process(pid, rustix::process::Signal::INT);
         let code = self.child.wait().unwrap().code();
-        let mut model = RunModel::default();
-        self.events().iter().for_each(|event| reduce(&mut model, event));
-        (code, model)
+        (code, self.model())
     }
 }
 
@@ -161,13 +192,13 @@ impl Drop for Watching {
     }
 }
 
-fn stage(events: &[Event], wanted: &str, state: BootStage) -> bool {
+pub fn stage(events: &[Event], wanted: &str, state: BootStage) -> bool {
     events.iter().any(|event| {
         matches!(&event.data, Data::Observed(Observed::Bootkube { stage, state: seen, .. }) if stage == wanted && *seen == state)
     })
 }
 
-fn phase(events: &[Event], wanted: &str) -> bool {
+pub fn phase(events: &[Event], wanted: &str) -> bool {
     events
         .iter()
         .any(|event| matches!(&event.data, Data::Observed(Observed::Installer { phase, .. }) if phase == wanted))

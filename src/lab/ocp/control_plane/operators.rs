@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::super::OcpError;
 use super::super::credentials;
-use super::super::kube_store::{condition, now};
+use super::super::kube_store::{Resource, condition, now};
 use super::super::scenario::{Act, Twist};
 use super::{Plane, is_ready, named};
 use crate::cloud::{Cloud, Create, Kind, Tags};
@@ -106,6 +106,11 @@ pub(super) const OPERATORS: &[(&str, Wave, u64, &str)] = &[
         "RouteHealthAvailable: failed to GET route (https://console-openshift-console.apps.DOMAIN): EOF",
     ),
 ];
+
+/// The pod of an operator.
+fn pod_of(operator: &str) -> String {
+    format!("{operator}-operator-5c9d7")
+}
 
 impl Plane {
     pub(super) async fn operators(&self, stuck: bool) -> Result<(), OcpError> {
@@ -259,12 +264,40 @@ impl Plane {
 
     fn tell_of(&self, name: &str, trouble: &Trouble) -> Result<(), OcpError> {
         let reason = if trouble.degraded { DEGRADED } else { "_Unavailable" };
+        if trouble.degraded {
+            self.gives_up(name, &trouble.message);
+        }
         self.operator(name, "False", "True", Some((reason, &trouble.message)))
+    }
+
+    /// Its pod gives up over it, is started again, and gives up.
+    fn gives_up(&self, name: &str, message: &str) {
+        let Some(pods) = Resource::named("pods") else { return };
+        let namespace = format!("openshift-{name}");
+        let container = format!("{name}-operator");
+        let said = format!("{} E0301 10:09:02.271833       1 controller.go:1] {}", now(), message.replace('\n', " "));
+        let waiting = json!({ "reason": "CrashLoopBackOff", "message": "back-off 5m0s restarting failed container" });
+        self.store.put(
+            pods,
+            json!({
+                "metadata": {
+                    "name": pod_of(name), "namespace": namespace,
+                    "annotations": { format!("lab/previous-log.{container}"): said },
+                },
+                "spec": { "nodeName": self.cluster.masters().next().map_or("", |master| master.node.as_str()) },
+                "status": { "phase": "Running", "containerStatuses": [
+                    { "name": container, "ready": false, "restartCount": 3, "state": { "waiting": waiting } },
+                ] },
+            }),
+        );
     }
 
     async fn until_unblocked(&self, name: &str) -> Result<(), OcpError> {
         while self.blocked(name).await?.is_some() {
             tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        if let Some(pods) = Resource::named("pods") {
+            self.store.delete(pods, &format!("openshift-{name}"), &pod_of(name));
         }
         Ok(())
     }
@@ -339,7 +372,8 @@ impl Plane {
             condition("Available", available, reason, message, &at),
             condition("Upgradeable", "True", "AsExpected", "", &at),
         ]);
-        let mut status = json!({ "conditions": conditions });
+        let namespaces = json!([{ "group": "", "resource": "namespaces", "name": format!("openshift-{name}") }]);
+        let mut status = json!({ "conditions": conditions, "relatedObjects": namespaces });
         if available == "True" {
             status["versions"] = json!([{ "name": "operator", "version": version }]);
         }

@@ -11,7 +11,7 @@ use crate::lab::ocp::cluster::Scene;
 use crate::lab::ocp::control_plane::{approve, has_condition};
 use crate::lab::ocp::credentials;
 use crate::lab::ocp::day_two;
-use crate::lab::ocp::kube_store::Resource;
+use crate::lab::ocp::kube_store::{Resource, log};
 use crate::lab::ocp::payload::Payload;
 
 const VALUED: &[&str] = &[
@@ -23,6 +23,9 @@ const VALUED: &[&str] = &[
     "registry-config",
     "a",
     "command",
+    "c",
+    "container",
+    "tail",
     "to",
     "from",
     "field-selector",
@@ -93,7 +96,8 @@ impl Tool for Oc {
                     ("describe", _) => self.describe(&mut cx, &words).await,
                     ("patch", _) => self.patch(&mut cx, &words).await,
                     ("delete", _) => self.delete(&mut cx, &words).await,
-                    ("logs" | "label" | "annotate" | "wait", _) => 0,
+                    ("logs", pod) => self.logs(&mut cx, &words, pod).await,
+                    ("label" | "annotate" | "wait", _) => 0,
                     (other, _) => {
                         err(&mut cx, format!("error: unknown command \"{other}\" for \"{}\"\n", self.name)).await;
                         1
@@ -105,6 +109,28 @@ impl Tool for Oc {
 }
 
 impl Oc {
+    async fn logs(&self, cx: &mut ToolCx, words: &Words, name: &str) -> i32 {
+        let namespace = words.get(&["n", "namespace"]).unwrap_or("default");
+        let Some(pod) = self.scene.kube.get("pods", namespace, name) else {
+            err(cx, format!("Error from server (NotFound): pods \"{name}\" not found\n")).await;
+            return 1;
+        };
+        match log(&pod, words.get(&["c", "container"]).unwrap_or_default(), words.has(&["previous", "p"])) {
+            Some(said) => out(cx, said).await,
+            None => {
+                err(
+                    cx,
+                    format!(
+                        "Error from server (BadRequest): previous terminated container in pod \"{name}\" not found\n"
+                    ),
+                )
+                .await;
+                return 1;
+            }
+        }
+        0
+    }
+
     /// The API must answer, and the kubeconfig must be that of the cluster.
     fn reach(&self, cx: &ToolCx, words: &Words) -> Result<(), String> {
         let file = words.get(&["kubeconfig"]).or_else(|| cx.env.get("KUBECONFIG").map(String::as_str));
