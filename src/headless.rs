@@ -201,6 +201,11 @@ impl Lines {
                 let message = if message.is_empty() { String::new() } else { format!(": {message}") };
                 format!("pool {name}: {updated} of {machines} updated{degraded}{message}")
             }
+            Data::Observed(Observed::Pod(pod)) => {
+                let Pod { namespace, name, reason, message, restarts, .. } = pod;
+                format!("pod {namespace}/{name}: {reason}, {restarts} restarts: {message}")
+            }
+            Data::Observed(Observed::Gone { what: Vanished::Pod, name }) => format!("pod {name} gets on"),
             Data::Observed(Observed::Gone { what, name }) => {
                 format!("{} {name} is gone", format!("{what:?}").to_lowercase())
             }

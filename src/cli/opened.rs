@@ -37,7 +37,10 @@ pub fn open(state: Option<&Path>, run: &str) -> Result<Opened, Failure> {
     let path = Path::new(run);
     let (dir, unpacked) = if path.is_file() {
         let place = tempfile::Builder::new().prefix("bartizan-bundle-").tempdir().map_err(Failure::other)?;
-        let dir = bundle::unpack(path, place.path()).map_err(|error| Failure::usage(error.to_string()))?;
+        let dir = bundle::unpack(path, place.path()).map_err(|error| {
+            let gathered = "a log bundle of openshift-install is opened by `bartizan watch --bundle`";
+            Failure::usage(format!("{error}; {gathered}"))
+        })?;
         (dir, Some(place))
     } else {
         let store = Store::open(state).map_err(Failure::other)?;

@@ -47,6 +47,8 @@ impl Bundle {
         let bootkube = bundle.short(&[
             (60, "systemd", "Started Bootstrap a Kubernetes cluster."),
             (61, "bootkube.sh", "Moving OpenShift manifests in with the rest of them"),
+            // A message may have a time of its own, of another clock.
+            (61, "bootkube.sh", "I0301 09:00:00.000001    1234 render.go:1] a step"),
             (62, "bootkube.sh", "Rendering api manifests..."),
             // podman says it once more, under the container's name.
             (62, "api-render", "Rendering api manifests..."),
@@ -91,6 +93,8 @@ impl Bundle {
         );
         bundle.put("bootstrap/containers/machine-config-server-0123456789abcdef0123.log", request);
         bundle.put("bootstrap/pods/0123456789abcdef0123.log", "Rendering api manifests...\n");
+        let etcd = format!("no time at all\n{{\"level\":\"warn\",\"ts\":\"{}\",\"msg\":\"slow\"}}\n", bundle.at(65));
+        bundle.put("bootstrap/containers/etcd-0123456789abcdef0123.log", etcd);
         let failed = "  UNIT LOAD ACTIVE SUB DESCRIPTION\n● crio-wipe.service loaded failed failed CRI-O Auto Update Script\n\n1 loaded units listed.\n";
         bundle.put("failed-units.txt", failed);
         let wiped = bundle.short(&[(5, "crio", "wiping failed")]);
@@ -198,11 +202,15 @@ fn a_log_bundle_is_the_run_that_it_was() {
 
     // Each line once, whoever has kept it twice; kubelet below a warning is left out.
     let lines: BTreeMap<&str, u64> = model.logs.iter().map(|(source, log)| (source.as_str(), log.lines)).collect();
-    let wanted = [("journal:bootstrap", 8 + 2 + 1 + 1 + 1), ("journal:10.0.1.5", 1), ("containers:bootstrap", 1)];
+    let wanted = [("journal:bootstrap", 9 + 2 + 1 + 1 + 1 + 2), ("journal:10.0.1.5", 1), ("containers:bootstrap", 1)];
     for (source, count) in wanted {
         assert_eq!(lines.get(source), Some(&count), "{source}: {lines:?}");
     }
     assert_eq!(lines.len(), 4, "{lines:?}");
+
+    let journal = SegmentReader::new(&state.join("runs").join(&model.run)).read("journal:bootstrap", 1, 100).unwrap();
+    let etcd: Vec<_> = journal.iter().filter(|line| line.unit == "etcd").map(|line| line.at).collect();
+    assert_eq!(etcd, [bundle.at(65), bundle.at(65)]);
 
     // The cluster at its end, and what is wrong, at the line that says so.
     let cluster = &model.cluster_state;
@@ -237,7 +245,7 @@ fn a_log_bundle_is_the_run_that_it_was() {
     let (code, model, errors) = watch(&state, &install, &["--every-line"]);
     assert_eq!(code, Some(0), "{errors}");
     assert_eq!((model.cluster.name.as_str(), model.cluster.base_domain.as_str()), ("edge", "ex.com"));
-    assert_eq!(model.logs["journal:bootstrap"].lines, 14);
+    assert_eq!(model.logs["journal:bootstrap"].lines, 17);
     assert_eq!(model.installer.phases.last().unwrap().name, "bootstrap");
     assert_eq!(model.closed.as_ref().map(|(outcome, exit, _)| (*outcome, *exit)), Some((RunOutcome::Failed, 5)));
 

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use bartizan::lab::ocp::kube_store::Resource;
 use bartizan::lab::world::{Lab, LabOptions};
+use bartizan::model::plan::StepId;
 use bartizan::model::{RunModel, reduce};
 use bartizan::record::read_events;
 use serde_json::{Value, json};
@@ -51,6 +52,12 @@ fn report(run: &Path) -> (Value, String) {
     (serde_json::from_slice(&json).unwrap(), std::fs::read_to_string(run.join("verify.txt")).unwrap())
 }
 
+fn model(run: &Path) -> RunModel {
+    let mut model = RunModel::default();
+    read_events(&run.join("run.jsonl")).unwrap().iter().for_each(|event| reduce(&mut model, event));
+    model
+}
+
 fn last_lines(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(8)..].join("\n")
@@ -68,6 +75,14 @@ async fn from_the_installation_to_the_next_release() {
     let options = LabOptions { dir: dir.path().join("lab"), scenario: "happy".into(), speed: 60.0, payload_mb: 8 };
     let site = Site { lab: Lab::start(options).await.unwrap(), dir };
     let spec = site.lab.spec_file();
+    // One more manifest, out of a folder beside the spec.
+    let folder = spec.parent().unwrap().join("more");
+    std::fs::create_dir(&folder).unwrap();
+    let motd = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: motd\n  namespace: openshift\ndata:\n  a: b\n";
+    std::fs::write(folder.join("99-motd.yaml"), motd).unwrap();
+    let text = std::fs::read_to_string(&spec).unwrap();
+    assert!(!text.contains("[install]"));
+    std::fs::write(&spec, format!("{text}\n[install]\nmanifests = \"more\"\n")).unwrap();
     let (exit, said) = site.bartizan(&["run", spec.to_str().unwrap()]).await;
     assert_eq!(exit, 0, "{}", last_lines(&said));
 
@@ -81,6 +96,12 @@ async fn from_the_installation_to_the_next_release() {
     assert_eq!(samples["spec"]["managementState"], "Removed");
 
     let run = site.runs().pop().unwrap();
+    let step = StepId::new("07-install-config/manifests");
+    let evidence = model(&run).step(&step).unwrap().evidence.clone();
+    assert!(
+        evidence.iter().any(|one| one.asked.ends_with("/manifests/99-motd.yaml") && one.answer == "ConfigMap motd"),
+        "{evidence:?}"
+    );
     let (json, text) = report(&run);
     let checks: Vec<&str> =
         json["checks"].as_array().unwrap().iter().map(|one| one["check"].as_str().unwrap()).collect();
@@ -128,8 +149,7 @@ async fn from_the_installation_to_the_next_release() {
     let version = site.object("clusterversions", "", "version");
     assert_eq!(version["status"]["history"][0]["version"], "4.18.12");
     assert_eq!(version["status"]["history"][1]["version"], "4.18.11");
-    let mut model = RunModel::default();
-    read_events(&second.join("run.jsonl")).unwrap().iter().for_each(|event| reduce(&mut model, event));
+    let model = model(&second);
     assert_eq!(model.plan.stages.len(), 4, "an upgrade has a plan of its own");
     assert!(model.plan.steps().all(|step| model.step(&step.id).is_some()));
     assert_eq!(report(&second).0["version"], "4.18.12");

@@ -25,6 +25,7 @@ mod lab;
 mod network;
 #[cfg(feature = "lab")]
 mod ocp;
+mod pods;
 mod ports;
 mod preflight;
 mod pty;

@@ -293,9 +293,9 @@ fn etcd_stuck_fails_the_bootstrap_with_its_finding() {
     let mut past = bartizan::model::RunModel::default();
     let events = text.lines().map(|line| serde_json::from_str::<Event>(line).unwrap());
     events.for_each(|event| bartizan::model::reduce(&mut past, &event));
-    let stages = |model: &bartizan::model::RunModel| -> Vec<_> {
+    let stages = |model: &bartizan::model::RunModel| {
         let of_bootkube = model.bootkube.iter().filter(|record| !record.stage.starts_with("node-image"));
-        of_bootkube.map(|record| (record.stage.clone(), record.state)).collect()
+        of_bootkube.map(|record| (record.stage.clone(), record.state)).collect::<BTreeMap<_, _>>()
     };
     assert_eq!(stages(&past), stages(&model));
     assert!(past.open_findings().iter().any(|open| open.finding.signature == "CEO-WAIT"), "{:?}", past.findings);

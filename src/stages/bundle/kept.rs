@@ -199,6 +199,11 @@ impl Kept {
                 lost += 1;
             }
         }
+        // What comes before the first time was not later than it.
+        let first = tail.iter().map(|line| line.line.at).find(|at| *at != Timestamp::UNIX_EPOCH);
+        for line in tail.iter_mut().take_while(|line| line.line.at == Timestamp::UNIX_EPOCH) {
+            line.line.at = first.unwrap_or_default();
+        }
         if lost > 0 {
             self.lost.push((place.source.clone(), lost));
         }
@@ -224,7 +229,7 @@ impl Kept {
             });
         }
         let nobody = Origin { source: place.source.to_string(), unit: String::new() };
-        let (_, mut line) = self.forms.read(&nobody, text, before);
+        let (_, mut line) = self.forms.read(&nobody, text, Timestamp::UNIX_EPOCH);
         if !place.unit.is_empty() {
             // podman's containers say to the journal what bootkube.sh says again.
             let again = !matches!(line.unit.as_str(), "" | "bootkube" | "systemd" | "init.scope");
@@ -233,11 +238,10 @@ impl Kept {
             }
             line.unit.clone_from(&place.unit);
         }
-        if let Some((level, at)) = self.forms.klog(&line.text) {
-            line.level = line.level.max(level);
-            if line.at == before {
-                line.at = at.unwrap_or(before);
-            }
+        let klog = self.forms.klog(&line.text);
+        line.level = line.level.max(klog.map_or(Level::Debug, |(level, _)| level));
+        if line.at == Timestamp::UNIX_EPOCH {
+            line.at = klog.and_then(|(_, at)| at).or_else(|| stamped(&line.text)).unwrap_or(before);
         }
         let is_loud = ["level=warning", "level=error", "level=fatal"].iter().any(|loud| line.text.contains(loud));
         let of_systemd = line.text.starts_with(&format!("{}.service: ", line.unit));
@@ -248,6 +252,11 @@ impl Kept {
         line.text = redact(&one_line(&line.text, LINE_LIMIT));
         Some(line)
     }
+}
+
+/// The time in a line of JSON as zap writes it (etcd and others).
+fn stamped(text: &str) -> Option<Timestamp> {
+    text.starts_with('{').then(|| text.split_once("\"ts\":\"")?.1.split('"').next()?.parse().ok()).flatten()
 }
 
 /// The unit in a row of `systemctl list-units --state=failed`.

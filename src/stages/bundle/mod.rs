@@ -102,7 +102,11 @@ fn tell(kept: Kept, report: &Report) -> Story {
         for (_, entries) in kept.records.iter().filter(|(name, _)| name == service) {
             for observed in teller.boot.confirm(service, entries) {
                 teller.note(&observed);
-                story.add(last, Data::Observed(observed));
+                let at = match &observed {
+                    Observed::Bootkube { since: Some(since), .. } => *since,
+                    _ => last,
+                };
+                story.add(at, Data::Observed(observed));
             }
         }
     }

@@ -14,6 +14,7 @@ use super::cluster::{Cluster, NodePlan, Scene};
 use super::first_boot::fetch_config;
 use super::journal::Pen;
 use super::kube_store::{Resource, Store, condition, now};
+use super::payload::Payload;
 use super::scenario::Act;
 use operators::OPERATORS;
 
@@ -42,6 +43,12 @@ pub async fn run(scene: Arc<Scene>, cluster: Arc<Cluster>) -> Result<(), OcpErro
     for node in &masters {
         let machine = plane.scene.boot(&plane.cluster, node).await?;
         let pen = Pen::new(machine, false);
+        // The first boot: machine-config-operator `templates/common/_base/units/machine-config-daemon-pull.service.yaml`.
+        let daemon = plane.scene.payload.components.iter().find(|image| image.name == "machine-config-operator");
+        let daemon = daemon.map(Payload::pull_spec).unwrap_or_default();
+        pen.line("machine-config-daemon-pull", "sh", format!("Trying to pull {daemon}..."));
+        pen.line("machine-config-daemon-pull", "sh", "Writing manifest to image destination");
+        pen.line("machine-config-daemon-pull", "systemd", "Finished Machine Config Daemon Pull.");
         pen.line(
             "kubelet",
             "kubenswrapper",
