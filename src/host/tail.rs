@@ -18,8 +18,8 @@ use super::{Cmd, Host, HostError, files, pump};
 const CHUNK: usize = 1 << 20;
 /// Bytes before the offset that are read again, to see that the file is still the same.
 const OVERLAP: usize = 64;
-/// How often the host looks in one question, 0.3 s apart.
-const LOOKS: u32 = 30;
+/// How often the host looks in one question, 0.15 s apart.
+const LOOKS: u32 = 60;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TailItem {
@@ -84,7 +84,7 @@ while :; do
   fi
   if [ "$ended" = 1 ] || [ "$looks" -ge "$5" ]; then break; fi
   looks=$((looks + 1))
-  sleep 0.3
+  sleep 0.15
 done
 if [ -e "$1" ]; then echo "$size $ended"; else echo "absent $ended"; fi
 if [ "$size" -gt "$2" ]; then tail -c "+$(($3 + 1))" "$1" | head -c "$4"; fi"#;

@@ -34,9 +34,7 @@ impl Keeper {
         let cursor = Some(format!("{}#{offset}", self.job));
         let line = LogLine { at: jiff::Timestamp::now(), unit: self.unit.into(), level, text, cursor };
         cx.sink.lines(SOURCE, vec![line.clone()]).await;
-        if level >= Level::Warn {
-            // Nobody matching is no reason to stop copying.
-            let _unmatched = cx.world.tap.send((SOURCE.into(), vec![line])).await;
-        }
+        // All of them, since the matcher counts lines to know where one is. Nobody matching is no reason to stop copying.
+        let _unmatched = cx.world.tap.send((SOURCE.into(), vec![line])).await;
     }
 }

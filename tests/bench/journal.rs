@@ -43,12 +43,13 @@ fn main() -> Result<(), Failure> {
     let corpus: Arc<Vec<Vec<u8>>> = Arc::new((0..10_000).map(entry).collect());
     let bytes: usize = corpus.iter().map(Vec::len).sum();
     println!("{} bytes a line, {} signatures", bytes / corpus.len(), catalogue.signatures().len());
-    one_core(&catalogue, &corpus)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let pace = Some(Duration::from_millis(10));
     runtime.block_on(through(&catalogue, &corpus, RATE * SECONDS, pace))?;
     let lines = std::env::var("BARTIZAN_BENCH_LINES").ok().and_then(|text| text.parse().ok()).unwrap_or(5_000_000);
-    runtime.block_on(through(&catalogue, &corpus, lines, None))
+    runtime.block_on(through(&catalogue, &corpus, lines, None))?;
+    // Last, since what it takes of memory would be counted to the others.
+    one_core(&catalogue, &corpus)
 }
 
 /// Line `number` of a bootstrap node's journal, as `journalctl -o json` prints it.
@@ -230,6 +231,8 @@ async fn through(
         }
     }
     let took = begun.elapsed();
+    // While all of it is still held.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     over.store(true, Ordering::Relaxed);
     cancel.cancel();
     following.await??;
@@ -239,15 +242,16 @@ async fn through(
 
     let mut read = SegmentReader::new(dir.path());
     let last = read.read(BOOTSTRAP, kept, 10)?;
+    let events = std::fs::read(dir.path().join("run.jsonl"))?;
+    let events = events.iter().filter(|byte| **byte == b'\n').count();
     let rate = lines as f64 / took.as_secs_f64();
     println!(
         "{lines} lines in {:.1} s ({rate:.0} a second), {kept} to be kept, {} missing",
         took.as_secs_f64(),
         kept - have.min(kept)
     );
-    println!("  the last one is on disk: {}", last.len() == 1);
+    println!("  the last one is on disk: {}; {events} events", last.len() == 1);
     println!("  {frames}");
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     status
         .lines()
         .filter(|line| line.starts_with("VmHWM") || line.starts_with("VmRSS"))

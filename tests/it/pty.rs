@@ -283,6 +283,7 @@ fn the_way_to_a_shell_on_the_bastion_and_to_an_editor_and_back() {
     live.wait_until("back", |live| live.is_taken() && live.text().contains("paused"));
     live.type_keys("q");
     assert!(live.child.wait().unwrap().success(), "what was typed into the shell was not for the cockpit");
+    live.wait_until("given back", |live| !live.is_taken());
     live.is_given_back();
 }
 
