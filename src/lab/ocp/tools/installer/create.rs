@@ -64,7 +64,9 @@ impl Session {
         self.info("Control-plane machines are ready").await;
         self.info("Cluster API resources have been created. Waiting for cluster to become ready...").await;
         self.scene.happens(&Moment::InstallStarted).await;
-        self.bootstrap_complete(&cluster).await?;
+        if self.bootstrap_complete(&cluster).await.is_err() {
+            return self.bootstrap_failed().await;
+        }
         self.destroy_bootstrap().await?;
         self.install_complete(&cluster).await?;
         let minutes = started.elapsed().as_secs_f64() * self.scene.clock.speed();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Fatal, INSTALL, OPERATORS, Session, quoted};
+use super::{BOOTSTRAP, Fatal, INSTALL, OPERATORS, Session, quoted};
 use crate::lab::ocp::cluster::Cluster;
 use crate::lab::ocp::control_plane;
 
@@ -22,7 +22,7 @@ impl Session {
         if !self.wait(20, Some(&refused), || self.scene.kube.is_up()).await {
             self.say("error", format!("Bootstrap failed to complete: Get \"{url}/version\": dial tcp 10.0.5.9:6443: connect: connection refused")).await;
             self.say("error", "Failed waiting for Kubernetes API. This error usually happens when there is a problem on the bootstrap host that prevents creating a temporary control plane.").await;
-            return self.bootstrap_failed().await;
+            return Err(Fatal(BOOTSTRAP, String::new()));
         }
         self.info(format!("API {} up", control_plane::kubernetes(&cluster.assets.version))).await;
         let minutes = 45;
@@ -32,7 +32,7 @@ impl Session {
             self.unhappy_operators().await;
             self.say("error", "Bootstrap failed to complete: timed out waiting for the condition").await;
             self.say("error", "Failed to wait for bootstrapping to complete. This error usually happens when there is a problem with control plane hosts that prevents the control plane operators from creating the control plane.").await;
-            return self.bootstrap_failed().await;
+            return Err(Fatal(BOOTSTRAP, String::new()));
         }
         self.debug("Bootstrap status: complete").await;
         self.info("Waiting for the bootstrap etcd member to be removed...").await;
@@ -154,7 +154,12 @@ impl Session {
 
     pub(super) async fn wait_bootstrap(&mut self) -> Result<(), Fatal> {
         let cluster = self.cluster()?;
-        self.bootstrap_complete(&cluster).await?;
+        if let Err(why) = self.bootstrap_complete(&cluster).await {
+            // It gathers nothing by itself.
+            self.info("Use the following commands to gather logs from the cluster").await;
+            self.info("openshift-install gather bootstrap --help").await;
+            return Err(why);
+        }
         self.info("It is now safe to remove the bootstrap resources").await;
         Ok(())
     }
