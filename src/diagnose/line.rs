@@ -3,8 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use regex::Regex;
-
+use super::pattern::Pattern;
 use super::signature::Signature;
 
 /// Bytes of a capture that are kept.
@@ -70,9 +69,9 @@ pub(super) fn behind_mirrors<'a>(text: &'a str, previous: Option<&str>) -> Vec<&
     inner.split("]\n[").flat_map(|part| part.split("] [")).collect()
 }
 
-pub(super) fn captures(pattern: &Regex, text: &str) -> Option<Captures> {
+pub(super) fn captures(pattern: &Pattern, text: &str) -> Option<Captures> {
     let found = pattern.captures(text)?;
-    let named = pattern.capture_names().flatten();
+    let named = pattern.names();
     let kept = named.filter_map(|name| found.name(name).map(|value| (name, value.as_str().trim())));
     Some(
         kept.filter(|(_, value)| !value.is_empty())
@@ -84,7 +83,7 @@ pub(super) fn captures(pattern: &Regex, text: &str) -> Option<Captures> {
 /// Look for names that are still missing.
 pub(super) fn fill(signature: &Signature, text: &str, into: &mut Captures) {
     for pattern in &signature.fill {
-        if pattern.capture_names().flatten().any(|name| !into.contains_key(name)) {
+        if pattern.names().any(|name| !into.contains_key(name)) {
             for (name, value) in captures(pattern, text).unwrap_or_default() {
                 into.entry(name).or_insert(value);
             }

@@ -12,6 +12,7 @@ pub mod matcher;
 mod observed;
 pub mod offline;
 mod open;
+mod pattern;
 mod place;
 mod prefilter;
 pub mod rank;

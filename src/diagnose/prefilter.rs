@@ -14,9 +14,8 @@ use std::sync::Arc;
 use aho_corasick::automaton::{Automaton, StateID};
 use aho_corasick::dfa::DFA;
 use aho_corasick::{Anchored, MatchKind};
-use regex::Regex;
-use regex_syntax::hir::{Hir, HirKind};
 
+use super::pattern::Pattern;
 use super::signature::{Milestone, Signature};
 
 /// What a pattern belongs to, by its place in the catalogue.
@@ -34,8 +33,6 @@ const LONGEST: usize = 10;
 const FREQUENT: &[u8] = b" eotnairs0dclp12u-m3f/h45.86g79=:by";
 /// Shorter lines are not worth more than one walk.
 const SHORT: usize = 64;
-/// Alternatives of one pattern that are looked for by themselves.
-const ALTERNATIVES: usize = 24;
 
 /// Lines that are looked at though no pattern needs them: messages that are kept as bytes, and units that failed.
 const BESIDES: &[&str] = &["MESSAGE\":[", ": Failed w"];
@@ -46,7 +43,7 @@ pub(super) struct Prefilter {
     pieces: Arc<DFA>,
     /// By piece, the patterns that need it.
     needed_by: Arc<Vec<Vec<usize>>>,
-    patterns: Arc<Vec<(Regex, Owner)>>,
+    patterns: Arc<Vec<(Arc<Pattern>, Owner)>>,
 }
 
 impl Prefilter {
@@ -63,7 +60,7 @@ impl Prefilter {
         let mut needed_by: Vec<Vec<usize>> = Vec::new();
         let mut without = Vec::new();
         for (number, (pattern, _)) in patterns.iter().enumerate() {
-            for piece in required(pattern).unwrap_or_else(|why| {
+            for piece in pattern.required(SHORTEST).unwrap_or_else(|why| {
                 without.push(why);
                 Vec::new()
             }) {
@@ -149,35 +146,6 @@ fn rarest(piece: &str) -> &str {
     parts.rev().max_by_key(|part| score(part)).unwrap_or(piece)
 }
 
-/// Pieces of text of which one stands in every line that the pattern matches.
-pub(super) fn required(pattern: &Regex) -> Result<Vec<String>, String> {
-    let hir = regex_syntax::parse(pattern.as_str()).map_err(|error| error.to_string())?;
-    let short = || format!("no plain text of {SHORTEST} characters stands in every line that {pattern} matches");
-    pieces(&hir).filter(|pieces| pieces.iter().all(|piece| piece.len() >= SHORTEST)).ok_or_else(short)
-}
-
-fn pieces(hir: &Hir) -> Option<Vec<String>> {
-    match hir.kind() {
-        HirKind::Literal(literal) => {
-            let text = String::from_utf8_lossy(&literal.0);
-            let parts = text.split(['"', '\\', '\n', '\t', '\u{fffd}']);
-            parts.max_by_key(|part| part.len()).filter(|part| !part.is_empty()).map(|part| vec![part.to_owned()])
-        }
-        HirKind::Capture(capture) => pieces(&capture.sub),
-        HirKind::Repetition(repetition) if repetition.min > 0 => pieces(&repetition.sub),
-        HirKind::Concat(parts) => parts.iter().filter_map(pieces).max_by_key(|pieces| shortest(pieces)),
-        HirKind::Alternation(parts) => {
-            let each: Option<Vec<Vec<String>>> = parts.iter().map(pieces).collect();
-            each.map(|each| each.concat()).filter(|all| all.len() <= ALTERNATIVES)
-        }
-        HirKind::Repetition(_) | HirKind::Empty | HirKind::Class(_) | HirKind::Look(_) => None,
-    }
-}
-
-fn shortest(pieces: &[String]) -> usize {
-    pieces.iter().map(String::len).min().unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,24 +164,6 @@ mod tests {
                 line[at..at + piece.len()].copy_from_slice(piece.as_bytes());
                 assert!(prefilter.may_match(&line), "at {at} of {length}");
             }
-        }
-    }
-
-    #[test]
-    fn what_a_pattern_cannot_do_without() {
-        for (pattern, wanted) in [
-            ("abcd.*efghi", vec!["efghi"]),
-            ("(?:first|second) it", vec!["first", "second"]),
-            ("(?:one|three) word", vec![" word"]),
-            (r#"(?P<x>\S+): \\?"quoted text\\?""#, vec!["quoted text"]),
-            ("a(?:bcde)?fghij+", vec!["afghij"]),
-        ] {
-            let found = required(&Regex::new(pattern).expect("a pattern")).unwrap_or_default();
-            let held = |piece: &String| wanted.iter().any(|text| text.contains(piece.as_str()));
-            assert!(!found.is_empty() && found.iter().all(held), "{pattern}: {found:?}");
-        }
-        for pattern in [r"\d+", "(?:abcdef)?", "abc|abcdef", "(?i)abcdef"] {
-            assert!(required(&Regex::new(pattern).expect("a pattern")).is_err(), "{pattern}");
         }
     }
 }

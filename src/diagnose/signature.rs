@@ -5,11 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use jiff::SignedDuration;
-use regex::Regex;
 use serde::Deserialize;
 
+use super::pattern::{Pattern, Patterns};
 use super::place::Place;
 use super::prefilter::Prefilter;
 use crate::cloud::CloudError;
@@ -90,10 +91,10 @@ pub struct Signature {
     /// Signatures (globs) whose open findings explain this one.
     pub explained_by: Vec<String>,
     pub(super) places: Vec<Place>,
-    pub(super) patterns: Vec<Regex>,
+    pub(super) patterns: Vec<Arc<Pattern>>,
     /// Names that the matching pattern left open are looked for with these, in the whole line and its window.
-    pub(super) fill: Vec<Regex>,
-    pub(super) clears_by: Vec<Regex>,
+    pub(super) fill: Vec<Arc<Pattern>>,
+    pub(super) clears_by: Vec<Arc<Pattern>>,
     pub examples: Vec<Example>,
     pub counter_examples: Vec<Example>,
 }
@@ -109,7 +110,7 @@ pub struct Example {
 /// A line after which earlier trouble of some places is over.
 #[derive(Debug, Clone)]
 pub(super) struct Milestone {
-    pub(super) pattern: Regex,
+    pub(super) pattern: Arc<Pattern>,
     pub(super) places: Vec<Place>,
     /// Places whose findings are over. Findings of the milestone's own unit are over when an earlier, different
     /// milestone was the last one of that unit as they were opened: a unit that starts again says the same line again.
@@ -242,7 +243,7 @@ impl Catalogue {
     /// The first `own` files take precedence over those after them.
     fn read(files: &[(&str, &str)], own: usize) -> Result<Self, CatalogueError> {
         let mut signatures: Vec<Signature> = Vec::new();
-        let mut milestones = Vec::new();
+        let (mut milestones, mut patterns) = (Vec::new(), Patterns::default());
         let mut taken: Vec<String> = Vec::new();
         for (place, (name, text)) in files.iter().enumerate() {
             if place == own {
@@ -255,13 +256,16 @@ impl Catalogue {
                 raw.fill.extend(file.fill.iter().cloned());
                 raw.phase = raw.phase.or_else(|| file.phase.clone());
                 raw.resume = raw.resume.or_else(|| file.resume.clone());
-                let signature = raw.check(name).map_err(|why| entry(name, &id, why))?;
+                let signature = raw.check(name, &mut patterns).map_err(|why| entry(name, &id, why))?;
+                if place < own {
+                    signature.make().map_err(|why| entry(name, &id, why))?;
+                }
                 if !taken.contains(&id) {
                     signatures.push(signature);
                 }
             }
             for raw in file.milestone {
-                let pattern = compile(&raw.pattern).map_err(|why| entry(name, "milestone", why))?;
+                let pattern = patterns.get(&raw.pattern).map_err(|why| entry(name, "milestone", why))?;
                 let places = raw.scope.iter().map(|place| Place::parse(place)).collect();
                 let ends = raw.ends.iter().map(|place| Place::parse(place)).collect();
                 milestones.push(Milestone { pattern, places, ends });
@@ -319,24 +323,16 @@ fn entry(file: &str, id: &str, why: impl Into<String>) -> CatalogueError {
     CatalogueError::Entry { file: file.to_owned(), id: id.to_owned(), why: why.into() }
 }
 
-fn compile(pattern: &str) -> Result<Regex, String> {
-    Regex::new(pattern).map_err(|error| error.to_string())
-}
-
-fn compile_all(patterns: &[String]) -> Result<Vec<Regex>, String> {
-    patterns.iter().map(|pattern| compile(pattern)).collect()
-}
-
 impl Raw {
-    fn check(self, area: &str) -> Result<Signature, String> {
+    fn check(self, area: &str, patterns: &mut Patterns) -> Result<Signature, String> {
         if self.patterns.is_empty() {
             return Err("it has no patterns".into());
         }
         if self.examples.is_empty() {
             return Err("it has no example".into());
         }
-        let patterns = compile_all(&self.patterns)?;
-        let fill = compile_all(&self.fill)?;
+        let own = patterns.all(&self.patterns)?;
+        let fill = patterns.all(&self.fill)?;
         let places: Vec<Place> = self.scope.iter().map(|place| Place::parse(place)).collect();
         let examples = self.examples.into_iter().map(|raw| raw.at(&places)).collect();
         let counter_examples = self.counter_examples.into_iter().map(|raw| raw.at(&places)).collect();
@@ -362,9 +358,9 @@ impl Raw {
             beside: self.beside,
             explained_by: self.explained_by,
             places,
-            patterns,
+            patterns: own,
             fill,
-            clears_by: compile_all(&self.clears_by)?,
+            clears_by: patterns.all(&self.clears_by)?,
             examples,
             counter_examples,
         };
@@ -406,8 +402,17 @@ pub(super) const EVERYWHERE: &[&str] = &["unit", "source"];
 impl Signature {
     /// Names that a finding of this signature may carry.
     pub fn capture_names(&self) -> BTreeSet<&str> {
-        let regexes = self.patterns.iter().chain(&self.fill);
-        regexes.flat_map(|regex| regex.capture_names().flatten()).chain(EVERYWHERE.iter().copied()).collect()
+        let patterns = self.patterns.iter().chain(&self.fill);
+        patterns.flat_map(|pattern| pattern.names()).chain(EVERYWHERE.iter().copied()).collect()
+    }
+
+    /// Make its expressions now.
+    ///
+    /// # Errors
+    /// When one of them is too large.
+    pub fn make(&self) -> Result<(), String> {
+        let mut all = self.patterns.iter().chain(&self.fill).chain(&self.clears_by);
+        all.try_for_each(|pattern| pattern.regex().map(drop))
     }
 
     /// The title with its captures put in.

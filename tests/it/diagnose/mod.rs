@@ -104,6 +104,7 @@ fn every_signature_says_what_a_person_needs() {
         bartizan::stages::plan().expect("the plan").stages.iter().map(|stage| stage.id.to_string()).collect();
     for signature in catalogue.signatures() {
         let id = &signature.id;
+        assert_eq!(signature.make(), Ok(()), "{id}: every expression can be made");
         assert!(signature.checklist.is_some() || signature.severity == Level::Debug, "{id} has no checklist");
         assert!(signature.resume == "live" || stages.contains(&signature.resume), "{id}: {}", signature.resume);
         // Error codes of AWS have one form and one table of advice.
