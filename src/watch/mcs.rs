@@ -32,7 +32,7 @@ const ASK: &str = "for file in /var/log/pods/*/machine-config-server/*.log; do [
 
 static REQUEST: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(
-        r#"Pool "?(?P<pool>[\w.-]+)"? requested by (?:address:)?"?\[?(?P<address>[0-9A-Fa-f.:]+?)\]?:\d+"?(?: User-Agent:"(?P<agent>[^"]*)")?"#,
+        r#"Pool "?(?P<pool>[\w.-]+)"? requested by (?:address:)?"?\[?(?P<address>[0-9A-Fa-f.:]+?)\]?:\d+"?(?: User-Agent:"(?P<agent>[^"]*)"|\s|$)"#,
     )
     .ok()
 });
