@@ -280,7 +280,7 @@ impl Session<'_> {
         }
         let from = from.or(cleanup);
         let first = self.first.as_ref().map(|asked| asked.resolve(recorder.model())).transpose()?;
-        let hub = Hub::start(recorder);
+        let mut hub = Hub::start(recorder);
         let sink = hub.sink();
         if let Some(before) = before {
             let (command, args) =
@@ -366,44 +366,53 @@ impl Session<'_> {
         };
         let (_, engine_events) = hub.follow().await;
         let engine = tokio::spawn(runner.run(command_queue, engine_events));
-        let ending = match format {
-            Some(format) => {
-                // The first line of JSON tells in which format the others are, also when the run is an older one.
-                let opening = past.into_iter().next().filter(|_| resumed && format == Format::Json);
-                let person = if asks { Some(person(commands.clone(), self.agreed)?) } else { None };
-                headless_front((shown, shown_events), opening, format, person, commands, engine, signals).await?
-            }
-            None => {
-                let logs = Box::new(SegmentLogs(SegmentReader::new(&dir)));
-                let mut options = screen_options(&self.front, &checklists);
-                options.signals = Some(signals);
-                // A run that begins has said nothing of its cluster yet.
-                options.read_only |= options.sealed.contains(&spec.cluster.name);
-                options.agreed = self.agreed;
-                options.screenshots = dir.join("screenshots");
-                options.texts.plans = plans;
-                options.memory = Some(store.home().join("screen.toml"));
-                options.doors = Some(Box::new(RunDoors::new(&dir)));
-                let shown_world = world.clone();
-                options.texts.previews =
-                    ui::recovery::Previews::new(move |plan| stages::repair::preview(plan, &shown_world));
-                options.past = past.into_iter().map(Recorded::new).collect();
-                let left = ui::run(options, shown, shown_events.into_queue(1024), commands.clone(), logs).await;
-                if !engine.is_finished() {
-                    // Whatever made the screen end, the engine is told to leave its jobs at work.
-                    let _ended = commands.send(Command::Detach).await;
+        let front = async {
+            Ok::<_, Failure>(match format {
+                Some(format) => {
+                    // The first line of JSON tells in which format the others are, also when the run is an older one.
+                    let opening = past.into_iter().next().filter(|_| resumed && format == Format::Json);
+                    let person = if asks { Some(person(commands.clone(), self.agreed)?) } else { None };
+                    headless_front((shown, shown_events), opening, format, person, commands, engine, signals).await?
                 }
-                let ending = engine.await.map_err(|error| Failure::other(format!("the engine broke: {error}")))?;
-                left.map_err(Failure::other)?;
-                println!("{}", crate::spec::secret::redact(&ending.summary));
-                if let Some(by) = taken_over_by(&dir) {
-                    println!(
-                        "{} took this run over (process {}); `bartizan watch {run}` follows it",
-                        by.operator, by.pid
-                    );
+                None => {
+                    let logs = Box::new(SegmentLogs(SegmentReader::new(&dir)));
+                    let mut options = screen_options(&self.front, &checklists);
+                    options.signals = Some(signals);
+                    // A run that begins has said nothing of its cluster yet.
+                    options.read_only |= options.sealed.contains(&spec.cluster.name);
+                    options.agreed = self.agreed;
+                    options.screenshots = dir.join("screenshots");
+                    options.texts.plans = plans;
+                    options.memory = Some(store.home().join("screen.toml"));
+                    options.doors = Some(Box::new(RunDoors::new(&dir)));
+                    let shown_world = world.clone();
+                    options.texts.previews =
+                        ui::recovery::Previews::new(move |plan| stages::repair::preview(plan, &shown_world));
+                    options.past = past.into_iter().map(Recorded::new).collect();
+                    let left = ui::run(options, shown, shown_events.into_queue(1024), commands.clone(), logs).await;
+                    if !engine.is_finished() {
+                        // Whatever made the screen end, the engine is told to leave its jobs at work.
+                        let _ended = commands.send(Command::Detach).await;
+                    }
+                    let ending = engine.await.map_err(|error| Failure::other(format!("the engine broke: {error}")))?;
+                    left.map_err(Failure::other)?;
+                    println!("{}", crate::spec::secret::redact(&ending.summary));
+                    if let Some(by) = taken_over_by(&dir) {
+                        println!(
+                            "{} took this run over (process {}); `bartizan watch {run}` follows it",
+                            by.operator, by.pid
+                        );
+                    }
+                    println!("run {run} is kept in {}; `bartizan replay {run}` shows it again", dir.display());
+                    ending
                 }
-                println!("run {run} is kept in {}; `bartizan replay {run}` shows it again", dir.display());
-                ending
+            })
+        };
+        let ending = tokio::select! {
+            ending = front => ending?,
+            error = hub.broken() => {
+                let next = "what runs on the bastion goes on; make room, then `bartizan run --resume`";
+                return Err(Failure::other(format!("nothing can be recorded any more: {error}; {next}")));
             }
         };
         hub.close().await.map_err(Failure::other)?;

@@ -231,7 +231,7 @@ impl Found {
         let recorder = Recorder::open(dir).map_err(Failure::other)?;
         telemetry::start(dir).map_err(|error| Failure::other(format!("starting the log: {error}")))?;
         tracing::info!("watching {}, recorded in {}", self.place, dir.display());
-        let hub = Hub::start(recorder);
+        let mut hub = Hub::start(recorder);
         let sink = hub.sink();
         let (shown, shown_events) = hub.follow().await;
         self.open(&sink, run.clone(), earlier).await?;
@@ -256,37 +256,44 @@ impl Found {
         let installation = self.installation;
         let following = tokio::spawn(async move { installation.follow(&out).await });
 
-        let code = match headless {
-            Some(format) => {
-                let printing =
-                    tokio::spawn(
-                        async move { headless::show(shown, shown_events, format, None, std::io::stdout()).await },
-                    );
-                let end = tokio::select! {
-                    end = ending => end.ok().flatten(),
-                    _ = interrupt() => None,
-                };
-                cancel.cancel();
-                let _ended = following.await;
-                let code = close(&sink, end).await;
-                // A reader that went away (`| head`) is no failure.
-                let _closed_pipe = printing.await;
-                code
-            }
-            None => {
-                let mut options = screen_options(&args.front, &Checklists::builtin().map_err(Failure::other)?);
-                options.access = ui::screen::Access::ReadOnly;
-                options.screenshots = dir.join("screenshots");
-                options.doors = Some(Box::new(RunDoors::new(dir)));
-                let (nobody, _) = mpsc::channel(1);
-                let logs = Box::new(SegmentLogs(SegmentReader::new(dir)));
-                let left = ui::run(options, shown, shown_events.into_queue(1024), nobody, logs).await;
-                cancel.cancel();
-                let _ended = following.await;
-                close(&sink, None).await;
-                left.map_err(Failure::other)?;
-                println!("run {run} is kept in {}; `bartizan replay {run}` shows it again", dir.display());
-                exit::DONE
+        let front = async {
+            Ok::<_, Failure>(match headless {
+                Some(format) => {
+                    let printing = tokio::spawn(async move {
+                        headless::show(shown, shown_events, format, None, std::io::stdout()).await
+                    });
+                    let end = tokio::select! {
+                        end = ending => end.ok().flatten(),
+                        _ = interrupt() => None,
+                    };
+                    cancel.cancel();
+                    let _ended = following.await;
+                    let code = close(&sink, end).await;
+                    // A reader that went away (`| head`) is no failure.
+                    let _closed_pipe = printing.await;
+                    code
+                }
+                None => {
+                    let mut options = screen_options(&args.front, &Checklists::builtin().map_err(Failure::other)?);
+                    options.access = ui::screen::Access::ReadOnly;
+                    options.screenshots = dir.join("screenshots");
+                    options.doors = Some(Box::new(RunDoors::new(dir)));
+                    let (nobody, _) = mpsc::channel(1);
+                    let logs = Box::new(SegmentLogs(SegmentReader::new(dir)));
+                    let left = ui::run(options, shown, shown_events.into_queue(1024), nobody, logs).await;
+                    cancel.cancel();
+                    let _ended = following.await;
+                    close(&sink, None).await;
+                    left.map_err(Failure::other)?;
+                    println!("run {run} is kept in {}; `bartizan replay {run}` shows it again", dir.display());
+                    exit::DONE
+                }
+            })
+        };
+        let code = tokio::select! {
+            code = front => code?,
+            error = hub.broken() => {
+                return Err(Failure::other(format!("nothing can be recorded any more: {error}; make room, then watch again")));
             }
         };
         hub.close().await.map_err(Failure::other)?;

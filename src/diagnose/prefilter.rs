@@ -15,7 +15,7 @@ use aho_corasick::automaton::{Automaton, StateID};
 use aho_corasick::dfa::DFA;
 use aho_corasick::{Anchored, MatchKind};
 
-use super::pattern::Pattern;
+use super::pattern::{ENOUGH, Pattern, own};
 use super::signature::{Milestone, Signature};
 
 /// What a pattern belongs to, by its place in the catalogue.
@@ -135,15 +135,18 @@ impl Prefilter {
     }
 }
 
-/// The part of a piece that is looked for: what begins with rare letters, and has many of them.
+/// The part of a piece that is looked for: what few lines say, what begins with rare letters, and has many of them.
 fn rarest(piece: &str) -> &str {
     let rarity = |byte: &u8| FREQUENT.iter().position(|known| known == byte).unwrap_or(FREQUENT.len());
-    let score = |part: &str| {
+    let own = own(piece);
+    let score = |at: usize, part: &str| {
+        let own = own.iter().skip(at).take(part.len()).filter(|own| **own).count();
         let begins = part.bytes().zip([3, 2]).map(|(byte, weight)| weight * rarity(&byte)).sum::<usize>();
-        begins + part.as_bytes().iter().map(rarity).sum::<usize>()
+        (own.min(ENOUGH), begins + part.as_bytes().iter().map(rarity).sum::<usize>())
     };
-    let parts = (0..=piece.len().saturating_sub(LONGEST)).filter_map(|at| piece.get(at..at + LONGEST));
-    parts.rev().max_by_key(|part| score(part)).unwrap_or(piece)
+    let places = 0..=piece.len().saturating_sub(LONGEST);
+    let parts = places.filter_map(|at| Some((at, piece.get(at..at + LONGEST)?)));
+    parts.rev().max_by_key(|(at, part)| score(*at, part)).map_or(piece, |(_, part)| part)
 }
 
 #[cfg(test)]

@@ -67,6 +67,20 @@ impl Hub {
         (RunModel::clone(&model), follower)
     }
 
+    /// Comes back only when the record can no longer be written (a full disk), with the reason. Nobody hears of anything
+    /// any more then: whoever waits for events of the run has to wait for this too.
+    pub async fn broken(&mut self) -> RecordError {
+        match (&mut self.task).await {
+            Ok(Ok(())) => std::future::pending().await,
+            Ok(Err(error)) => error,
+            Err(error) => RecordError::Io {
+                what: "writing the record in",
+                path: self.dir.clone(),
+                source: std::io::Error::other(error.to_string()),
+            },
+        }
+    }
+
     /// Waits until everything handed over so far is on disk, and ends.
     ///
     /// # Errors

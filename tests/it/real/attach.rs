@@ -328,3 +328,37 @@ fn a_watch_says_what_is_missing_before_it_records_anything() {
     assert!(said.contains("shows no host key with the fingerprint"), "{said}");
     assert_eq!(std::fs::read_dir(place.path("state/runs")).unwrap().count(), 0);
 }
+
+#[test]
+fn a_watch_that_can_record_nothing_any_more_ends_and_says_so() {
+    let place = Place::new();
+    place.installer("info", "Waiting up to 45m0s for bootstrapping to complete...");
+    let text = |path: PathBuf| path.to_string_lossy().into_owned();
+    let errors = std::fs::File::create(place.path("errors")).unwrap();
+    // No file may become larger than 64 KiB (bash(1), ulimit), as if the disk were full.
+    let mut child = Command::new("bash")
+        .args(["-c", "trap '' XFSZ; ulimit -f 64; exec \"$@\"", "bash", env!("CARGO_BIN_EXE_bartizan")])
+        .args(["--state", &text(place.path("state")), "watch", "--plain", "--dir", &text(place.install_dir())])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(errors)
+        .spawn()
+        .unwrap();
+    for number in 0..1500 {
+        place.installer("info", &format!("line {number} of an installation that says more than there is room for"));
+    }
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if Instant::now() > deadline {
+            child.kill().unwrap();
+            panic!("it goes on: {:?}", child.wait());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    let said = std::fs::read_to_string(place.path("errors")).unwrap();
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("nothing can be recorded any more") && said.contains("make room"), "{said}");
+}
