@@ -249,13 +249,13 @@ impl Matcher {
         if hits.is_empty() && inner.is_empty() {
             return Vec::new();
         }
-        let mut matched = self.matches(&hits, seen.text);
+        let mut matched: Vec<(usize, &str)> = hits.iter().map(|place| (*place, seen.text)).collect();
         let whole = matched.iter().any(|(place, _)| self.signature(*place).is_some_and(|known| known.whole));
         if !whole {
-            let mut within: Vec<(usize, Captures)> = Vec::new();
-            for text in &inner {
+            let mut within = Vec::new();
+            for text in inner {
                 let (hits, ..) = self.touched(seen, text);
-                within.extend(self.matches(&hits, text));
+                within.extend(hits.into_iter().map(|place| (place, text)));
             }
             if !within.is_empty() {
                 matched = within;
@@ -264,8 +264,8 @@ impl Matcher {
         let hits: Vec<usize> = matched.iter().map(|(place, _)| *place).collect();
         let mut ids = Vec::new();
         for place in rank::speakers(&self.catalogue, &hits) {
-            let captures = matched.iter().find(|(other, _)| *other == place).map(|(_, captures)| captures.clone());
-            ids.extend(self.found(place, captures.unwrap_or_default(), seen, told));
+            let text = matched.iter().find(|(other, _)| *other == place).map_or(seen.text, |(_, text)| text);
+            ids.extend(self.found(place, text, seen, told));
             // What is reported beside it has no patience of its own.
             if !ids.first().is_some_and(|id| self.open.contains_key(id)) {
                 break;
@@ -306,16 +306,10 @@ impl Matcher {
         (hits, clears, milestones)
     }
 
-    /// The captures of those that do match: of the pattern that catches most, the earlier one when equal.
-    fn matches(&self, hits: &[usize], text: &str) -> Vec<(usize, Captures)> {
-        let mut matched = Vec::new();
-        for place in hits {
-            let Some(signature) = self.signature(*place) else { continue };
-            let caught = signature.patterns.iter().filter_map(|pattern| captures(pattern, text)).collect::<Vec<_>>();
-            let best = caught.into_iter().rev().max_by_key(BTreeMap::len);
-            matched.extend(best.map(|captures| (*place, captures)));
-        }
-        matched
+    /// What a line that a signature matches says: of the pattern that catches most, the earlier one when equal.
+    pub(super) fn caught(signature: &Signature, text: &str) -> Captures {
+        let caught = signature.patterns.iter().filter_map(|pattern| captures(pattern, text)).collect::<Vec<_>>();
+        caught.into_iter().rev().max_by_key(BTreeMap::len).unwrap_or_default()
     }
 
     pub(super) fn signature(&self, place: usize) -> Option<&Signature> {

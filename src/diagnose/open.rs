@@ -55,30 +55,24 @@ impl Matcher {
         self.open.entry(id).or_insert(Open { finding, signature, said, times: 1, milestone: None });
     }
 
-    /// A signature matched: complete its captures and raise it, unless it is within its grace.
-    pub(super) fn found(
-        &mut self,
-        place: usize,
-        mut captures: Captures,
-        seen: &Seen<'_>,
-        told: &mut Vec<Data>,
-    ) -> Option<String> {
+    /// A signature matched `text`, which is the line or part of it: complete its captures and raise it, unless it is within its grace.
+    pub(super) fn found(&mut self, place: usize, text: &str, seen: &Seen<'_>, told: &mut Vec<Data>) -> Option<String> {
         let catalogue = Arc::clone(&self.catalogue);
         let signature = catalogue.signatures.get(place)?;
         if signature.severity == Level::Debug {
             return None;
         }
-        captures.insert("unit".into(), seen.unit.to_owned());
-        captures.insert("source".into(), seen.source.to_owned());
         let milestone = self.unit(seen).and_then(|unit| unit.milestone.clone());
         // A log says the same thing thousands of times: what is known already is not worked out again.
-        if signature.about.iter().all(|name| captures.contains_key(name)) {
+        if signature.about.is_empty() && self.known(&signature.id, signature, &milestone, seen, told) {
+            return Some(signature.id.clone());
+        }
+        let mut captures = Self::caught(signature, text);
+        captures.insert("unit".into(), seen.unit.to_owned());
+        captures.insert("source".into(), seen.source.to_owned());
+        if !signature.about.is_empty() && signature.about.iter().all(|name| captures.contains_key(name)) {
             let id = self.id(signature, &captures);
-            if self.open.contains_key(&id) {
-                self.again(&id, milestone, seen.at, told);
-                return Some(id);
-            }
-            if !seen.last_word && self.still_early(&id, signature, &milestone, seen.at) {
+            if self.known(&id, signature, &milestone, seen, told) {
                 return Some(id);
             }
         }
@@ -121,6 +115,22 @@ impl Matcher {
             true => signature.id.clone(),
             false => format!("{}:{}", signature.id, about.join(":")),
         }
+    }
+
+    /// Whether it is open, or waits and goes on waiting: that is noted, and there is nothing to find out.
+    fn known(
+        &mut self,
+        id: &str,
+        signature: &Signature,
+        milestone: &Option<String>,
+        seen: &Seen<'_>,
+        told: &mut Vec<Data>,
+    ) -> bool {
+        if self.open.contains_key(id) {
+            self.again(id, milestone.clone(), seen.at, told);
+            return true;
+        }
+        !seen.last_word && self.still_early(id, signature, milestone, seen.at)
     }
 
     /// Whether it waits already and goes on waiting, which is noted.
