@@ -75,7 +75,6 @@ pub(super) fn feed(matcher: &mut Matcher, what: &Observed, at: Timestamp) -> Vec
             };
             told.extend(matcher.feed_state(&format!("pool/{name}"), &text, at));
         }
-        // As the offline diagnosis reads it of a bundle.
         Observed::Pod(pod) => {
             let text = format!("{}: {}", pod.reason, pod.message);
             told.extend(matcher.feed_state(&format!("pod/{}/{}", pod.namespace, pod.name), &text, at));

@@ -70,14 +70,9 @@ impl Hub {
     /// Comes back only when the record can no longer be written (a full disk), with the reason. Nobody hears of anything
     /// any more then: whoever waits for events of the run has to wait for this too.
     pub async fn broken(&mut self) -> RecordError {
-        match (&mut self.task).await {
-            Ok(Ok(())) => std::future::pending().await,
-            Ok(Err(error)) => error,
-            Err(error) => RecordError::Io {
-                what: "writing the record in",
-                path: self.dir.clone(),
-                source: std::io::Error::other(error.to_string()),
-            },
+        match self.ended().await {
+            Ok(()) => std::future::pending().await,
+            Err(error) => error,
         }
     }
 
@@ -85,13 +80,18 @@ impl Hub {
     ///
     /// # Errors
     /// When the record could not be written.
-    pub async fn close(self) -> Result<(), RecordError> {
+    pub async fn close(mut self) -> Result<(), RecordError> {
         self.sink.finish().await;
-        match self.task.await {
+        self.ended().await
+    }
+
+    /// How the recorder's task ended.
+    async fn ended(&mut self) -> Result<(), RecordError> {
+        match (&mut self.task).await {
             Ok(result) => result,
             Err(error) => Err(RecordError::Io {
                 what: "writing the record in",
-                path: self.dir,
+                path: self.dir.clone(),
                 source: std::io::Error::other(error.to_string()),
             }),
         }

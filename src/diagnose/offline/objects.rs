@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::cluster::Kind;
+use crate::cluster::pods::trouble;
 use crate::diagnose::Matcher;
 use crate::model::event::{Data, Observed};
 
@@ -61,12 +62,11 @@ pub(super) fn feed(matcher: &mut Matcher, object: &Value) -> Vec<Data> {
         };
         return matcher.feed_observed(&observed, since.unwrap_or(at));
     }
-    let name = format!("{}/{}", text("/metadata/namespace"), text("/metadata/name"));
     match text("/kind") {
-        "Pod" => {
-            let told: Vec<String> = pod(object).collect();
-            if told.is_empty() { Vec::new() } else { matcher.feed_state(&format!("pod/{name}"), &told.join("; "), at) }
-        }
+        "Pod" => match trouble(object, at) {
+            Some(ill) => matcher.feed_observed(&Observed::Pod(ill.pod), at),
+            None => Vec::new(),
+        },
         "Event" if text("/type") == "Warning" => {
             let told = format!("{} {}", text("/reason"), text("/message"));
             matcher.feed_state(
@@ -77,30 +77,6 @@ pub(super) fn feed(matcher: &mut Matcher, object: &Value) -> Vec<Data> {
         }
         _ => Vec::new(),
     }
-}
-
-fn conditions(object: &Value) -> impl Iterator<Item = (&str, &str, &str)> {
-    let all = object.pointer("/status/conditions").and_then(Value::as_array);
-    all.into_iter().flatten().map(|condition| {
-        let text = |name: &str| condition.get(name).and_then(Value::as_str).unwrap_or("");
-        (text("type"), text("status"), text("message"))
-    })
-}
-
-/// Why the containers of a pod wait, and why it is not placed.
-fn pod(object: &Value) -> impl Iterator<Item = String> {
-    let statuses = |path: &str| object.pointer(path).and_then(Value::as_array).into_iter().flatten();
-    let waiting =
-        statuses("/status/initContainerStatuses").chain(statuses("/status/containerStatuses")).filter_map(|status| {
-            let waiting = status.pointer("/state/waiting")?;
-            let text = |name: &str| waiting.get(name).and_then(Value::as_str).unwrap_or("");
-            let unusual = !matches!(text("reason"), "" | "ContainerCreating" | "PodInitializing");
-            unusual.then(|| format!("{}: {}", text("reason"), text("message")))
-        });
-    let unplaced = conditions(object)
-        .filter(|(kind, status, message)| *kind == "PodScheduled" && *status == "False" && !message.is_empty())
-        .map(|(_, _, message)| format!("Unschedulable: {message}"));
-    waiting.chain(unplaced)
 }
 
 /// The newest time that an object speaks of.
