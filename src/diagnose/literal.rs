@@ -33,7 +33,7 @@ pub(super) fn groups(hir: &Hir, worth: Worth<'_>) -> Vec<Vec<String>> {
 fn stretches(parts: &[Hir], worth: Worth<'_>) -> Vec<Vec<String>> {
     let mut found = Vec::new();
     let mut stretch: Option<Vec<String>> = None;
-    for part in parts {
+    for part in flat(parts) {
         // What is there once or more often ends one stretch and begins the next one.
         let (texts, ends) = match part.kind() {
             HirKind::Repetition(repetition) if repetition.min > 0 => (exactly(&repetition.sub), true),
@@ -52,6 +52,16 @@ fn stretches(parts: &[Hir], worth: Worth<'_>) -> Vec<Vec<String>> {
     }
     found.extend(stretch.iter().flat_map(|stretch| plain(stretch)));
     found
+}
+
+/// The parts of captures as well.
+fn flat(parts: &[Hir]) -> Vec<&Hir> {
+    let within = |part| match Hir::kind(part) {
+        HirKind::Capture(capture) => flat(std::slice::from_ref(&capture.sub)),
+        HirKind::Concat(parts) => flat(parts),
+        _ => vec![part],
+    };
+    parts.iter().flat_map(within).collect()
 }
 
 /// All the texts that it matches, when they are few.

@@ -139,6 +139,7 @@ mod tests {
             (r#"(?P<x>\S+): \\?"quoted text\\?""#, vec!["quoted text"]),
             ("a(?:bcde)?fghi[a-z]+", vec!["abcdefghi", "afghi"]),
             ("one +two +three", vec![" two "]),
+            (r"the (?P<what>aws_\w+) is", vec!["the aws_"]),
         ] {
             let found = literal::groups(&pattern(text).hir, &shortest);
             assert!(found.iter().any(|group| *group == wanted), "{text}: {found:?}");
