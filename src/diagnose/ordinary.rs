@@ -32,11 +32,15 @@ impl Ordinary {
         slots(text).filter_map(|slot| self.0.get(slot).copied()).min().unwrap_or(u16::MAX)
     }
 
-    /// Where the `length` bytes of a text begin that the fewest lines hold; of several the rarest ones.
+    /// Where the `length` bytes of a text begin whose beginnings and ends the fewest lines hold; of several the rarest
+    /// ones.
     pub(super) fn rarest(&self, text: &str, length: usize) -> usize {
         let parts = (0..=text.len().saturating_sub(length)).filter_map(|at| Some((at, text.get(at..at + length)?)));
-        let rank = |(_, part): &(usize, &str)| (self.holding(part), std::cmp::Reverse(rare(part)));
-        parts.min_by_key(rank).map_or(0, |(at, _)| at)
+        let held = |part: &str| {
+            let grams = part.as_bytes().windows(GRAMS[0]).filter_map(|gram| self.0.get(slot(gram)));
+            grams.map(|count| u32::from(*count)).sum::<u32>()
+        };
+        parts.min_by_key(|(_, part)| (held(part), std::cmp::Reverse(rare(part)))).map_or(0, |(at, _)| at)
     }
 }
 

@@ -6,7 +6,6 @@
 //! text was found are tried. The texts have no quotes and backslashes in them, so that they are found in lines that are
 //! still wrapped into JSON or logfmt as well.
 
-use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -49,7 +48,8 @@ pub(super) struct Prefilter {
 struct Texts {
     /// Which hashes of grams are known.
     bits: Box<[u32; WORDS]>,
-    grams: HashMap<u32, Vec<Spot>>,
+    /// By the word of the table.
+    spots: Vec<Vec<Spot>>,
     /// With the patterns that need them.
     known: Vec<(String, Vec<usize>)>,
 }
@@ -57,6 +57,7 @@ struct Texts {
 /// Where a gram stands: in which text, how far behind its start.
 #[derive(Debug)]
 struct Spot {
+    gram: u32,
     text: usize,
     behind: usize,
 }
@@ -117,7 +118,7 @@ impl Prefilter {
 
 impl Default for Texts {
     fn default() -> Self {
-        Self { bits: Box::new([0; WORDS]), grams: HashMap::new(), known: Vec::new() }
+        Self { bits: Box::new([0; WORDS]), spots: (0..WORDS).map(|_| Vec::new()).collect(), known: Vec::new() }
     }
 }
 
@@ -131,10 +132,10 @@ impl Texts {
         for (gram, behind) in text.as_bytes().windows(GRAM).zip(0..).skip(from).take(STEP) {
             let gram = number(gram);
             let (word, bit) = slot(gram);
-            if let Some(word) = self.bits.get_mut(word) {
-                *word |= bit;
+            if let (Some(bits), Some(spots)) = (self.bits.get_mut(word), self.spots.get_mut(word)) {
+                *bits |= bit;
+                spots.push(Spot { gram, text: self.known.len(), behind });
             }
-            self.grams.entry(gram).or_default().push(Spot { text: self.known.len(), behind });
         }
         self.known.push((text.to_owned(), needed_by.into_iter().collect()));
     }
@@ -145,7 +146,7 @@ impl Texts {
             let gram = number(gram);
             let (word, bit) = slot(gram);
             if self.bits.get(word).is_some_and(|word| word & bit != 0) {
-                for spot in self.grams.get(&gram).into_iter().flatten() {
+                for spot in self.spots.get(word).into_iter().flatten().filter(|spot| spot.gram == gram) {
                     let rest = (look * STEP).checked_sub(spot.behind).and_then(|start| line.get(start..));
                     if let Some((text, needed_by)) = self.known.get(spot.text)
                         && rest.is_some_and(|rest| rest.starts_with(text.as_bytes()))

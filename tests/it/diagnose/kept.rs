@@ -148,3 +148,34 @@ fn of_what_nobody_knows_the_first_error_and_the_failed_units_are_shown() {
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.contains("failed unit: thing") && text.contains("the flux is low"), "{text}");
 }
+
+#[test]
+fn a_program_that_gives_up_is_quoted_where_no_signature_knows_why() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let said = |text: &str| objects(&bartizan(dir.path(), &["diagnose", "--json", "-"], text));
+    let quoted = |text: &str| {
+        let found = said(text);
+        assert_eq!(ids(&found), ["UNKNOWN"], "{text}");
+        (found[0]["severity"].to_string(), found[0]["cause"].to_string(), found[0]["evidence"][0]["line"].to_string())
+    };
+    // The installer: of a chain the innermost parts; the fatal line and not the errors before it.
+    let (severity, cause, line) = quoted(
+        "time=\"2025-03-01T10:00:00Z\" level=debug msg=\"Fetching Moon...\"\n\
+         time=\"2025-03-01T10:00:01Z\" level=error msg=\"the tide is out\"\n\
+         time=\"2025-03-01T10:00:02Z\" level=fatal msg=\"moving the harbour: asking the moon: the third phase of the moon has been moved into the next month by the astronomers\"\n",
+    );
+    assert_eq!((severity.as_str(), line.as_str()), ("\"error\"", "3"));
+    let end = "in its own words: the third phase of the moon has been moved into the next month by the astronomers\"";
+    assert!(cause.ends_with(end), "{cause}");
+    // A fatal line that says nothing: the first error before it. Another program: its error, which is not sure to be one.
+    let (_, cause, line) = quoted("ERROR the whale has taken all of the buoys\nERROR x\nFATAL moving: exit status 1\n");
+    assert!(cause.contains("the whale has taken all of the buoys") && line == "1", "{cause} {line}");
+    let (severity, ..) = quoted("copying\nerror: the ferry carries no whales on sundays\n");
+    assert_eq!(severity, "\"info\"");
+    // What goes on for long after an error was not ended by it; the journal and what is known need no quotation.
+    let long = format!("error: the ferry carries no whales on sundays\n{}", "copying\n".repeat(50));
+    assert_eq!(ids(&said(&long)), Vec::<&str>::new());
+    let journal = "Mar 01 10:00:00 host bootkube.sh[1]: error: the ferry carries no whales on sundays\n";
+    assert_eq!(ids(&said(journal)), Vec::<&str>::new());
+    assert_eq!(ids(&said(&format!("{CA}\nFATAL the third phase of the moon has been moved\n"))), ["REG-CA"]);
+}
