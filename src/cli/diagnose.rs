@@ -4,6 +4,7 @@ use std::io::{BufRead, Write};
 use std::path::PathBuf;
 
 use crate::diagnose::offline::{self, Limits, Located, Report, report::Entry};
+use crate::diagnose::rank::UNKNOWN;
 use crate::diagnose::{Catalogue, Checklists, template};
 
 use super::{Failure, exit};
@@ -66,7 +67,7 @@ fn sentences(out: &mut impl Write, report: &Report, entries: &[Entry]) -> std::i
     }
     writeln!(out, "{} findings in {} lines of {} files", entries.len(), report.lines, report.files)?;
     report.skipped.iter().try_for_each(|skipped| writeln!(out, "left out: {skipped}"))?;
-    if entries.iter().any(|entry| entry.severity != "info") {
+    if entries.iter().any(|entry| entry.severity != "info" && entry.signature != UNKNOWN) {
         return Ok(());
     }
     let unknown = &report.unknown;

@@ -12,6 +12,7 @@ use super::line::{CAPTURE_LIMIT, Captures, behind_mirrors, captures, cut, decode
 use super::open::{Opens, Waiting, Waitings, over};
 use super::place::{anywhere, within};
 use super::prefilter::Owner;
+use super::said::{Evidence, Said};
 use super::signature::{Catalogue, Signature};
 use super::{observed, rank};
 use crate::model::event::{Data, Finding, ImageState, Level, LogLine, Observed, SyncEvent};
@@ -46,6 +47,7 @@ pub struct Matcher {
     /// When the next lasting one of `waiting` is due.
     due: Option<Timestamp>,
     pub(super) state: observed::State,
+    said: Said,
 }
 
 #[derive(Debug, Default)]
@@ -78,6 +80,7 @@ impl Matcher {
             open: BTreeMap::new(),
             due: None,
             state: observed::State::default(),
+            said: Said::default(),
         }
     }
 
@@ -89,6 +92,7 @@ impl Matcher {
         self.open.clear();
         self.due = None;
         self.state = observed::State::default();
+        self.said.forget();
     }
 
     /// The signatures that it knows.
@@ -234,44 +238,19 @@ impl Matcher {
 
     /// Classify a line, raise and clear. Gives the ids of the findings that it is evidence of.
     fn look(&mut self, seen: &Seen<'_>, told: &mut Vec<Data>) -> Vec<String> {
-        let (hits, clears, milestones) = self.touched(seen, seen.text);
-        for place in clears {
-            let because = shortened(seen.text);
-            self.end(told, &because, |finding, signature| signature == place && finding.source == seen.source);
-        }
-        for place in milestones {
-            self.pass(place, seen, told);
-        }
-        if hits.is_empty() && !seen.text.starts_with('[') {
+        let candidates = self.catalogue.prefilter.candidates(seen.text);
+        // What stands behind a mirror on a line of its own depends on the line before it.
+        let goes_on = seen.text.starts_with('[');
+        if candidates.is_empty() && !goes_on {
             return Vec::new();
         }
-        let inner = behind_mirrors(seen.text, self.previous(seen));
-        if hits.is_empty() && inner.is_empty() {
-            return Vec::new();
-        }
-        let mut matched: Vec<(usize, &str)> = hits.iter().map(|place| (*place, seen.text)).collect();
-        let whole = matched.iter().any(|(place, _)| self.signature(*place).is_some_and(|known| known.whole));
-        if !whole {
-            let mut within = Vec::new();
-            for text in inner {
-                let (hits, ..) = self.touched(seen, text);
-                within.extend(hits.into_iter().map(|place| (place, text)));
-            }
-            if !within.is_empty() {
-                matched = within;
-            }
-        }
-        let hits: Vec<usize> = matched.iter().map(|(place, _)| *place).collect();
-        let mut ids = Vec::new();
-        for place in rank::speakers(&self.catalogue, &hits) {
-            let text = matched.iter().find(|(other, _)| *other == place).map_or(seen.text, |(_, text)| text);
-            ids.extend(self.found(place, text, seen, told));
-            // What is reported beside it has no patience of its own.
-            if !ids.first().is_some_and(|id| self.open.contains_key(id)) {
-                break;
-            }
-        }
-        if let Some(unit) = self.unit_mut(seen) {
+        let key = (!goes_on).then(|| self.said.key(seen));
+        let before = key.and_then(|key| self.said.of(key)).filter(|of| self.still_known(of, seen, told));
+        let evidence = before.unwrap_or_else(|| self.look_closer(seen, &candidates, key, told));
+        let ids: Vec<String> = evidence.into_iter().map(|(_, id)| id).collect();
+        if !ids.is_empty()
+            && let Some(unit) = self.unit_mut(seen)
+        {
             unit.causes.extend(ids.iter().map(|id| (unit.lines, id.clone())));
             while unit.causes.len() > WINDOW {
                 unit.causes.pop_front();
@@ -280,12 +259,69 @@ impl Matcher {
         ids
     }
 
+    /// The findings that a line is evidence of which is not known to be; `key` is what it is remembered by.
+    fn look_closer(
+        &mut self,
+        seen: &Seen<'_>,
+        candidates: &[usize],
+        key: Option<u64>,
+        told: &mut Vec<Data>,
+    ) -> Vec<Evidence> {
+        let (hits, clears, milestones) = self.touched(seen, candidates, seen.text);
+        let mut lasting = clears.is_empty() && milestones.is_empty();
+        for place in clears {
+            let because = shortened(seen.text);
+            self.end(told, &because, |finding, signature| signature == place && finding.source == seen.source);
+        }
+        for place in milestones {
+            self.pass(place, seen, told);
+        }
+        let mut matched: Vec<(usize, &str)> = hits.iter().map(|place| (*place, seen.text)).collect();
+        let whole = matched.iter().any(|(place, _)| self.signature(*place).is_some_and(|known| known.whole));
+        if !whole {
+            let mut within = Vec::new();
+            for text in behind_mirrors(seen.text, self.previous(seen)) {
+                let (hits, ..) = self.touched(seen, &self.catalogue.prefilter.candidates(text), text);
+                within.extend(hits.into_iter().map(|place| (place, text)));
+            }
+            if !within.is_empty() {
+                matched = within;
+            }
+        }
+        let hits: Vec<usize> = matched.iter().map(|(place, _)| *place).collect();
+        let (speakers, mut evidence) = (rank::speakers(&self.catalogue, &hits), Vec::new());
+        for place in &speakers {
+            let text = matched.iter().find(|(other, _)| other == place).map_or(seen.text, |(_, text)| text);
+            if let Some((id, by_itself)) = self.found(*place, text, seen, told) {
+                lasting &= by_itself;
+                evidence.push((*place, id));
+            }
+            // What is reported beside it has no patience of its own.
+            if !evidence.first().is_some_and(|(_, id)| self.open.contains_key(id)) {
+                lasting &= speakers.len() == 1;
+                break;
+            }
+        }
+        if let Some(key) = key.filter(|_| lasting) {
+            self.said.keep(key, evidence.clone());
+        }
+        evidence
+    }
+
+    /// Whether all of this is open, or waits and goes on waiting, which is noted.
+    fn still_known(&mut self, evidence: &[Evidence], seen: &Seen<'_>, told: &mut Vec<Data>) -> bool {
+        let catalogue = Arc::clone(&self.catalogue);
+        evidence.iter().all(|(place, id)| {
+            catalogue.signatures.get(*place).is_some_and(|signature| self.known(id, signature, seen, told))
+        })
+    }
+
     /// Signatures, clearings and milestones (by place in the catalogue) that look at this place and may match.
-    fn touched(&self, seen: &Seen<'_>, text: &str) -> (Vec<usize>, Vec<usize>, Vec<usize>) {
+    fn touched(&self, seen: &Seen<'_>, candidates: &[usize], text: &str) -> (Vec<usize>, Vec<usize>, Vec<usize>) {
         let (mut hits, mut clears, mut milestones) = (Vec::new(), Vec::new(), Vec::new());
         let looks =
             |place: usize| self.signature(place).filter(|signature| within(&signature.places, seen.source, seen.unit));
-        for owner in self.catalogue.prefilter.touched(text) {
+        for owner in self.catalogue.prefilter.touched(candidates, text) {
             match owner {
                 Owner::Signature(place) if looks(place).is_some() && !hits.contains(&place) => hits.push(place),
                 Owner::Clears(place) => {

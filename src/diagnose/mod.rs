@@ -8,15 +8,18 @@
 
 pub mod checklist;
 mod line;
+mod literal;
 pub mod matcher;
 mod observed;
 pub mod offline;
 mod open;
+mod ordinary;
 mod pattern;
 mod place;
 mod prefilter;
 pub mod rank;
 pub mod recovery;
+mod said;
 pub mod signature;
 pub mod template;
 

@@ -55,27 +55,35 @@ impl Matcher {
         self.open.entry(id).or_insert(Open { finding, signature, said, times: 1, milestone: None });
     }
 
-    /// A signature matched `text`, which is the line or part of it: complete its captures and raise it, unless it is within its grace.
-    pub(super) fn found(&mut self, place: usize, text: &str, seen: &Seen<'_>, told: &mut Vec<Data>) -> Option<String> {
+    /// A signature matched `text`, which is the line or part of it: complete its captures and raise it, unless it is
+    /// within its grace. Gives the finding's id, and whether the text by itself says that it is this one.
+    pub(super) fn found(
+        &mut self,
+        place: usize,
+        text: &str,
+        seen: &Seen<'_>,
+        told: &mut Vec<Data>,
+    ) -> Option<(String, bool)> {
         let catalogue = Arc::clone(&self.catalogue);
         let signature = catalogue.signatures.get(place)?;
         if signature.severity == Level::Debug {
             return None;
         }
-        let milestone = self.unit(seen).and_then(|unit| unit.milestone.clone());
         // A log says the same thing thousands of times: what is known already is not worked out again.
-        if signature.about.is_empty() && self.known(&signature.id, signature, &milestone, seen, told) {
-            return Some(signature.id.clone());
+        if signature.about.is_empty() && self.known(&signature.id, signature, seen, told) {
+            return Some((signature.id.clone(), true));
         }
         let mut captures = Self::caught(signature, text);
         captures.insert("unit".into(), seen.unit.to_owned());
         captures.insert("source".into(), seen.source.to_owned());
-        if !signature.about.is_empty() && signature.about.iter().all(|name| captures.contains_key(name)) {
+        let by_itself = signature.about.iter().all(|name| captures.contains_key(name));
+        if !signature.about.is_empty() && by_itself {
             let id = self.id(signature, &captures);
-            if self.known(&id, signature, &milestone, seen, told) {
-                return Some(id);
+            if self.known(&id, signature, seen, told) {
+                return Some((id, true));
             }
         }
+        let milestone = self.milestone(seen);
         let cause = self.complete(signature, seen, &mut captures);
         let id = self.id(signature, &captures);
         let mut finding = Finding {
@@ -104,7 +112,12 @@ impl Matcher {
         } else {
             self.wait(place, signature, finding, milestone, seen.at, told);
         }
-        Some(id)
+        Some((id, by_itself))
+    }
+
+    /// The last milestone of the unit that says this.
+    fn milestone(&self, seen: &Seen<'_>) -> Option<String> {
+        self.unit(seen)?.milestone.clone()
     }
 
     /// What tells a finding of this signature from another.
@@ -118,23 +131,16 @@ impl Matcher {
     }
 
     /// Whether it is open, or waits and goes on waiting: that is noted, and there is nothing to find out.
-    fn known(
-        &mut self,
-        id: &str,
-        signature: &Signature,
-        milestone: &Option<String>,
-        seen: &Seen<'_>,
-        told: &mut Vec<Data>,
-    ) -> bool {
+    pub(super) fn known(&mut self, id: &str, signature: &Signature, seen: &Seen<'_>, told: &mut Vec<Data>) -> bool {
         if self.open.contains_key(id) {
-            self.again(id, milestone.clone(), seen.at, told);
+            self.again(id, self.milestone(seen), seen.at, told);
             return true;
         }
-        !seen.last_word && self.still_early(id, signature, milestone, seen.at)
+        !seen.last_word && self.still_early(id, signature, self.milestone(seen), seen.at)
     }
 
     /// Whether it waits already and goes on waiting, which is noted.
-    fn still_early(&mut self, id: &str, signature: &Signature, milestone: &Option<String>, at: Timestamp) -> bool {
+    fn still_early(&mut self, id: &str, signature: &Signature, milestone: Option<String>, at: Timestamp) -> bool {
         let Some(waiting) = self.waiting.get_mut(id).filter(|waiting| waiting.goes_on(signature, at)) else {
             return false;
         };
@@ -142,7 +148,7 @@ impl Matcher {
             return false;
         }
         waiting.last = at;
-        waiting.milestone.clone_from(milestone);
+        waiting.milestone = milestone;
         true
     }
 

@@ -10,6 +10,8 @@ use memchr::memmem::Finder;
 use regex::Regex;
 use regex_syntax::hir::{Hir, HirKind};
 
+use super::literal::{self, Worth};
+
 /// A regular expression that was read.
 #[derive(Debug)]
 pub(super) struct Pattern {
@@ -73,108 +75,36 @@ impl Pattern {
     /// Whether the texts are there without which it does not match: ten times faster than the expression.
     fn may_match(&self, text: &str) -> bool {
         let groups = self.groups.get_or_init(|| {
-            let mut groups: Vec<_> = groups(&self.hir).into_iter().filter(|group| group.len() <= FEW).collect();
+            let mut groups = literal::groups(&self.hir, &shortest);
+            groups.retain(|group| group.len() <= FEW);
             // The one that fails most often first.
-            groups.sort_by_key(|group| std::cmp::Reverse(group.iter().map(String::len).min()));
+            groups.sort_by_key(|group| std::cmp::Reverse(shortest(group)));
+            groups.dedup();
             groups.iter().map(|group| group.iter().map(|piece| Finder::new(piece).into_owned()).collect()).collect()
         });
         groups.iter().all(|group| group.iter().any(|piece| piece.find(text.as_bytes()).is_some()))
     }
 
-    /// Pieces of text, none of them shorter than `shortest` bytes, of which one stands in every line that it matches.
+    /// The most worthy group of texts of which one stands in every line that it matches.
     ///
     /// # Errors
-    /// When there are none.
-    pub(super) fn required(&self, shortest: usize) -> Result<Vec<String>, String> {
-        let long = |group: &Vec<String>| group.iter().map(String::len).min().unwrap_or(0);
-        let own = |group: &Vec<String>| {
-            let counts = group.iter().map(|piece| own(piece).into_iter().filter(|own| *own).count());
-            counts.min().unwrap_or(0)
-        };
-        let enough = groups(&self.hir).into_iter().filter(|group| long(group) >= shortest);
-        let best = enough.max_by_key(|group| (own(group).min(ENOUGH), long(group)));
-        best.ok_or_else(|| {
-            format!("no plain text of {shortest} characters stands in every line that {} matches", self.text)
+    /// When there is none with `least` bytes in each text.
+    pub(super) fn required(&self, least: usize, worth: Worth<'_>) -> Result<Vec<String>, String> {
+        let enough = |group: &Vec<String>| group.iter().all(|text| text.len() >= least);
+        let groups = literal::groups(&self.hir, worth).into_iter();
+        groups.filter(enough).max_by_key(|group| worth(group)).ok_or_else(|| {
+            format!("no plain text of {least} characters stands in every line that {} matches", self.text)
         })
     }
 }
 
-/// What half of all lines about failures say. Of a pattern's groups one is taken that says something of its own.
-const SHARED: &[&str] = &[
-    "connection refused",
-    "connect: ",
-    "dial tcp",
-    "https://",
-    "http://",
-    "i/o timeout",
-    "no such host",
-    "timed out",
-    "context deadline exceeded",
-    "x509: certificate",
-    "ailed to ",
-    "error",
-    "Error",
-    "waiting for",
-    "Waiting for",
-    "openshift",
-    "image",
-    "cluster",
-    "kubelet",
-    "node",
-    "Node",
-    "container",
-    "manifest",
-    "request",
-    "status",
-    "master",
-    "bootstrap",
-    "unable to",
-    "the server",
-    "could not",
-    "cannot",
-    "not found",
-    "registry",
-    "reading",
-    "creating",
-    "operator",
-];
-/// Bytes that are enough of one's own.
-pub(super) const ENOUGH: usize = 6;
-
-/// Which bytes of a piece are not what many lines say.
-pub(super) fn own(piece: &str) -> Vec<bool> {
-    let mut own: Vec<bool> = piece.bytes().map(|byte| byte != b' ').collect();
-    for (at, shared) in SHARED.iter().flat_map(|shared| piece.match_indices(shared)) {
-        own.iter_mut().skip(at).take(shared.len()).for_each(|own| *own = false);
-    }
-    own
+/// Longer texts are in fewer lines.
+fn shortest(group: &[String]) -> i64 {
+    group.iter().map(|text| i64::try_from(text.len()).unwrap_or(i64::MAX)).min().unwrap_or(0)
 }
 
-/// Alternatives of one group that are looked for by themselves.
-const ALTERNATIVES: usize = 24;
 /// Alternatives that are worth looking for one after the other.
 const FEW: usize = 4;
-
-/// Groups of pieces of text: of each group one piece stands in every line that is matched. The pieces have no quotes and
-/// backslashes in them, so that they are found in lines that are still wrapped into JSON or logfmt as well.
-fn groups(hir: &Hir) -> Vec<Vec<String>> {
-    match hir.kind() {
-        HirKind::Literal(literal) => {
-            let text = String::from_utf8_lossy(&literal.0);
-            let parts = text.split(['"', '\\', '\n', '\t', '\u{fffd}']).filter(|part| part.len() > 1);
-            parts.map(|part| vec![part.to_owned()]).collect()
-        }
-        HirKind::Capture(capture) => groups(&capture.sub),
-        HirKind::Repetition(repetition) if repetition.min > 0 => groups(&repetition.sub),
-        HirKind::Concat(parts) => parts.iter().flat_map(groups).collect(),
-        HirKind::Alternation(parts) => {
-            let longest = |part: &Hir| groups(part).into_iter().max_by_key(|group| group.iter().map(String::len).min());
-            let each: Option<Vec<Vec<String>>> = parts.iter().map(longest).collect();
-            each.map(|each| each.concat()).filter(|all| all.len() <= ALTERNATIVES).into_iter().collect()
-        }
-        HirKind::Repetition(_) | HirKind::Empty | HirKind::Class(_) | HirKind::Look(_) => Vec::new(),
-    }
-}
 
 fn gather_names(hir: &Hir, names: &mut Vec<String>) {
     match hir.kind() {
@@ -199,17 +129,23 @@ mod tests {
         let pattern = |text: &str| Pattern::parse(text).expect("a pattern");
         for (text, wanted) in [
             ("abcd.*efghi", vec!["efghi"]),
-            ("(?:first|second) it", vec!["first", "second"]),
+            ("(?:first|second) it", vec!["first it", "second it"]),
+            ("(?:one|three) word", vec!["one word", "three word"]),
             ("(?:one|three) word", vec![" word"]),
+            (
+                "[Ff]ailed (?:the )?call: .*",
+                vec!["Failed call: ", "Failed the call: ", "failed call: ", "failed the call: "],
+            ),
             (r#"(?P<x>\S+): \\?"quoted text\\?""#, vec!["quoted text"]),
-            ("a(?:bcde)?fghij+", vec!["afghij"]),
+            ("a(?:bcde)?fghi[a-z]+", vec!["abcdefghi", "afghi"]),
+            ("one +two +three", vec![" two "]),
+            (r"the (?P<what>aws_\w+) is", vec!["the aws_"]),
         ] {
-            let found = pattern(text).required(4).unwrap_or_default();
-            let held = |piece: &String| wanted.iter().any(|text| text.contains(piece.as_str()));
-            assert!(!found.is_empty() && found.iter().all(held), "{text}: {found:?}");
+            let found = literal::groups(&pattern(text).hir, &shortest);
+            assert!(found.iter().any(|group| *group == wanted), "{text}: {found:?}");
         }
-        for text in [r"\d+", "(?:abcdef)?", "abc|abcdef", "(?i)abcdef"] {
-            assert!(pattern(text).required(4).is_err(), "{text}");
+        for text in [r"\d+", "(?:abcdef)?", "abc|abcdef", "[a-f]{6}"] {
+            assert!(pattern(text).required(4, &shortest).is_err(), "{text}");
         }
     }
 

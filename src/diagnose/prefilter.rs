@@ -1,21 +1,17 @@
-//! One automaton over everything that the patterns of the catalogue cannot do without: which of them a line may match.
+//! What the patterns of the catalogue cannot do without, all of it looked for at once: which of them a line may match.
 //!
-//! From each pattern a piece of plain text is taken that must stand in every line which it matches; all pieces are looked
-//! for at once. Only patterns whose piece was found are tried. The pieces have no quotes and backslashes in them, so that
-//! they are found in lines that are still wrapped into JSON or logfmt as well.
-//!
-//! Two things make it fast. The pieces are short and begin with letters that are rare, so that the automaton mostly rests
-//! in a few states near the first one. And a line is walked at several places at once: a step of the automaton has to wait
-//! for the one before it, but not for those of the other walks.
+//! From each pattern texts are taken of which one must stand in every line that it matches, and of each text a few bytes
+//! that the lines of an ordinary log hardly say. A line is looked at in steps, a few bytes at a time: a table of bits,
+//! small enough for a processor's nearest cache, says of nearly all of them that no text holds them. Only patterns whose
+//! text was found are tried. The texts have no quotes and backslashes in them, so that they are found in lines that are
+//! still wrapped into JSON or logfmt as well.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use aho_corasick::automaton::{Automaton, StateID};
-use aho_corasick::dfa::DFA;
-use aho_corasick::{Anchored, MatchKind};
-
-use super::pattern::{ENOUGH, Pattern, own};
+use super::ordinary::{Ordinary, rare};
+use super::pattern::Pattern;
 use super::signature::{Milestone, Signature};
 
 /// What a pattern belongs to, by its place in the catalogue.
@@ -26,24 +22,43 @@ pub(super) enum Owner {
     Milestone(usize),
 }
 
-/// Shorter pieces would be found in every other line, longer ones make the automaton larger than a processor's cache.
-const SHORTEST: usize = 4;
-const LONGEST: usize = 10;
-/// Bytes of ordinary log lines, the most frequent ones first; all others are rarer.
-const FREQUENT: &[u8] = b" eotnairs0dclp12u-m3f/h45.86g79=:by";
-/// Shorter lines are not worth more than one walk.
-const SHORT: usize = 64;
+/// Bytes that are looked at together.
+const GRAM: usize = 4;
+/// From one look to the next.
+const STEP: usize = 2;
+/// Wherever a text stands, one of the looks falls on the grams in this many bytes of it.
+const SHORTEST: usize = GRAM + STEP - 1;
+/// Letters that are rare enough: fewer texts are better then.
+const RARE: usize = 80;
+/// Of a gram's hash, and how the table of bits divides them.
+const BITS: u32 = 17;
+const WORDS: usize = 1 << (BITS - u32::BITS.ilog2());
 
 /// Lines that are looked at though no pattern needs them: messages that are kept as bytes, and units that failed.
 const BESIDES: &[&str] = &["MESSAGE\":[", ": Failed w"];
 
-/// Cheap to clone: the automaton is shared.
+/// Cheap to clone: its tables are shared.
 #[derive(Debug, Clone)]
 pub(super) struct Prefilter {
-    pieces: Arc<DFA>,
-    /// By piece, the patterns that need it.
-    needed_by: Arc<Vec<Vec<usize>>>,
+    texts: Arc<Texts>,
     patterns: Arc<Vec<(Arc<Pattern>, Owner)>>,
+}
+
+/// Texts that are looked for.
+#[derive(Debug)]
+struct Texts {
+    /// Which hashes of grams are known.
+    bits: Box<[u32; WORDS]>,
+    grams: HashMap<u32, Vec<Spot>>,
+    /// With the patterns that need them.
+    known: Vec<(String, Vec<usize>)>,
+}
+
+/// Where a gram stands: in which text, how far behind its start.
+#[derive(Debug)]
+struct Spot {
+    text: usize,
+    behind: usize,
 }
 
 impl Prefilter {
@@ -56,116 +71,122 @@ impl Prefilter {
         for (place, milestone) in milestones.iter().enumerate() {
             patterns.push((milestone.pattern.clone(), Owner::Milestone(place)));
         }
-        let mut pieces: Vec<String> = Vec::new();
-        let mut needed_by: Vec<Vec<usize>> = Vec::new();
-        let mut without = Vec::new();
+        let ordinary = Ordinary::new();
+        let worth = |texts: &[String]| {
+            let woken: i64 = texts.iter().map(|text| i64::from(ordinary.holding(text))).sum();
+            let rare = texts.iter().map(|text| rare(text)).min().unwrap_or(0).min(RARE);
+            -1000 * woken + 10 * i64::try_from(rare).unwrap_or(0) - i64::try_from(texts.len()).unwrap_or(0)
+        };
+        let (mut texts, mut without) = (Texts::default(), Vec::new());
         for (number, (pattern, _)) in patterns.iter().enumerate() {
-            for piece in pattern.required(SHORTEST).unwrap_or_else(|why| {
-                without.push(why);
-                Vec::new()
-            }) {
-                let piece = rarest(&piece).to_owned();
-                let place = pieces.iter().position(|known| *known == piece).unwrap_or_else(|| {
-                    pieces.push(piece);
-                    needed_by.push(Vec::new());
-                    pieces.len() - 1
-                });
-                if let Some(needs) = needed_by.get_mut(place) {
-                    needs.push(number);
-                }
+            match pattern.required(SHORTEST, &worth) {
+                Ok(group) => group.iter().for_each(|text| texts.add(text, Some(number), &ordinary)),
+                Err(why) => without.push(why),
             }
         }
-        if !without.is_empty() {
-            return Err(without.join("; "));
+        BESIDES.iter().for_each(|text| texts.add(text, None, &ordinary));
+        match without.is_empty() {
+            true => Ok(Self { texts: Arc::new(texts), patterns: Arc::new(patterns) }),
+            false => Err(without.join("; ")),
         }
-        pieces.extend(BESIDES.iter().map(|piece| (*piece).to_owned()));
-        let automaton = DFA::builder()
-            .match_kind(MatchKind::Standard)
-            .prefilter(false)
-            .build(&pieces)
-            .map_err(|error| error.to_string())?;
-        Ok(Self { pieces: Arc::new(automaton), needed_by: Arc::new(needed_by), patterns: Arc::new(patterns) })
     }
 
     /// Whether any pattern may match this line, which can still be wrapped.
     pub(super) fn may_match(&self, line: &[u8]) -> bool {
-        self.walk(line, |_| ControlFlow::Break(())).is_break()
+        self.texts.find(line, |_| ControlFlow::Break(())).is_break()
     }
 
-    /// Go through `text` and tell the numbers of the pieces in it, some of them twice, in no order.
-    fn walk(&self, text: &[u8], mut found: impl FnMut(usize) -> ControlFlow<()>) -> ControlFlow<()> {
-        let Ok(start) = self.pieces.start_state(Anchored::No) else { return ControlFlow::Continue(()) };
-        let mut step = |state: &mut StateID, byte: &u8| {
-            *state = self.pieces.next_state(Anchored::No, *state, *byte);
-            if self.pieces.is_special(*state) && self.pieces.is_match(*state) {
-                for index in 0..self.pieces.match_len(*state) {
-                    found(self.pieces.match_pattern(*state, index).as_usize())?;
-                }
-            }
-            ControlFlow::Continue(())
-        };
-        if text.len() < SHORT {
-            let mut state = start;
-            return text.iter().try_for_each(|byte| step(&mut state, byte));
-        }
-        // Each walk begins before the place where the first piece begins that the walk before it does not see the end of.
-        let length = (text.len() + 3 * LONGEST).div_ceil(4);
-        let from = |walk: usize| text.get(walk * (text.len() - length) / 3..).unwrap_or_default();
-        let [mut first, mut second, mut third, mut fourth] = [start; 4];
-        for (((a, b), c), d) in from(0).iter().zip(from(1)).zip(from(2)).zip(from(3)) {
-            step(&mut first, a)?;
-            step(&mut second, b)?;
-            step(&mut third, c)?;
-            step(&mut fourth, d)?;
-        }
-        ControlFlow::Continue(())
-    }
-
-    /// Owners of the patterns that match, in the order of the catalogue.
-    pub(super) fn touched(&self, text: &str) -> Vec<Owner> {
+    /// The patterns that may match, in the order of the catalogue.
+    pub(super) fn candidates(&self, text: &str) -> Vec<usize> {
         let mut candidates = Vec::new();
-        let _to_the_end = self.walk(text.as_bytes(), |piece| {
-            candidates.extend(self.needed_by.get(piece).into_iter().flatten().copied());
+        let _to_the_end = self.texts.find(text.as_bytes(), |needed_by| {
+            candidates.extend_from_slice(needed_by);
             ControlFlow::Continue(())
         });
         candidates.sort_unstable();
         candidates.dedup();
-        let known = candidates.into_iter().filter_map(|number| self.patterns.get(number));
-        known.filter(|(pattern, _)| pattern.is_match(text)).map(|(_, owner)| *owner).collect()
+        candidates
+    }
+
+    /// Owners of those of the candidates that match.
+    pub(super) fn touched(&self, candidates: &[usize], text: &str) -> impl Iterator<Item = Owner> {
+        let known = candidates.iter().filter_map(|number| self.patterns.get(*number));
+        known.filter(move |(pattern, _)| pattern.is_match(text)).map(|(_, owner)| *owner)
     }
 }
 
-/// The part of a piece that is looked for: what few lines say, what begins with rare letters, and has many of them.
-fn rarest(piece: &str) -> &str {
-    let rarity = |byte: &u8| FREQUENT.iter().position(|known| known == byte).unwrap_or(FREQUENT.len());
-    let own = own(piece);
-    let score = |at: usize, part: &str| {
-        let own = own.iter().skip(at).take(part.len()).filter(|own| **own).count();
-        let begins = part.bytes().zip([3, 2]).map(|(byte, weight)| weight * rarity(&byte)).sum::<usize>();
-        (own.min(ENOUGH), begins + part.as_bytes().iter().map(rarity).sum::<usize>())
-    };
-    let places = 0..=piece.len().saturating_sub(LONGEST);
-    let parts = places.filter_map(|at| Some((at, piece.get(at..at + LONGEST)?)));
-    parts.rev().max_by_key(|(at, part)| score(*at, part)).map_or(piece, |(_, part)| part)
+impl Default for Texts {
+    fn default() -> Self {
+        Self { bits: Box::new([0; WORDS]), grams: HashMap::new(), known: Vec::new() }
+    }
+}
+
+impl Texts {
+    /// Look for this text as well, which has at least [`SHORTEST`] bytes.
+    fn add(&mut self, text: &str, needed_by: Option<usize>, ordinary: &Ordinary) {
+        if let Some((_, needs)) = self.known.iter_mut().find(|(known, _)| known == text) {
+            return needs.extend(needed_by);
+        }
+        let from = ordinary.rarest(text, SHORTEST);
+        for (gram, behind) in text.as_bytes().windows(GRAM).zip(0..).skip(from).take(STEP) {
+            let gram = number(gram);
+            let (word, bit) = slot(gram);
+            if let Some(word) = self.bits.get_mut(word) {
+                *word |= bit;
+            }
+            self.grams.entry(gram).or_default().push(Spot { text: self.known.len(), behind });
+        }
+        self.known.push((text.to_owned(), needed_by.into_iter().collect()));
+    }
+
+    /// Tell who needs the texts that stand in this line, in no order.
+    fn find(&self, line: &[u8], mut found: impl FnMut(&[usize]) -> ControlFlow<()>) -> ControlFlow<()> {
+        for (gram, look) in line.windows(GRAM).step_by(STEP).zip(0..) {
+            let gram = number(gram);
+            let (word, bit) = slot(gram);
+            if self.bits.get(word).is_some_and(|word| word & bit != 0) {
+                for spot in self.grams.get(&gram).into_iter().flatten() {
+                    let rest = (look * STEP).checked_sub(spot.behind).and_then(|start| line.get(start..));
+                    if let Some((text, needed_by)) = self.known.get(spot.text)
+                        && rest.is_some_and(|rest| rest.starts_with(text.as_bytes()))
+                    {
+                        found(needed_by)?;
+                    }
+                }
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn number(gram: &[u8]) -> u32 {
+    <[u8; GRAM]>::try_from(gram).map_or(0, u32::from_le_bytes)
+}
+
+/// A word of the table of bits, and a bit of it.
+fn slot(gram: u32) -> (usize, u32) {
+    let hash = gram.wrapping_mul(0x9e37_79b1) >> (u32::BITS - BITS);
+    ((hash / u32::BITS) as usize % WORDS, 1 << (hash % u32::BITS))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Wherever a piece stands in a line of whatever length, it is found.
+    /// Wherever a text stands in a line of whatever length, it is found.
     #[test]
-    fn a_piece_is_found_at_every_place() {
-        let piece = "zebra quiz";
-        let pieces = DFA::builder().prefilter(false).build([piece]).expect("an automaton");
-        let (needed_by, patterns) = (Arc::new(vec![Vec::new()]), Arc::new(Vec::new()));
-        let prefilter = Prefilter { pieces: Arc::new(pieces), needed_by, patterns };
-        for length in piece.len()..300 {
-            assert!(!prefilter.may_match(&vec![b'.'; length]));
-            for at in 0..=length - piece.len() {
-                let mut line = vec![b'.'; length];
-                line[at..at + piece.len()].copy_from_slice(piece.as_bytes());
-                assert!(prefilter.may_match(&line), "at {at} of {length}");
+    fn a_text_is_found_at_every_place() {
+        for wanted in ["zebra", "zebra quiz", "the server is waiting for a zebra"] {
+            let (mut texts, patterns) = (Texts::default(), Arc::new(Vec::new()));
+            texts.add(wanted, None, &Ordinary::new());
+            let prefilter = Prefilter { texts: Arc::new(texts), patterns };
+            for length in wanted.len()..100 {
+                assert!(!prefilter.may_match(&vec![b'z'; length]));
+                for at in 0..=length - wanted.len() {
+                    let mut line = vec![b'.'; length];
+                    line[at..at + wanted.len()].copy_from_slice(wanted.as_bytes());
+                    assert!(prefilter.may_match(&line), "{wanted} at {at} of {length}");
+                }
             }
         }
     }

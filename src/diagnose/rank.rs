@@ -7,6 +7,9 @@ use crate::model::event::{Finding, Level};
 /// A capture of findings that were seen, but for a shorter time than is unusual.
 pub(super) const EARLY: &str = "early";
 
+/// Stands where the id of a signature would: a program has given up, and nobody knows the words it did it with.
+pub const UNKNOWN: &str = "UNKNOWN";
+
 /// A matching signature and how its relations to the others on the same line came out.
 ///
 /// Of the signatures (by place in the catalogue) that match one line, those that speak: one, and what it wants beside it.
@@ -70,6 +73,7 @@ fn weigh_one(catalogue: &Catalogue, finding: &Finding, before: &[Finding], all: 
     };
     let carrier = catalogue.get(&finding.signature).is_some_and(|known| known.carrier) || finding.rank >= CARRIERS;
     match carrier {
+        _ if finding.signature == UNKNOWN => say(0.3, "it is what the program said that gave up".to_owned()),
         true => say(0.45, "it says that something is stuck, not why".to_owned()),
         false => say(0.85, "it names a cause".to_owned()),
     }

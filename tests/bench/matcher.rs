@@ -16,7 +16,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let catalogue = Catalogue::builtin()?;
     println!("{} ms for {} signatures", start.elapsed().as_millis(), catalogue.signatures().len());
     stream(&catalogue);
-    file(&catalogue)
+    file(&catalogue, "ordinary", &noise())?;
+    file(&catalogue, "waiting", &waiting())
 }
 
 /// Lines as every installation prints them.
@@ -37,6 +38,28 @@ fn noise() -> Vec<String> {
     (0..1000).map(line).collect()
 }
 
+/// Lines of a kubelet that waits for an API which does not come: nearly all of them are evidence of something.
+fn waiting() -> Vec<String> {
+    let line = |number: usize| match number % 5 {
+        0 => format!(
+            "E0301 10:00:00.{number:06} 2247 kubelet_node_status.go:99] \"Unable to register node with API server\" err=\"Post \\\"https://api-int.c1.example.com:6443/api/v1/nodes\\\": dial tcp 10.0.1.5:6443: connect: connection refused\" node=\"ip-10-0-0-8\""
+        ),
+        1 => format!(
+            "E0301 10:00:00.{number:06} 2247 controller.go:145] \"Failed to ensure lease exists, will retry\" err=\"Get \\\"https://api-int.c1.example.com:6443/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/ip-10-0-0-8?timeout=10s\\\": dial tcp: lookup api-int.c1.example.com on 10.0.0.2:53: no such host\" interval=\"7s\""
+        ),
+        2 => format!(
+            "I0301 10:00:00.{number:06} 2247 kubelet_node_status.go:724] \"Recording event message for node\" node=\"ip-10-0-0-8\" event=\"NodeHasSufficientMemory\""
+        ),
+        3 => format!(
+            "E0301 10:00:00.{number:06} 2247 kubelet.go:2902] \"Container runtime network not ready\" networkReady=\"NetworkReady=false reason:NetworkPluginNotReady message:Network plugin returns error: No CNI configuration file in /etc/kubernetes/cni/net.d/. Has your network provider started?\""
+        ),
+        _ => format!(
+            "E0301 10:00:00.{number:06} 2247 kuberuntime_image.go:55] \"Failed to pull image\" err=\"initializing source docker://quay.io/openshift-release-dev/ocp-v4.0-art-dev@sha256:c4a6b6850701202f629c0e451de784b02f0de079650a1b9ccbf610448ebc9227: (Mirrors also failed: [mirror.example.com:8443/openshift/release@sha256:c4a6: reading manifest sha256:c4a6 in mirror.example.com:8443/openshift/release: manifest unknown]): quay.io/openshift-release-dev/ocp-v4.0-art-dev@sha256:c4a6: pinging container registry quay.io: Get \\\"https://quay.io/v2/\\\": dial tcp 3.4.5.6:443: i/o timeout\" image=\"quay.io/openshift-release-dev/ocp-v4.0-art-dev@sha256:c4a6\""
+        ),
+    };
+    (0..1000).map(line).collect()
+}
+
 fn stream(catalogue: &Catalogue) {
     let mut matcher = Matcher::new(catalogue);
     let texts = noise();
@@ -52,12 +75,12 @@ fn stream(catalogue: &Catalogue) {
     println!("{each} ns for a line, {found} findings");
 }
 
-fn file(catalogue: &Catalogue) -> Result<(), Box<dyn std::error::Error>> {
+fn file(catalogue: &Catalogue, what: &str, texts: &[String]) -> Result<(), Box<dyn std::error::Error>> {
     let megabytes = std::env::var("BARTIZAN_BENCH_MB").ok().and_then(|text| text.parse().ok()).unwrap_or(MEGABYTES);
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("journal.log");
     let mut file = BufWriter::new(std::fs::File::create(&path)?);
-    let (texts, mut size) = (noise(), 0u64);
+    let mut size = 0u64;
     for (number, text) in texts.iter().cycle().enumerate() {
         let second = number / 100;
         let (hour, minute, second) = (second / 3600 % 24, second / 60 % 60, second % 60);
@@ -74,7 +97,7 @@ fn file(catalogue: &Catalogue) -> Result<(), Box<dyn std::error::Error>> {
     let seconds = start.elapsed().as_secs_f64();
     let rate = size as f64 / seconds / 1e6;
     println!(
-        "{rate:.0} MB/s: {} MB, {} lines, {} findings in {seconds:.1} s",
+        "{rate:.0} MB/s of {what} lines: {} MB, {} lines, {} findings in {seconds:.1} s",
         size >> 20,
         report.lines,
         report.findings.len()

@@ -21,7 +21,7 @@ pub use self::unknown::{Sighting, Unknown};
 use super::matcher::{CLUSTER, WINDOW};
 use super::signature::{Catalogue, CatalogueError};
 use super::{Matcher, rank};
-use crate::model::event::{Data, Event, Finding, Level, Outcome};
+use crate::model::event::{Data, Event, Finding, Level, LogLine, Outcome};
 
 /// What reading may cost.
 #[derive(Debug, Clone, Copy)]
@@ -144,13 +144,18 @@ impl<'a> Reader<'a> {
             }
             number += 1;
             self.report.unknown.look(name, number, &line);
-            if self.catalogue.prefilter.may_match(&line) {
+            let last_words = unknown::ends(&line);
+            if last_words.is_some() || self.catalogue.prefilter.may_match(&line) {
                 for line in passed.drain(..) {
                     let (from, line) = self.forms.read(&origin, &text_of(&line), at);
                     at = line.at;
                     self.matcher.pass_by(&from.source, &line);
                 }
-                at = self.feed(name, &origin, &line, number, at, &mut open);
+                let (from, read) = self.feed(name, &origin, &line, number, at, &mut open);
+                if let Some(how) = last_words {
+                    self.report.unknown.last_words(how, &from.source, number, &read);
+                }
+                at = read.at;
                 std::mem::swap(&mut line, &mut matched);
             } else {
                 let room = if passed.len() > WINDOW { passed.pop_front() } else { None };
@@ -173,12 +178,12 @@ impl<'a> Reader<'a> {
         number: u64,
         at: Timestamp,
         open: &mut Opened,
-    ) -> Timestamp {
+    ) -> (Origin, LogLine) {
         let (from, line) = self.forms.read(from, &text_of(line), at);
         self.report.unknown.look_closer(&line);
         let told = self.matcher.feed(&from.source, &line, Some(number));
         self.keep(told, name, number, open);
-        line.at
+        (from, line)
     }
 
     /// The events of a run of this program.
@@ -297,6 +302,9 @@ impl<'a> Reader<'a> {
             }
             report.findings.push(early);
         }
+        if report.findings.iter().all(|found| found.finding.severity <= Level::Info) {
+            report.findings.extend(report.unknown.given_up());
+        }
         let mut places: BTreeMap<String, Located> = BTreeMap::new();
         for found in report.findings.drain(..) {
             match places.get_mut(&found.finding.id) {
@@ -381,7 +389,7 @@ fn text_of(bytes: &[u8]) -> Cow<'_, str> {
 /// Without control characters; what ended a line or a column inside a message is a space.
 pub fn plain(text: &str) -> String {
     // Control characters are single bytes, or begin with this one.
-    if !text.bytes().any(|byte| byte < 0x20 || byte == 0x7f || byte == 0xc2) {
+    if !text.bytes().fold(false, |found, byte| found | (byte < 0x20) | (byte == 0x7f) | (byte == 0xc2)) {
         return text.to_owned();
     }
     text.chars()

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::{Located, Report};
+use crate::diagnose::rank::UNKNOWN;
 use crate::diagnose::{Catalogue, Checklists};
 use crate::model::event::Level;
 
@@ -43,14 +44,17 @@ impl Report {
     pub fn entries(&self, catalogue: &Catalogue, checklists: &Checklists, phase: Option<&str>) -> Vec<Entry> {
         let entry = |located: &Located| {
             let finding = &located.finding;
-            let signature = catalogue.get(&finding.signature)?;
+            let signature = catalogue.get(&finding.signature);
+            if signature.is_none() && finding.signature != UNKNOWN {
+                return None;
+            }
             let first = (located.file.clone(), located.line, finding.line.clone());
             let evidence = std::iter::once(first).chain(located.also.iter().cloned());
             let checks = checklists.by_hand(finding).into_iter();
             Some(Entry {
                 rank: 0,
                 signature: finding.signature.clone(),
-                phase: signature.phase.clone(),
+                phase: signature.map_or("unknown", |known| &known.phase).to_owned(),
                 severity: match finding.severity {
                     Level::Error => "error",
                     Level::Warn => "warning",
@@ -61,7 +65,7 @@ impl Report {
                 evidence: evidence.map(|(source, line, text)| Evidence { source, line, text }).collect(),
                 checks: checks.map(|(title, command)| Check { title, command }).collect(),
                 fix: finding.next.clone().unwrap_or_default(),
-                resume_from: signature.resume.clone(),
+                resume_from: signature.map_or("live", |known| &known.resume).to_owned(),
             })
         };
         let mut entries: Vec<Entry> = self.findings.iter().filter_map(entry).collect();

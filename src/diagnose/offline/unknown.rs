@@ -1,16 +1,26 @@
-//! What can be said of a failure that no signature knows: the first error of every file, units that failed, and how far
-//! each log went.
+//! What can be said of a failure that no signature knows: what a program said as it gave up, the first error of every
+//! file, units that failed, and how far each log went.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aho_corasick::AhoCorasick;
+use regex::bytes::Regex;
 
-use super::plain;
-use crate::model::event::LogLine;
+use super::{Located, plain};
+use crate::diagnose::line::cut;
+use crate::diagnose::matcher::{EVIDENCE_LIMIT, shortened};
+use crate::diagnose::rank::UNKNOWN;
+use crate::model::event::{Finding, Level, LogLine};
+
+/// Behind everything that is known.
+const RANK: u32 = 99;
 
 /// Files of which the first error is kept, and bytes of it.
 const FILES: usize = 200;
 const TEXT_LIMIT: usize = 400;
+/// An error that so many lines come after was not the last word.
+const HORIZON: u64 = 40;
+/// Bytes that the innermost part of an error chain needs to be understood by itself.
+const INNERMOST: usize = 60;
 /// Units of which it is kept that they failed.
 const UNITS: usize = 100;
 const FAILED_UNIT: &str = ".service: Failed with result";
@@ -30,7 +40,45 @@ pub struct Unknown {
     pub failed_units: BTreeSet<String>,
     /// By file, its last line.
     pub last_lines: BTreeMap<String, Sighting>,
-    words: Option<AhoCorasick>,
+    words: Option<Regex>,
+    /// What the log that is being read was given up with, and the first of the errors at its end.
+    fatal: Option<Words>,
+    error: Option<Words>,
+    /// The same of all the logs before it; the first one speaks.
+    given_up: Option<(Located, Level)>,
+}
+
+/// What a program said as it gave up.
+#[derive(Debug, Clone)]
+struct Words {
+    number: u64,
+    source: String,
+    line: LogLine,
+}
+
+/// How a line begins with which a program ends: for good, or with an error that may not be the last one. Lines of the
+/// journal and of klog are none: what goes on says frightening things there all the time.
+pub(super) fn ends(line: &[u8]) -> Option<Level> {
+    let line = line.strip_prefix("│ ".as_bytes()).unwrap_or(line);
+    let begins = |starts: &[&str]| starts.iter().any(|start| line.starts_with(start.as_bytes()));
+    let says = |word: &str| {
+        let start = line.get(..line.len().min(80)).unwrap_or(line);
+        memchr::memmem::find(start, word.as_bytes()).is_some()
+    };
+    let (fatal, error) = match line.first()? {
+        b'F' => (begins(&["FATAL ", "FATA["]), false),
+        b'E' => (false, begins(&["ERROR ", "ERRO[", "Error: "])),
+        b'e' => (false, begins(&["error: "])),
+        // Ansible goes on after some of its fatal errors.
+        b'f' if begins(&["fatal: ["]) => (false, true),
+        b'f' => (begins(&["fatal: ", "fatal error: "]), false),
+        b'p' => (begins(&["panic: "]), false),
+        b't' | b'l' if begins(&["time=\"", "level="]) => (says("level=fatal"), says("level=error")),
+        b'0'..=b'9' => (false, line.get(19..).is_some_and(|rest| rest.trim_ascii_start().starts_with(b"[ERROR]"))),
+        b'[' => (false, begins(&["[ERROR]"])),
+        _ => (false, false),
+    };
+    if fatal { Some(Level::Error) } else { error.then_some(Level::Warn) }
 }
 
 impl Unknown {
@@ -39,7 +87,7 @@ impl Unknown {
             return;
         }
         if self.words.is_none() {
-            self.words = AhoCorasick::new(["error", "Error", "ERROR", "fatal", "FATAL", "panic:", "Failed to "]).ok();
+            self.words = Regex::new("error|Error|ERROR|fatal|FATAL|panic:|Failed to ").ok();
         }
         if self.words.as_ref().is_some_and(|words| words.is_match(line)) {
             self.first_errors.insert(file.to_owned(), sighting(number, line));
@@ -54,11 +102,77 @@ impl Unknown {
         }
     }
 
+    /// A line that [`ends`] something.
+    pub(super) fn last_words(&mut self, how: Level, source: &str, number: u64, line: &LogLine) {
+        let words = || Some(Words { number, source: source.to_owned(), line: line.clone() });
+        if innermost(&line.text).is_empty() {
+        } else if how >= Level::Error {
+            self.fatal = words();
+        } else if self.error.as_ref().is_none_or(|first| number > first.number + HORIZON) {
+            self.error = words();
+        }
+    }
+
+    /// The finding that says of a failure which no signature knows what the program said itself.
+    pub(super) fn given_up(&mut self) -> Option<Located> {
+        self.given_up.take().map(|(located, _)| located)
+    }
+
     pub(super) fn end(&mut self, file: &str, number: u64, line: &[u8]) {
+        let (fatal, error) = (self.fatal.take(), self.error.take());
+        let error = error.filter(|first| number <= first.number + HORIZON).map(|words| (words, Level::Info));
+        let fatal = fatal.map(|words| (words, Level::Error));
+        let says_why = |(words, _): &(Words, Level)| !is_vague(innermost(&words.line.text));
+        let chosen = fatal.clone().filter(says_why).or(error.filter(says_why)).or(fatal);
+        if let Some((words, severity)) = chosen
+            && self.given_up.as_ref().is_none_or(|(_, known)| severity > *known)
+        {
+            let number = words.number;
+            self.given_up = Some((Located::new(words.finding(severity), file, number), severity));
+        }
         if self.last_lines.len() < FILES {
             self.last_lines.insert(file.to_owned(), sighting(number, line));
         }
     }
+}
+
+impl Words {
+    fn finding(self, severity: Level) -> Finding {
+        let why = shortened(&plain(innermost(&self.line.text)));
+        Finding {
+            id: UNKNOWN.to_owned(),
+            signature: UNKNOWN.to_owned(),
+            title: format!("No signature knows this failure; in its own words: {why}"),
+            next: Some("Look at the lines before it; `bartizan signature new` makes a signature of it".to_owned()),
+            severity,
+            captures: [("why".to_owned(), why)].into(),
+            source: self.source,
+            unit: self.line.unit,
+            at: self.line.at,
+            line: cut(&self.line.text, EVIDENCE_LIMIT).to_owned(),
+            line_number: Some(self.number),
+            checklist: None,
+            recovery: None,
+            rank: RANK,
+            explained_by: None,
+        }
+    }
+}
+
+/// The innermost parts of an error chain, as many as can be understood by themselves.
+fn innermost(text: &str) -> &str {
+    let starts = ["[ERROR]", "│", ":", "Error:", "error:", "fatal:"];
+    let text = starts.iter().fold(text.trim(), |text, start| text.strip_prefix(start).unwrap_or(text).trim_start());
+    let tail = text.rmatch_indices(": ").filter_map(|(at, _)| text.get(at + 2..)).find(|tail| tail.len() >= INNERMOST);
+    tail.unwrap_or(text)
+}
+
+/// Whether it only says that it failed.
+fn is_vague(why: &str) -> bool {
+    why.len() < 20
+        || ["exit status 1", "failed", "errors occurred", "failed to complete", "errors", "failure"]
+            .iter()
+            .any(|end| why.trim_end_matches(['.', ' ']).ends_with(end))
 }
 
 fn sighting(line: u64, text: &[u8]) -> Sighting {
