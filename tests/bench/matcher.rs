@@ -1,7 +1,9 @@
 //! What a line costs that no signature knows, and how fast a large log is diagnosed: `cargo bench --bench matcher`.
-//! Wanted: about a microsecond for a line, 150 MB/s on one core. `BARTIZAN_BENCH_MB` is the size of the log.
+//! Wanted: about a microsecond for a line, 150 MB/s on one core. `BARTIZAN_BENCH_MB` is the size of the logs, and
+//! `BARTIZAN_BENCH_LOG` one of your own.
 
 use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use bartizan::diagnose::offline::{Limits, diagnose_with};
@@ -16,6 +18,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let catalogue = Catalogue::builtin()?;
     println!("{} ms for {} signatures", start.elapsed().as_millis(), catalogue.signatures().len());
     stream(&catalogue);
+    if let Some(path) = std::env::var_os("BARTIZAN_BENCH_LOG") {
+        let path = PathBuf::from(path);
+        return timed(&catalogue, &path.display().to_string(), &path);
+    }
     file(&catalogue, "ordinary", &noise())?;
     file(&catalogue, "waiting", &waiting())
 }
@@ -92,9 +98,14 @@ fn file(catalogue: &Catalogue, what: &str, texts: &[String]) -> Result<(), Box<d
         }
     }
     file.flush()?;
+    timed(catalogue, what, &path)
+}
+
+fn timed(catalogue: &Catalogue, what: &str, path: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let start = Instant::now();
-    let report = diagnose_with(catalogue, &path, Limits::default())?;
+    let report = diagnose_with(catalogue, path, Limits::default())?;
     let seconds = start.elapsed().as_secs_f64();
+    let size = std::fs::metadata(path)?.len();
     let rate = size as f64 / seconds / 1e6;
     println!(
         "{rate:.0} MB/s of {what} lines: {} MB, {} lines, {} findings in {seconds:.1} s",
