@@ -44,14 +44,14 @@ fn objects(out: &mut impl Write, entries: &[Entry]) -> std::io::Result<()> {
 
 fn sentences(out: &mut impl Write, report: &Report, entries: &[Entry]) -> std::io::Result<()> {
     for entry in entries {
-        writeln!(out, "{}. {}", entry.rank, entry.cause)?;
+        writeln!(out, "{}. {}", entry.rank, entry.title)?;
         writeln!(
             out,
             "   {} {}, {}, confidence {:.2}",
             entry.signature, entry.severity, entry.phase, entry.confidence
         )?;
         let mine =
-            |located: &&Located| located.finding.signature == entry.signature && located.finding.title == entry.cause;
+            |located: &&Located| located.finding.signature == entry.signature && located.finding.title == entry.title;
         for reason in report.findings.iter().find(mine).iter().flat_map(|located| &located.reasons) {
             writeln!(out, "      {reason}")?;
         }

@@ -9,6 +9,9 @@ use super::signature::Signature;
 /// Bytes of a capture that are kept.
 pub(super) const CAPTURE_LIMIT: usize = 300;
 
+/// Bytes that the innermost part of an error chain needs to be understood by itself.
+const INNERMOST: usize = 60;
+
 /// What a line said, by name.
 pub(super) type Captures = BTreeMap<String, String>;
 
@@ -89,6 +92,14 @@ pub(super) fn fill(signature: &Signature, text: &str, into: &mut Captures) {
             }
         }
     }
+}
+
+/// The innermost parts of an error chain, as many as can be understood by themselves.
+pub(super) fn innermost(text: &str) -> &str {
+    let starts = ["[ERROR]", "│", ":", "Error:", "error:", "fatal:"];
+    let text = starts.iter().fold(text.trim(), |text, start| text.strip_prefix(start).unwrap_or(text).trim_start());
+    let tail = text.rmatch_indices(": ").filter_map(|(at, _)| text.get(at + 2..)).find(|tail| tail.len() >= INNERMOST);
+    tail.unwrap_or(text)
 }
 
 /// At most `limit` bytes, whole characters.

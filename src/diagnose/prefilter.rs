@@ -74,6 +74,9 @@ impl Prefilter {
         }
         let ordinary = Ordinary::new();
         let worth = |texts: &[String]| {
+            if texts.iter().any(|text| text.len() < SHORTEST) {
+                return i64::MIN;
+            }
             let woken: i64 = texts.iter().map(|text| i64::from(ordinary.holding(text))).sum();
             let rare = texts.iter().map(|text| rare(text)).min().unwrap_or(0).min(RARE);
             -1000 * woken + 10 * i64::try_from(rare).unwrap_or(0) - i64::try_from(texts.len()).unwrap_or(0)

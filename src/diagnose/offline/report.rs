@@ -2,10 +2,12 @@
 
 use serde::Serialize;
 
-use super::{Located, Report};
+use super::{Located, Report, plain};
+use crate::diagnose::line::{cut, innermost};
+use crate::diagnose::matcher::CLUSTER;
 use crate::diagnose::rank::UNKNOWN;
 use crate::diagnose::{Catalogue, Checklists};
-use crate::model::event::Level;
+use crate::model::event::{Finding, Level};
 
 /// A finding, the most likely cause being of rank 1.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -17,6 +19,10 @@ pub struct Entry {
     pub severity: &'static str,
     /// That it is the cause, 0 to 1.
     pub confidence: f64,
+    /// The cause as it is shown above its evidence.
+    #[serde(skip)]
+    pub title: String,
+    /// The same by itself: with the words of the evidence, where the title does not have them.
     pub cause: String,
     pub evidence: Vec<Evidence>,
     pub checks: Vec<Check>,
@@ -37,6 +43,22 @@ pub struct Evidence {
 pub struct Check {
     pub title: String,
     pub command: String,
+}
+
+/// Bytes of a quoted line, and of those that tell whether it stands in a title already.
+const QUOTED: usize = 240;
+const ALIKE: usize = 20;
+
+fn told(finding: &Finding) -> String {
+    let title = &finding.title;
+    let words = plain(innermost(&finding.line));
+    let words = cut(words.trim(), QUOTED);
+    let begins = cut(words, ALIKE);
+    let ends = words.get(words.ceil_char_boundary(words.len().saturating_sub(ALIKE))..).unwrap_or(words);
+    match finding.source == CLUSTER || words.is_empty() || title.contains(begins) || title.contains(ends) {
+        true => title.clone(),
+        false => format!("{title} ({words})"),
+    }
 }
 
 impl Report {
@@ -61,7 +83,8 @@ impl Report {
                     _ => "info",
                 },
                 confidence: located.confidence,
-                cause: finding.title.clone(),
+                title: finding.title.clone(),
+                cause: told(finding),
                 evidence: evidence.map(|(source, line, text)| Evidence { source, line, text }).collect(),
                 checks: checks.map(|(title, command)| Check { title, command }).collect(),
                 fix: finding.next.clone().unwrap_or_default(),

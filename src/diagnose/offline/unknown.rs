@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use regex::bytes::Regex;
 
 use super::{Located, plain};
-use crate::diagnose::line::cut;
+use crate::diagnose::line::{cut, innermost};
 use crate::diagnose::matcher::{EVIDENCE_LIMIT, shortened};
 use crate::diagnose::rank::UNKNOWN;
 use crate::model::event::{Finding, Level, LogLine};
@@ -19,8 +19,6 @@ const FILES: usize = 200;
 const TEXT_LIMIT: usize = 400;
 /// An error that so many lines come after was not the last word.
 const HORIZON: u64 = 40;
-/// Bytes that the innermost part of an error chain needs to be understood by itself.
-const INNERMOST: usize = 60;
 /// Units of which it is kept that they failed.
 const UNITS: usize = 100;
 const FAILED_UNIT: &str = ".service: Failed with result";
@@ -56,29 +54,44 @@ struct Words {
     line: LogLine,
 }
 
-/// How a line begins with which a program ends: for good, or with an error that may not be the last one. Lines of the
+/// How lines begin with which a program ends for good, and with an error that may not be the last one. Lines of the
 /// journal and of klog are none: what goes on says frightening things there all the time.
+const FATAL: &[&str] = &["FATAL ", "FATA[", "fatal: ", "fatal error: ", "panic: "];
+const ERROR: &[&str] = &[
+    "ERROR ",
+    "ERRO[",
+    "[ERROR]",
+    "Error: ",
+    "error: ",
+    // Ansible goes on after some of its fatal errors.
+    "fatal: [",
+    "Failed to ",
+    "failed to ",
+    "Unable to ",
+    "unable to ",
+    "Could not ",
+    "could not ",
+    "Cannot ",
+    "cannot ",
+];
+/// Bytes at the beginning of a line of logfmt that hold its level.
+const HEAD: usize = 80;
+
 pub(super) fn ends(line: &[u8]) -> Option<Level> {
     let line = line.strip_prefix("│ ".as_bytes()).unwrap_or(line);
     let begins = |starts: &[&str]| starts.iter().any(|start| line.starts_with(start.as_bytes()));
-    let says = |word: &str| {
-        let start = line.get(..line.len().min(80)).unwrap_or(line);
-        memchr::memmem::find(start, word.as_bytes()).is_some()
-    };
-    let (fatal, error) = match line.first()? {
-        b'F' => (begins(&["FATAL ", "FATA["]), false),
-        b'E' => (false, begins(&["ERROR ", "ERRO[", "Error: "])),
-        b'e' => (false, begins(&["error: "])),
-        // Ansible goes on after some of its fatal errors.
-        b'f' if begins(&["fatal: ["]) => (false, true),
-        b'f' => (begins(&["fatal: ", "fatal error: "]), false),
-        b'p' => (begins(&["panic: "]), false),
-        b't' | b'l' if begins(&["time=\"", "level="]) => (says("level=fatal"), says("level=error")),
-        b'0'..=b'9' => (false, line.get(19..).is_some_and(|rest| rest.trim_ascii_start().starts_with(b"[ERROR]"))),
-        b'[' => (false, begins(&["[ERROR]"])),
-        _ => (false, false),
-    };
-    if fatal { Some(Level::Error) } else { error.then_some(Level::Warn) }
+    let says = |word: &str| memchr::memmem::find(line.get(..HEAD).unwrap_or(line), word.as_bytes()).is_some();
+    match line.first()? {
+        b'0'..=b'9' => {
+            let behind_time = line.get(19..)?.trim_ascii_start();
+            behind_time.starts_with(b"[ERROR]").then_some(Level::Warn)
+        }
+        b't' | b'l' if !begins(&["time=\"", "level="]) => None,
+        b't' | b'l' if says("level=fatal") => Some(Level::Error),
+        b't' | b'l' => says("level=error").then_some(Level::Warn),
+        _ if begins(ERROR) => Some(Level::Warn),
+        _ => begins(FATAL).then_some(Level::Error),
+    }
 }
 
 impl Unknown {
@@ -157,14 +170,6 @@ impl Words {
             explained_by: None,
         }
     }
-}
-
-/// The innermost parts of an error chain, as many as can be understood by themselves.
-fn innermost(text: &str) -> &str {
-    let starts = ["[ERROR]", "│", ":", "Error:", "error:", "fatal:"];
-    let text = starts.iter().fold(text.trim(), |text, start| text.strip_prefix(start).unwrap_or(text).trim_start());
-    let tail = text.rmatch_indices(": ").filter_map(|(at, _)| text.get(at + 2..)).find(|tail| tail.len() >= INNERMOST);
-    tail.unwrap_or(text)
 }
 
 /// Whether it only says that it failed.
