@@ -245,8 +245,11 @@ impl Matcher {
             return Vec::new();
         }
         let key = (!goes_on).then(|| self.said.key(seen));
-        let before = key.and_then(|key| self.said.of(key)).filter(|of| self.still_known(of, seen, told));
-        let evidence = before.unwrap_or_else(|| self.look_closer(seen, &candidates, key, told));
+        let before = key.and_then(|key| self.said.of(key));
+        let evidence = match before.filter(|before| self.still_known(before, seen, told)) {
+            Some(before) => before,
+            None => self.look_closer(seen, &candidates, key, told),
+        };
         let ids: Vec<String> = evidence.into_iter().map(|(_, id)| id).collect();
         if !ids.is_empty()
             && let Some(unit) = self.unit_mut(seen)

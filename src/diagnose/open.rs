@@ -76,7 +76,9 @@ impl Matcher {
         let mut captures = Self::caught(signature, text);
         captures.insert("unit".into(), seen.unit.to_owned());
         captures.insert("source".into(), seen.source.to_owned());
-        let by_itself = signature.about.iter().all(|name| captures.contains_key(name));
+        fill(signature, seen.text, &mut captures);
+        // Only a carrier looks at the lines before it.
+        let by_itself = !signature.carrier || signature.about.iter().all(|name| captures.contains_key(name));
         if !signature.about.is_empty() && by_itself {
             let id = self.id(signature, &captures);
             if self.known(&id, signature, seen, told) {
@@ -152,10 +154,9 @@ impl Matcher {
         true
     }
 
-    /// Look for names that the pattern left open, in the line, and for a carrier in the lines and the cause before it.
+    /// Look for names that the line left open, for a carrier, in the lines and the cause before it.
     /// Gives the cause's id.
     fn complete(&self, signature: &Signature, seen: &Seen<'_>, captures: &mut Captures) -> Option<String> {
-        fill(signature, seen.text, captures);
         let unit = self.unit(seen).filter(|_| signature.carrier)?;
         let oldest = unit.lines.saturating_sub(WINDOW as u64);
         unit.window.iter().rev().for_each(|line| fill(signature, line, captures));

@@ -62,3 +62,22 @@ fn slot(gram: &[u8]) -> usize {
     let hash = gram.iter().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
     (hash ^ (hash >> 15)) as usize % SLOTS
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_every_log_says_is_told_from_what_few_do() {
+        let ordinary = Ordinary::new();
+        assert!(ordinary.holding("connect: connection refused") > 5 && ordinary.holding("openshift") > 20);
+        assert_eq!(ordinary.holding("VcpuLimitExceeded"), 0);
+        // Looked for is the part of a text that says something of its own.
+        for (text, wanted) in [("kubelet quarrels with kubelet", "quarr"), ("image: sigstore key", "igsto")] {
+            let at = ordinary.rarest(text, 5);
+            let part = &text[at..at + 5];
+            assert_eq!(ordinary.holding(part), 0, "{part}");
+            assert!(at.abs_diff(text.find(wanted).expect("its own part")) < 8, "{part}");
+        }
+    }
+}

@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 
 use super::matcher::Seen;
 
-/// Lines that are remembered.
+/// Lines that are remembered, and as many older ones.
 const LIMIT: usize = 1000;
 /// `0301 10:00:00.123456`, what klog puts between a level and the number of its process.
 const STAMP: usize = 20;
@@ -18,6 +18,8 @@ pub(super) type Evidence = (usize, String);
 pub(super) struct Said {
     hasher: RandomState,
     known: HashMap<u64, Vec<Evidence>>,
+    /// What was known before that and not said since goes next.
+    older: HashMap<u64, Vec<Evidence>>,
 }
 
 impl Said {
@@ -27,19 +29,23 @@ impl Said {
         hasher.finish()
     }
 
-    pub(super) fn of(&self, key: u64) -> Option<Vec<Evidence>> {
+    pub(super) fn of(&mut self, key: u64) -> Option<Vec<Evidence>> {
+        if let Some(evidence) = self.older.remove(&key) {
+            self.keep(key, evidence);
+        }
         self.known.get(&key).cloned()
     }
 
     pub(super) fn keep(&mut self, key: u64, of: Vec<Evidence>) {
         if self.known.len() >= LIMIT {
-            self.known.clear();
+            self.older = std::mem::take(&mut self.known);
         }
         self.known.insert(key, of);
     }
 
     pub(super) fn forget(&mut self) {
         self.known.clear();
+        self.older.clear();
     }
 }
 
