@@ -10,7 +10,7 @@ use super::signature::Signature;
 pub(super) const CAPTURE_LIMIT: usize = 300;
 
 /// Bytes that the innermost part of an error chain needs to be understood by itself.
-const INNERMOST: usize = 60;
+const INNERMOST: usize = 120;
 
 /// What a line said, by name.
 pub(super) type Captures = BTreeMap<String, String>;
@@ -78,7 +78,7 @@ pub(super) fn captures(pattern: &Pattern, text: &str) -> Option<Captures> {
     let kept = named.filter_map(|name| found.name(name).map(|value| (name, value.as_str().trim())));
     Some(
         kept.filter(|(_, value)| !value.is_empty())
-            .map(|(name, value)| (name.to_owned(), cut(value, CAPTURE_LIMIT).to_owned()))
+            .map(|(name, value)| (name.to_owned(), shortened(value, CAPTURE_LIMIT)))
             .collect(),
     )
 }
@@ -100,6 +100,15 @@ pub(super) fn innermost(text: &str) -> &str {
     let text = starts.iter().fold(text.trim(), |text, start| text.strip_prefix(start).unwrap_or(text).trim_start());
     let tail = text.rmatch_indices(": ").filter_map(|(at, _)| text.get(at + 2..)).find(|tail| tail.len() >= INNERMOST);
     tail.unwrap_or(text)
+}
+
+/// At most about `limit` bytes, of what is longer the beginning and the end: error chains say at the end why.
+pub(super) fn shortened(text: &str, limit: usize) -> String {
+    if text.len() <= limit {
+        return text.to_owned();
+    }
+    let end = text.get(text.ceil_char_boundary(text.len() - limit * 2 / 3)..).unwrap_or("");
+    format!("{} ... {end}", cut(text, limit / 3).trim_end())
 }
 
 /// At most `limit` bytes, whole characters.

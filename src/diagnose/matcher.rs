@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::line::{CAPTURE_LIMIT, Captures, behind_mirrors, captures, cut, decoded, goes_on};
+use super::line::{CAPTURE_LIMIT, Captures, behind_mirrors, captures, cut, decoded, goes_on, shortened};
 use super::open::{Opens, Waiting, Waitings, over};
 use super::place::{anywhere, within};
 use super::prefilter::Owner;
@@ -273,7 +273,7 @@ impl Matcher {
         let (hits, clears, milestones) = self.touched(seen, candidates, seen.text);
         let mut lasting = clears.is_empty() && milestones.is_empty();
         for place in clears {
-            let because = shortened(seen.text);
+            let because = shortened(seen.text, CAPTURE_LIMIT);
             self.end(told, &because, |finding, signature| signature == place && finding.source == seen.source);
         }
         for place in milestones {
@@ -381,8 +381,4 @@ impl Matcher {
         kept.push_str(cut(seen.text, EVIDENCE_LIMIT));
         unit.window.push_back(kept);
     }
-}
-
-pub(super) fn shortened(text: &str) -> String {
-    cut(text, CAPTURE_LIMIT).to_owned()
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::line::{Captures, cut, fill};
-use super::matcher::{EVIDENCE_LIMIT, FINDING_LIMIT, Matcher, Seen, WINDOW, shortened};
+use super::line::{CAPTURE_LIMIT, Captures, cut, fill, shortened};
+use super::matcher::{EVIDENCE_LIMIT, FINDING_LIMIT, Matcher, Seen, WINDOW};
 use super::place::within;
 use super::rank;
 use super::recovery::Recovery;
@@ -278,7 +278,7 @@ impl Matcher {
             same_machine && within(&milestone.ends, &finding.source, &finding.unit)
         };
         let mine = |finding: &Finding| finding.source == seen.source && finding.unit == seen.unit;
-        let because = shortened(seen.text);
+        let because = shortened(seen.text, CAPTURE_LIMIT);
         let moved = |before: &Option<String>| before.as_deref() != Some(seen.text);
         self.waiting
             .retain(|_, waiting| !(ended(&waiting.finding) || mine(&waiting.finding) && moved(&waiting.milestone)));

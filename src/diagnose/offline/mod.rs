@@ -144,6 +144,7 @@ impl<'a> Reader<'a> {
             }
             number += 1;
             self.report.unknown.look(name, number, &line);
+            self.report.unknown.go_on(number, &line);
             let last_words = unknown::ends(&line);
             if last_words.is_some() || self.catalogue.prefilter.may_match(&line) {
                 for line in passed.drain(..) {

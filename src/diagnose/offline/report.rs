@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{Located, Report, plain};
-use crate::diagnose::line::{cut, innermost};
+use crate::diagnose::line::{cut, innermost, shortened};
 use crate::diagnose::matcher::CLUSTER;
 use crate::diagnose::rank::UNKNOWN;
 use crate::diagnose::{Catalogue, Checklists};
@@ -52,9 +52,9 @@ const ALIKE: usize = 20;
 fn told(finding: &Finding) -> String {
     let title = &finding.title;
     let words = plain(innermost(&finding.line));
-    let words = cut(words.trim(), QUOTED);
-    let begins = cut(words, ALIKE);
-    let ends = words.get(words.ceil_char_boundary(words.len().saturating_sub(ALIKE))..).unwrap_or(words);
+    let words = shortened(words.trim(), QUOTED);
+    let begins = cut(&words, ALIKE);
+    let ends = words.get(words.ceil_char_boundary(words.len().saturating_sub(ALIKE))..).unwrap_or(&words);
     match finding.source == CLUSTER || words.is_empty() || title.contains(begins) || title.contains(ends) {
         true => title.clone(),
         false => format!("{title} ({words})"),

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use regex::bytes::Regex;
 
-use super::{Located, plain};
-use crate::diagnose::line::{cut, innermost};
-use crate::diagnose::matcher::{EVIDENCE_LIMIT, shortened};
+use super::{Located, plain, text_of};
+use crate::diagnose::line::{CAPTURE_LIMIT, cut, innermost, shortened};
+use crate::diagnose::matcher::EVIDENCE_LIMIT;
 use crate::diagnose::rank::UNKNOWN;
 use crate::model::event::{Finding, Level, LogLine};
 
@@ -126,6 +126,15 @@ impl Unknown {
         }
     }
 
+    /// The line after the last words, when these break off in the middle of a sentence.
+    pub(super) fn go_on(&mut self, number: u64, line: &[u8]) {
+        for words in self.fatal.iter_mut().chain(&mut self.error) {
+            if words.number + 1 == number && words.line.text.trim_end().ends_with([',', ':']) {
+                words.line.text = format!("{} {}", words.line.text.trim_end(), text_of(line).trim());
+            }
+        }
+    }
+
     /// The finding that says of a failure which no signature knows what the program said itself.
     pub(super) fn given_up(&mut self) -> Option<Located> {
         self.given_up.take().map(|(located, _)| located)
@@ -151,7 +160,7 @@ impl Unknown {
 
 impl Words {
     fn finding(self, severity: Level) -> Finding {
-        let why = shortened(&plain(innermost(&self.line.text)));
+        let why = shortened(&plain(innermost(&self.line.text)), CAPTURE_LIMIT);
         Finding {
             id: UNKNOWN.to_owned(),
             signature: UNKNOWN.to_owned(),

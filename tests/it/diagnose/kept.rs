@@ -162,11 +162,14 @@ fn a_program_that_gives_up_is_quoted_where_no_signature_knows_why() {
     let (severity, cause, line) = quoted(
         "time=\"2025-03-01T10:00:00Z\" level=debug msg=\"Fetching Moon...\"\n\
          time=\"2025-03-01T10:00:01Z\" level=error msg=\"the tide is out\"\n\
-         time=\"2025-03-01T10:00:02Z\" level=fatal msg=\"moving the harbour: asking the moon: the third phase of the moon has been moved into the next month by the astronomers\"\n",
+         time=\"2025-03-01T10:00:02Z\" level=fatal msg=\"moving the harbour: asking the moon: the third phase of the moon has been moved into the next month by the astronomers, who did not ask the harbour whether it minds\"\n",
     );
     assert_eq!((severity.as_str(), line.as_str()), ("\"error\"", "3"));
-    let end = "in its own words: the third phase of the moon has been moved into the next month by the astronomers\"";
+    let end = "in its own words: the third phase of the moon has been moved into the next month by the astronomers, who did not ask the harbour whether it minds\"";
     assert!(cause.ends_with(end), "{cause}");
+    // A sentence that breaks off goes on in the next line.
+    let (_, cause, _) = quoted("Error: the ferry carries no whales, \nand no ponies either\n");
+    assert!(cause.contains("no whales, and no ponies either"), "{cause}");
     // A fatal line that says nothing: the first error before it. Another program: its error, which is not sure to be one.
     let (_, cause, line) = quoted("ERROR the whale has taken all of the buoys\nERROR x\nFATAL moving: exit status 1\n");
     assert!(cause.contains("the whale has taken all of the buoys") && line == "1", "{cause} {line}");
