@@ -6,6 +6,7 @@
 //! text was found are tried. The texts have no quotes and backslashes in them, so that they are found in lines that are
 //! still wrapped into JSON or logfmt as well.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -33,8 +34,9 @@ const RARE: usize = 80;
 const BITS: u32 = 17;
 const WORDS: usize = 1 << (BITS - u32::BITS.ilog2());
 
-/// Lines that are looked at though no pattern needs them: messages that are kept as bytes, and units that failed.
-const BESIDES: &[&str] = &["MESSAGE\":[", ": Failed w"];
+/// Lines that are looked at though no pattern needs them: messages that are kept as bytes, units that failed, and what
+/// goes on with the line before it.
+const BESIDES: &[&str] = &["MESSAGE\":[", ": Failed w", "caused by: "];
 
 /// Cheap to clone: its tables are shared.
 #[derive(Debug, Clone)]
@@ -81,23 +83,25 @@ impl Prefilter {
             let rare = texts.iter().map(|text| rare(text)).min().unwrap_or(0).min(RARE);
             -1000 * woken + 10 * i64::try_from(rare).unwrap_or(0) - i64::try_from(texts.len()).unwrap_or(0)
         };
-        let (mut texts, mut without) = (Texts::default(), Vec::new());
+        let mut texts: BTreeMap<String, Vec<usize>> =
+            BESIDES.iter().map(|text| ((*text).to_owned(), Vec::new())).collect();
+        let mut without = Vec::new();
         for (number, (pattern, _)) in patterns.iter().enumerate() {
             match pattern.required(SHORTEST, &worth) {
-                Ok(group) => group.iter().for_each(|text| texts.add(text, Some(number), &ordinary)),
+                Ok(group) => group.into_iter().for_each(|text| texts.entry(text).or_default().push(number)),
                 Err(why) => without.push(why),
             }
         }
-        BESIDES.iter().for_each(|text| texts.add(text, None, &ordinary));
         match without.is_empty() {
-            true => Ok(Self { texts: Arc::new(texts), patterns: Arc::new(patterns) }),
+            true => Ok(Self { texts: Arc::new(Texts::new(texts, &ordinary)), patterns: Arc::new(patterns) }),
             false => Err(without.join("; ")),
         }
     }
 
-    /// Whether any pattern may match this line, which can still be wrapped.
+    /// Whether any pattern may match this line, which can still be wrapped: what it says across the end of a line that it
+    /// quotes is not seen before it is unwrapped.
     pub(super) fn may_match(&self, line: &[u8]) -> bool {
-        self.texts.find(line, |_| ControlFlow::Break(())).is_break()
+        self.texts.find(line, |_| ControlFlow::Break(())).is_break() || memchr::memmem::find(line, br"\n").is_some()
     }
 
     /// The patterns that may match, in the order of the catalogue.
@@ -119,28 +123,24 @@ impl Prefilter {
     }
 }
 
-impl Default for Texts {
-    fn default() -> Self {
-        Self { bits: Box::new([0; WORDS]), spots: (0..WORDS).map(|_| Vec::new()).collect(), known: Vec::new() }
-    }
-}
-
 impl Texts {
-    /// Look for this text as well, which has at least [`SHORTEST`] bytes.
-    fn add(&mut self, text: &str, needed_by: Option<usize>, ordinary: &Ordinary) {
-        if let Some((_, needs)) = self.known.iter_mut().find(|(known, _)| known == text) {
-            return needs.extend(needed_by);
-        }
-        let from = ordinary.rarest(text, SHORTEST);
-        for (gram, behind) in text.as_bytes().windows(GRAM).zip(0..).skip(from).take(STEP) {
-            let gram = number(gram);
-            let (word, bit) = slot(gram);
-            if let (Some(bits), Some(spots)) = (self.bits.get_mut(word), self.spots.get_mut(word)) {
-                *bits |= bit;
-                spots.push(Spot { gram, text: self.known.len(), behind });
+    /// Texts of at least [`SHORTEST`] bytes, with the patterns that need them.
+    fn new(texts: BTreeMap<String, Vec<usize>>, ordinary: &Ordinary) -> Self {
+        let mut bits = Box::new([0; WORDS]);
+        let mut spots: Vec<Vec<Spot>> = (0..WORDS).map(|_| Vec::new()).collect();
+        let known: Vec<(String, Vec<usize>)> = texts.into_iter().collect();
+        for (place, (text, _)) in known.iter().enumerate() {
+            let from = ordinary.rarest(text, SHORTEST);
+            for (gram, behind) in text.as_bytes().windows(GRAM).zip(0..).skip(from).take(STEP) {
+                let gram = number(gram);
+                let (word, bit) = slot(gram);
+                if let (Some(bits), Some(spots)) = (bits.get_mut(word), spots.get_mut(word)) {
+                    *bits |= bit;
+                    spots.push(Spot { gram, text: place, behind });
+                }
             }
         }
-        self.known.push((text.to_owned(), needed_by.into_iter().collect()));
+        Self { bits, spots, known }
     }
 
     /// Tell who needs the texts that stand in this line, in no order.
@@ -181,9 +181,8 @@ mod tests {
     #[test]
     fn a_text_is_found_at_every_place() {
         for wanted in ["zebra", "zebra quiz", "the server is waiting for a zebra"] {
-            let (mut texts, patterns) = (Texts::default(), Arc::new(Vec::new()));
-            texts.add(wanted, None, &Ordinary::new());
-            let prefilter = Prefilter { texts: Arc::new(texts), patterns };
+            let texts = Texts::new([(wanted.to_owned(), Vec::new())].into(), &Ordinary::new());
+            let prefilter = Prefilter { texts: Arc::new(texts), patterns: Arc::new(Vec::new()) };
             for length in wanted.len()..100 {
                 assert!(!prefilter.may_match(&vec![b'z'; length]));
                 for at in 0..=length - wanted.len() {
