@@ -52,7 +52,10 @@ fn ctrl_z_gives_the_terminal_to_the_shell_and_fg_brings_the_screen_back() {
         kill_process(live.pid(), Signal::CONT).unwrap();
         live.wait_until("back", Live::is_taken);
         live.wait_for("08 install");
-        live.resize(110, 30);
+        // Not before the key below: crossterm's reader leaves a key that comes with a resize until the next one.
+        if round == 0 {
+            live.resize(110, 30);
+        }
     }
     live.type_keys("q");
     assert!(live.child.wait().unwrap().success());
