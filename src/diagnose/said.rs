@@ -2,7 +2,7 @@
 //! of times, and that need not be found out anew.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::hash::{BuildHasher, RandomState};
 
 use super::matcher::Seen;
 
@@ -24,9 +24,7 @@ pub(super) struct Said {
 
 impl Said {
     pub(super) fn key(&self, seen: &Seen<'_>) -> u64 {
-        let mut hasher = self.hasher.build_hasher();
-        (seen.source, seen.unit, timeless(seen.text)).hash(&mut hasher);
-        hasher.finish()
+        self.hasher.hash_one((seen.source, seen.unit, timeless(seen.text)))
     }
 
     pub(super) fn of(&mut self, key: u64) -> Option<Vec<Evidence>> {

@@ -76,6 +76,12 @@ impl Steps {
             Data::Observed(Observed::Installer { phase, message, .. }) if phase == COMPLETE => {
                 self.go(STEPS.len(), message, event.at)
             }
+            // What an installer says after it gave up, also the words that it did it with, begins nothing anew.
+            Data::Observed(Observed::Installer { message, .. })
+                if matches!(self.end, Some(End::Failed { .. })) && !installer::begins_phase(message) =>
+            {
+                Vec::new()
+            }
             Data::Observed(Observed::Installer { phase, message, .. }) => {
                 let step = STEPS.iter().position(|(_, phases)| phases.contains(&phase.as_str()));
                 step.map(|step| self.go(step, message, event.at)).unwrap_or_default()
@@ -173,7 +179,7 @@ mod tests {
     use crate::model::run::Status;
     use crate::model::{RunModel, reduce};
 
-    /// What the record makes of phases and lines, one after the other.
+    /// What the record makes of phases (with the message behind a colon) and lines, one after the other.
     fn model(said: &[Result<&str, &str>]) -> (RunModel, Steps) {
         let plan = plan(super::super::plan().unwrap());
         let (mut model, mut steps) = (RunModel::default(), Steps::new(true));
@@ -183,9 +189,10 @@ mod tests {
         for said in said {
             let at = Timestamp::from_second(1_700_000_000 + seq).unwrap();
             let told = match *said {
-                Ok(phase) => {
-                    let observed =
-                        Observed::Installer { phase: phase.into(), message: phase.into(), deadline: None, since: None };
+                Ok(text) => {
+                    let (phase, message) = text.split_once(": ").unwrap_or((text, text));
+                    let (phase, message) = (phase.into(), message.into());
+                    let observed = Observed::Installer { phase, message, deadline: None, since: None };
                     steps.feed(&Event { seq: 1, at, data: Data::Observed(observed) })
                 }
                 Err(text) => {
@@ -220,7 +227,12 @@ mod tests {
         let (model, steps) = self::model(&[Ok("machines"), Ok("bootstrap"), Err("some error"), Err(error), Err(error)]);
         assert_eq!(statuses(&model), [Done, Failed, Waiting]);
         assert_eq!(steps.end(), Some(&End::Failed { words: error.into(), exit: 5 }));
-        let (model, steps) = self::model(&[Ok("bootstrap"), Err(error), Ok("bootstrap"), Ok("initialize")]);
+        // The same words are also news of the phase, now before and now after they are heard.
+        let news = format!("bootstrap: {error}");
+        let (model, _) = self::model(&[Ok("bootstrap"), Ok(&news), Err(error), Ok(&news)]);
+        assert_eq!(statuses(&model), [Done, Failed, Waiting]);
+        let again = "bootstrap: Waiting up to 45m0s (until 1:00PM UTC) for bootstrapping to complete...";
+        let (model, steps) = self::model(&[Ok("bootstrap"), Err(error), Ok(again), Ok("initialize")]);
         assert_eq!((statuses(&model), steps.end()), (vec![Done, Done, Running], None));
     }
 }

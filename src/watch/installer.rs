@@ -193,6 +193,11 @@ impl Phases {
     }
 }
 
+/// Whether this message is how a phase begins, and not only news of one.
+pub fn begins_phase(message: &str) -> bool {
+    TABLE.iter().any(|(_, line)| line.is_match(message))
+}
+
 /// Messages worth showing as the state of the phase they are in.
 const NEWS: [&str; 11] = [
     "Still waiting for the",
