@@ -4,11 +4,12 @@
 //! (`assets/bootkube.toml`); here is only what a start line, a warning or a dying process means. There is no line for
 //! the end of a stage: the start of the next one in the same unit is the end of the one before.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use regex::{Regex, RegexSet};
 use serde::Deserialize;
 use tokio::sync::Notify;
@@ -24,6 +25,9 @@ use super::{Out, journal};
 /// The name of the node in events.
 const HOST: &str = "bootstrap";
 const EVIDENCE_LIMIT: usize = 400;
+/// The record of a start, in whole seconds, is written just before its line.
+const LINE_AFTER_RECORD: SignedDuration = SignedDuration::from_millis(1100);
+const AGAIN: &str = "it started again without having ended";
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -116,6 +120,8 @@ struct UnitNow {
     current: Option<usize>,
     /// The newest line that speaks of an error since the present stage began.
     error: Option<String>,
+    /// The newest moment of which the service record was believed. What lines tell of earlier ones comes late.
+    recorded: Option<Timestamp>,
 }
 
 /// What the bootstrap node is doing, from its lines.
@@ -208,6 +214,7 @@ impl Recogniser {
         let own = hits.iter().find(|(stage, _)| Some(*stage) == current);
         let hit = hits.iter().find(begins).or(own).or_else(|| hits.first()).copied();
         match hit {
+            Some((stage, _)) if self.comes_late(line, stage) => {}
             Some((stage, meaning)) => self.mean(line, stage, meaning, &mut changes),
             None if speaks_of_error(line) => {
                 self.units.entry(line.unit.clone()).or_default().error = Some(evidence(&line.text));
@@ -215,6 +222,16 @@ impl Recogniser {
             None => {}
         }
         changes
+    }
+
+    /// Over a slow link the record is often read before the lines: they may not begin a second time what it has told of.
+    fn comes_late(&self, line: &LogLine, stage: usize) -> bool {
+        let Some(recorded) = self.units.get(&line.unit).and_then(|unit| unit.recorded) else { return false };
+        match line.at.as_second().cmp(&recorded.as_second()) {
+            Ordering::Less => true,
+            Ordering::Equal => self.stages.contains_key(&stage),
+            Ordering::Greater => false,
+        }
     }
 
     /// What the service record of a unit adds to what its lines have shown. Also for stages that no table knows.
@@ -229,32 +246,34 @@ impl Recogniser {
             now.state = state.clone();
             changes.push(Observed::Unit { host: HOST.into(), unit: unit.to_owned(), state, restarts });
         }
-        let mut last: BTreeMap<&str, &Record> = BTreeMap::new();
         for record in entries {
-            if let (Some(stage), Phase::StageStart | Phase::StageEnd { .. }) = (&record.stage, &record.phase) {
-                last.insert(stage, record);
-            }
-        }
-        let mut last: Vec<_> = last.into_iter().collect();
-        last.sort_by_key(|(_, record)| record.at);
-        for (stage, record) in last {
+            let Some(stage) = &record.stage else { continue };
             let index = self.index(stage);
-            let known = self.stages.get(&index);
             // Records count in seconds. What a line has said in the same second or later stands.
-            if known.is_some_and(|now| record.at.as_second() < now.at.as_second()) {
-                continue;
-            }
-            let (state, told) = match &record.phase {
-                Phase::StageEnd { success: true } => (BootStage::Done, "the service record says success".to_owned()),
-                Phase::StageEnd { success: false } if goes_on(stage) => (BootStage::Warned, record.last_words()),
-                Phase::StageEnd { success: false } => (BootStage::Failed, record.last_words()),
-                _ if known.is_some() => continue,
-                _ => (BootStage::Running, "the service record says that it has started".to_owned()),
+            let since = self.stages.get(&index).map(|now| record.at.as_second() - now.at.as_second());
+            let state = match &record.phase {
+                Phase::StageStart if since.is_none_or(|seconds| seconds > 0) => BootStage::Running,
+                Phase::StageEnd { .. } if since.is_some_and(|seconds| seconds < 0) => continue,
+                Phase::StageEnd { success: true } => BootStage::Done,
+                Phase::StageEnd { success: false } if goes_on(stage) => BootStage::Warned,
+                Phase::StageEnd { success: false } => BootStage::Failed,
+                _ => continue,
             };
-            if known.is_none_or(|now| now.state != state) {
+            let known = self.stages.get(&index).map(|now| now.state);
+            let told = match state {
+                BootStage::Running => "the service record says that it has started".to_owned(),
+                BootStage::Done => "the service record says success".to_owned(),
+                _ => record.last_words(),
+            };
+            if state == BootStage::Running && known == Some(state) {
+                self.set(index, unit, BootStage::Failed, AGAIN, record.at, &mut changes);
+            }
+            if state == BootStage::Running || known != Some(state) {
                 self.set(index, unit, state, &told, record.at, &mut changes);
+                let now = self.units.entry(unit.to_owned()).or_default();
+                now.recorded = now.recorded.max(Some(record.at));
                 if state == BootStage::Running {
-                    self.units.entry(unit.to_owned()).or_default().current = Some(index);
+                    now.current = Some(index);
                 }
             }
         }
@@ -313,21 +332,22 @@ impl Recogniser {
         let unit = self.units.entry(line.unit.clone()).or_default();
         let (current, process) = (unit.current, unit.process);
         let now = self.stages.get(&stage);
+        let recorded =
+            now.is_some_and(|now| unit.recorded == Some(now.at) && line.at.duration_since(now.at) < LINE_AFTER_RECORD);
         let is_current = current == Some(stage);
         // A stage that ended in this life of the process is over, whatever it prints after that.
         let over = now.is_some_and(|now| now.process == process && now.state != BootStage::Running) && is_current;
         match meaning {
             Meaning::Start { once } if is_current => {
                 let running = now.is_some_and(|now| now.state == BootStage::Running);
-                if running && !once {
+                if running && (!once || recorded) {
                     return;
                 }
                 if running {
                     if let Some(unit) = self.units.get_mut(&line.unit) {
                         unit.process = unit.process.saturating_add(1);
                     }
-                    let told = "it started again without having ended";
-                    self.set(stage, &line.unit, BootStage::Failed, told, line.at, changes);
+                    self.set(stage, &line.unit, BootStage::Failed, AGAIN, line.at, changes);
                 } else if over && !once {
                     return;
                 }

@@ -312,7 +312,14 @@ fn the_service_record_confirms_and_does_not_contradict() {
     let told: Vec<String> = told.into_iter().map(short).collect();
     assert_eq!(
         told,
-        ["[bootkube] running 1", "openshift-manifests Done", "brand-new-bootstrap Failed", "resolve-api-url Warned"]
+        [
+            "[bootkube] running 1",
+            "openshift-manifests Running",
+            "openshift-manifests Done",
+            "brand-new-bootstrap Running",
+            "brand-new-bootstrap Failed",
+            "resolve-api-url Warned"
+        ]
     );
     assert!(recogniser.confirm("bootkube", &entries).is_empty());
     // A line that came later stands against the record.
@@ -325,6 +332,11 @@ fn the_service_record_confirms_and_does_not_contradict() {
     };
     assert_eq!(recogniser.feed(&later).len(), 1);
     assert!(recogniser.confirm("bootkube", &entries).is_empty());
+    // Lines that come after the record, of a time before it, begin nothing a second time.
+    let mut behind = Recogniser::new("4.18.1");
+    behind.confirm("bootkube", &entries);
+    assert!(behind.feed(&LogLine { at: "2025-03-01T10:00:01.8Z".parse().unwrap(), ..later.clone() }).is_empty());
+    assert_eq!(behind.feed(&later).len(), 1);
     let error =
         records::parse(br#"[{"timestamp":"2025-03-01T10:00:00Z"},{"timestamp":"noon","phase":"x"}]"#).unwrap_err();
     assert_eq!(

@@ -353,15 +353,15 @@ fn clock_skew_is_found_in_what_the_node_says_of_the_mirror() {
 
 #[test]
 fn operator_degraded_names_what_the_operator_cannot_reach() {
-    let demo = breaks("operator-degraded", "CO-REGISTRY-S3", "unable to sync storage configuration");
-    assert_eq!(demo.finding("CO-REGISTRY-S3").unit, "operator/image-registry");
+    let demo = breaks("operator-degraded", "CO-REGISTRY-STORE", "unable to sync storage configuration");
+    assert_eq!(demo.finding("CO-REGISTRY-STORE").unit, "operator/image-registry");
     // What its pod said before it gave up, without anybody asking.
     let pod = |event: &&Event| {
         matches!(&event.data, Data::Observed(Observed::Pod(pod)) if pod.namespace == "openshift-image-registry"
             && pod.tail.iter().any(|line| line.contains("unable to sync storage configuration")))
     };
     assert!(demo.events.iter().any(|event| pod(&event)));
-    assert_eq!(first_open(&demo), "CO-REGISTRY-S3");
+    assert_eq!(first_open(&demo), "CO-REGISTRY-STORE");
 }
 
 #[test]
@@ -393,7 +393,9 @@ fn bootstrap_reboot_loses_no_line_and_shows_the_stage_twice() {
     the_journal_is_whole(&demo);
     let model = demo.model();
     let starts = |name: &str| model.bootkube.iter().find(|stage| stage.stage == name).map(|stage| stage.starts);
-    assert_eq!((starts("config-bootstrap"), starts("etcd-bootstrap")), (Some(1), Some(2)));
+    let told = |event: &&Event| matches!(&event.data, Data::Observed(Observed::Bootkube { .. }));
+    let told: Vec<_> = demo.events.iter().filter(told).take(20).map(|event| (event.at, &event.data)).collect();
+    assert_eq!((starts("config-bootstrap"), starts("etcd-bootstrap")), (Some(1), Some(2)), "{told:#?}");
     let rebooted = |event: &Event| matches!(&event.data, Data::Gap { why, .. } if why.contains("rebooted"));
     assert_eq!(demo.events.iter().filter(|event| rebooted(event)).count(), 1);
 }
