@@ -6,13 +6,14 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
+use foldhash::quality::RandomState;
 use jiff::Timestamp;
 
 use super::line::{CAPTURE_LIMIT, Captures, behind_mirrors, captures, cut, decoded, goes_on, shortened};
 use super::open::{Opens, Waiting, Waitings, over};
 use super::place::{anywhere, within};
 use super::prefilter::Owner;
-use super::said::{Evidence, Said};
+use super::said::{Evidence, Known, Said};
 use super::signature::{Catalogue, Signature};
 use super::{observed, rank};
 use crate::model::event::{Data, Finding, ImageState, Level, LogLine, Observed, SyncEvent};
@@ -40,7 +41,7 @@ pub const CLUSTER: &str = "cluster";
 #[derive(Debug)]
 pub struct Matcher {
     pub(super) catalogue: Arc<Catalogue>,
-    units: HashMap<String, HashMap<String, Unit>>,
+    units: HashMap<String, HashMap<String, Unit, RandomState>, RandomState>,
     unit_count: usize,
     pub(super) waiting: Waitings,
     pub(super) open: Opens,
@@ -56,7 +57,7 @@ pub(super) struct Unit {
     /// Findings that a line of the window was evidence of, with how many lines ago.
     pub causes: VecDeque<(u64, String)>,
     pub lines: u64,
-    pub milestone: Option<String>,
+    pub milestone: Option<Arc<str>>,
 }
 
 /// A line as signatures see it.
@@ -70,11 +71,24 @@ pub(super) struct Seen<'a> {
     pub last_word: bool,
 }
 
+impl<'a> Seen<'a> {
+    pub fn new(source: &'a str, unit: &'a str, text: &'a str, at: Timestamp, level: Level) -> Self {
+        let unit = unit.strip_suffix(".service").unwrap_or(unit);
+        let last_word = (source == INSTALLER || anywhere(source)) && level >= Level::Error;
+        Self { source, unit, text, at, number: None, last_word }
+    }
+
+    /// Whether what it says depends on the line before it: behind a mirror on a line of its own, or the rest of an error.
+    fn goes_on(&self) -> bool {
+        self.text.starts_with('[') || goes_on(self.text)
+    }
+}
+
 impl Matcher {
     pub fn new(catalogue: &Catalogue) -> Self {
         Self {
             catalogue: Arc::new(catalogue.clone()),
-            units: HashMap::new(),
+            units: HashMap::default(),
             unit_count: 0,
             waiting: BTreeMap::new(),
             open: BTreeMap::new(),
@@ -113,16 +127,17 @@ impl Matcher {
         if self.due.is_some_and(|due| line.at >= due) {
             told.extend(self.tick(line.at));
         }
-        let unit = line.unit.strip_suffix(".service").unwrap_or(&line.unit);
-        let last_word = (source == INSTALLER || anywhere(source)) && line.level >= Level::Error;
+        let mut seen = Seen { number, ..Seen::new(source, &line.unit, &line.text, line.at, line.level) };
+        let key = (!seen.goes_on()).then(|| self.said.key(&seen));
         let text = decoded(cut(&line.text, LINE_LIMIT));
-        let mut seen = Seen { source, unit, text: &text, at: line.at, number, last_word };
+        seen.text = &text;
         let begun = if goes_on(&text) { self.previous(&seen) } else { None };
         let whole = begun.map(|begun| format!("{begun} {}", text.trim_start()));
         if let Some(whole) = &whole {
             seen.text = whole;
         }
-        self.look(&seen, &mut told);
+        let evidence = self.look(&seen, key, &mut told);
+        self.keep_causes(&seen, &evidence);
         self.remember(&seen);
         told
     }
@@ -132,11 +147,23 @@ impl Matcher {
         self.unit(seen)?.window.back().map(String::as_str)
     }
 
-    /// A line that is known to match nothing: only what comes after it may need it.
-    pub(super) fn pass_by(&mut self, source: &str, line: &LogLine) {
-        let unit = line.unit.strip_suffix(".service").unwrap_or(&line.unit);
-        let text = decoded(cut(&line.text, LINE_LIMIT));
-        self.remember(&Seen { source, unit, text: &text, at: line.at, number: None, last_word: false });
+    /// A line in words that were understood before: what they are evidence of, when that goes on, which is noted. What
+    /// only later lines may need of it is left to [`Self::pass_by`].
+    pub(super) fn recall(&mut self, seen: &Seen<'_>) -> Option<(Known, Vec<Data>)> {
+        if seen.goes_on() || self.due.is_some_and(|due| seen.at >= due) {
+            return None;
+        }
+        let known = self.said.of(self.said.key(seen))?;
+        let mut told = Vec::new();
+        self.still_known(&known, seen, &mut told).then_some((known, told))
+    }
+
+    /// A line that says nothing new: only what comes after it may need it.
+    pub(super) fn pass_by(&mut self, seen: &Seen<'_>, evidence: Option<&[Evidence]>) {
+        let text = decoded(cut(seen.text, LINE_LIMIT));
+        let seen = Seen { text: &text, ..*seen };
+        self.keep_causes(&seen, evidence.unwrap_or_default());
+        self.remember(&seen);
     }
 
     /// The error chain of a step that failed, outermost first. There is no grace for what has failed already.
@@ -145,7 +172,7 @@ impl Matcher {
         let mut told = Vec::new();
         let text = cut(&text, LINE_LIMIT);
         let seen = Seen { source: STEP, unit: step, text, at, number: None, last_word: true };
-        self.look(&seen, &mut told);
+        self.look(&seen, None, &mut told);
         told
     }
 
@@ -168,7 +195,11 @@ impl Matcher {
             SyncEvent::ImageState { image, state: ImageState::Failed { side, why, .. }, .. } => {
                 let text = format!("{side}: {why}");
                 let (unit, text) = (format!("image:{image}"), cut(&text, LINE_LIMIT));
-                self.look(&Seen { source: SYNC, unit: &unit, text, at, number: None, last_word: true }, &mut told);
+                self.look(
+                    &Seen { source: SYNC, unit: &unit, text, at, number: None, last_word: true },
+                    None,
+                    &mut told,
+                );
             }
             SyncEvent::ImageState {
                 image,
@@ -230,46 +261,40 @@ impl Matcher {
         let mut told = Vec::new();
         let text = cut(text, LINE_LIMIT);
         let seen = Seen { source: CLUSTER, unit, text, at, number: None, last_word: false };
-        let ids = if text.is_empty() { Vec::new() } else { self.look(&seen, &mut told) };
-        let mine = |finding: &Finding| finding.source == CLUSTER && finding.unit == unit && !ids.contains(&finding.id);
+        let evidence = if text.is_empty() { Known::default() } else { self.look(&seen, None, &mut told) };
+        let still = |id: &String| evidence.iter().any(|(_, known)| known == id);
+        let mine = |finding: &Finding| finding.source == CLUSTER && finding.unit == unit && !still(&finding.id);
         self.end(&mut told, &format!("{unit} changed"), |finding, _| mine(finding));
         told
     }
 
-    /// Classify a line, raise and clear. Gives the ids of the findings that it is evidence of.
-    fn look(&mut self, seen: &Seen<'_>, told: &mut Vec<Data>) -> Vec<String> {
-        let candidates = self.catalogue.prefilter.candidates(seen.text);
-        // What stands behind a mirror on a line of its own depends on the line before it.
-        let goes_on = seen.text.starts_with('[');
-        if candidates.is_empty() && !goes_on {
-            return Vec::new();
-        }
-        let key = (!goes_on).then(|| self.said.key(seen));
-        let before = key.and_then(|key| self.said.of(key));
-        let evidence = match before.filter(|before| self.still_known(before, seen, told)) {
-            Some(before) => before,
-            None => self.look_closer(seen, &candidates, key, told),
-        };
-        let ids: Vec<String> = evidence.into_iter().map(|(_, id)| id).collect();
-        if !ids.is_empty()
-            && let Some(unit) = self.unit_mut(seen)
+    /// Classify a line, raise and clear. Gives the findings that it is evidence of; `key` is what it is remembered by.
+    fn look(&mut self, seen: &Seen<'_>, key: Option<u64>, told: &mut Vec<Data>) -> Known {
+        if let Some(known) = key.and_then(|key| self.said.of(key))
+            && self.still_known(&known, seen, told)
         {
-            unit.causes.extend(ids.iter().map(|id| (unit.lines, id.clone())));
-            while unit.causes.len() > WINDOW {
-                unit.causes.pop_front();
-            }
+            return known;
         }
-        ids
+        let candidates = self.catalogue.prefilter.candidates(seen.text);
+        if candidates.is_empty() && !seen.goes_on() {
+            return Known::default();
+        }
+        self.look_closer(seen, &candidates, key, told)
+    }
+
+    fn keep_causes(&mut self, seen: &Seen<'_>, evidence: &[Evidence]) {
+        if evidence.is_empty() {
+            return;
+        }
+        let Some(unit) = self.unit_mut(seen) else { return };
+        unit.causes.extend(evidence.iter().map(|(_, id)| (unit.lines, id.clone())));
+        while unit.causes.len() > WINDOW {
+            unit.causes.pop_front();
+        }
     }
 
     /// The findings that a line is evidence of which is not known to be; `key` is what it is remembered by.
-    fn look_closer(
-        &mut self,
-        seen: &Seen<'_>,
-        candidates: &[usize],
-        key: Option<u64>,
-        told: &mut Vec<Data>,
-    ) -> Vec<Evidence> {
+    fn look_closer(&mut self, seen: &Seen<'_>, candidates: &[usize], key: Option<u64>, told: &mut Vec<Data>) -> Known {
         let (hits, clears, milestones) = self.touched(seen, candidates, seen.text);
         let mut lasting = clears.is_empty() && milestones.is_empty();
         for place in clears {
@@ -305,8 +330,9 @@ impl Matcher {
                 break;
             }
         }
+        let evidence = Known::from(evidence);
         if let Some(key) = key.filter(|_| lasting) {
-            self.said.keep(key, evidence.clone());
+            self.said.keep(key, Arc::clone(&evidence));
         }
         evidence
     }
@@ -327,19 +353,14 @@ impl Matcher {
         for owner in self.catalogue.prefilter.touched(candidates, text) {
             match owner {
                 Owner::Signature(place) if looks(place).is_some() && !hits.contains(&place) => hits.push(place),
-                Owner::Clears(place) => {
-                    let clears_it = |signature: &Signature| signature.clears_by.iter().any(|by| by.is_match(text));
-                    if !clears.contains(&place) && looks(place).is_some_and(clears_it) {
-                        clears.push(place);
-                    }
-                }
+                Owner::Clears(place) if looks(place).is_some() && !clears.contains(&place) => clears.push(place),
                 Owner::Milestone(place) => {
-                    let Some(milestone) = self.catalogue.milestones.get(place) else { continue };
-                    if within(&milestone.places, seen.source, seen.unit) && milestone.pattern.is_match(text) {
+                    let milestone = self.catalogue.milestones.get(place);
+                    if milestone.is_some_and(|known| within(&known.places, seen.source, seen.unit)) {
                         milestones.push(place);
                     }
                 }
-                Owner::Signature(_) => {}
+                Owner::Signature(_) | Owner::Clears(_) => {}
             }
         }
         (hits, clears, milestones)

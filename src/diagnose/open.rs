@@ -13,6 +13,8 @@ use super::recovery::Recovery;
 use super::signature::Signature;
 use crate::model::event::{Data, Finding, Level};
 
+/// Lines before this one in which a name may stand that a line leaves open.
+const NEAR: usize = 3;
 /// An open finding is said again at most this often.
 const SAY_AGAIN: SignedDuration = SignedDuration::from_secs(30);
 
@@ -23,7 +25,7 @@ pub(super) struct Waiting {
     pub signature: usize,
     pub first: Timestamp,
     pub last: Timestamp,
-    pub milestone: Option<String>,
+    pub milestone: Option<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -32,7 +34,7 @@ pub(super) struct Open {
     pub signature: usize,
     said: Timestamp,
     times: u64,
-    milestone: Option<String>,
+    milestone: Option<Arc<str>>,
 }
 
 impl Waiting {
@@ -77,7 +79,6 @@ impl Matcher {
         captures.insert("unit".into(), seen.unit.to_owned());
         captures.insert("source".into(), seen.source.to_owned());
         fill(signature, seen.text, &mut captures);
-        // Only a carrier looks at the lines before it.
         let by_itself = !signature.carrier || signature.about.iter().all(|name| captures.contains_key(name));
         if !signature.about.is_empty() && by_itself {
             let id = self.id(signature, &captures);
@@ -118,7 +119,7 @@ impl Matcher {
     }
 
     /// The last milestone of the unit that says this.
-    fn milestone(&self, seen: &Seen<'_>) -> Option<String> {
+    fn milestone(&self, seen: &Seen<'_>) -> Option<Arc<str>> {
         self.unit(seen)?.milestone.clone()
     }
 
@@ -142,7 +143,7 @@ impl Matcher {
     }
 
     /// Whether it waits already and goes on waiting, which is noted.
-    fn still_early(&mut self, id: &str, signature: &Signature, milestone: Option<String>, at: Timestamp) -> bool {
+    fn still_early(&mut self, id: &str, signature: &Signature, milestone: Option<Arc<str>>, at: Timestamp) -> bool {
         let Some(waiting) = self.waiting.get_mut(id).filter(|waiting| waiting.goes_on(signature, at)) else {
             return false;
         };
@@ -154,12 +155,16 @@ impl Matcher {
         true
     }
 
-    /// Look for names that the line left open, for a carrier, in the lines and the cause before it.
+    /// Look for names that the line left open in the lines before it, and for a carrier in the cause too.
     /// Gives the cause's id.
     fn complete(&self, signature: &Signature, seen: &Seen<'_>, captures: &mut Captures) -> Option<String> {
-        let unit = self.unit(seen).filter(|_| signature.carrier)?;
+        let unit = self.unit(seen)?;
+        let near = if signature.carrier { WINDOW } else { NEAR };
+        unit.window.iter().rev().take(near).for_each(|line| fill(signature, line, captures));
+        if !signature.carrier {
+            return None;
+        }
         let oldest = unit.lines.saturating_sub(WINDOW as u64);
-        unit.window.iter().rev().for_each(|line| fill(signature, line, captures));
         let (_, cause) = unit.causes.iter().rev().find(|(line, _)| *line >= oldest)?;
         let cause = &self.open.get(cause)?.finding;
         captures.insert("cause".into(), cause.signature.clone());
@@ -175,7 +180,7 @@ impl Matcher {
         place: usize,
         signature: &Signature,
         finding: Finding,
-        milestone: Option<String>,
+        milestone: Option<Arc<str>>,
         at: Timestamp,
         told: &mut Vec<Data>,
     ) {
@@ -205,7 +210,7 @@ impl Matcher {
         &mut self,
         place: usize,
         mut finding: Finding,
-        milestone: Option<String>,
+        milestone: Option<Arc<str>>,
         at: Timestamp,
         told: &mut Vec<Data>,
     ) {
@@ -235,7 +240,7 @@ impl Matcher {
         }
     }
 
-    fn again(&mut self, id: &str, milestone: Option<String>, at: Timestamp, told: &mut Vec<Data>) {
+    fn again(&mut self, id: &str, milestone: Option<Arc<str>>, at: Timestamp, told: &mut Vec<Data>) {
         let Some(open) = self.open.get_mut(id) else { return };
         open.times = open.times.saturating_add(1);
         open.milestone = milestone;
@@ -279,7 +284,7 @@ impl Matcher {
         };
         let mine = |finding: &Finding| finding.source == seen.source && finding.unit == seen.unit;
         let because = shortened(seen.text, CAPTURE_LIMIT);
-        let moved = |before: &Option<String>| before.as_deref() != Some(seen.text);
+        let moved = |before: &Option<Arc<str>>| before.as_deref() != Some(seen.text);
         self.waiting
             .retain(|_, waiting| !(ended(&waiting.finding) || mine(&waiting.finding) && moved(&waiting.milestone)));
         let stays = |open: &Open| self.signature(open.signature).is_some_and(|signature| signature.stays);
@@ -287,7 +292,7 @@ impl Matcher {
         let ids = self.open.iter().filter(|(_, open)| over(open)).map(|(id, _)| id.clone()).collect();
         self.close(ids, &because, told);
         if let Some(unit) = self.unit_mut(seen) {
-            unit.milestone = Some(seen.text.to_owned());
+            unit.milestone = Some(seen.text.into());
         }
     }
 }

@@ -2,7 +2,10 @@
 //! of times, and that need not be found out anew.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use foldhash::quality::RandomState;
 
 use super::matcher::Seen;
 
@@ -13,13 +16,15 @@ const STAMP: usize = 20;
 
 /// A signature by its place in the catalogue, and the id of the finding.
 pub(super) type Evidence = (usize, String);
+/// All that a line is evidence of.
+pub(super) type Known = Arc<[Evidence]>;
 
 #[derive(Debug, Default)]
 pub(super) struct Said {
     hasher: RandomState,
-    known: HashMap<u64, Vec<Evidence>>,
+    known: HashMap<u64, Known, RandomState>,
     /// What was known before that and not said since goes next.
-    older: HashMap<u64, Vec<Evidence>>,
+    older: HashMap<u64, Known, RandomState>,
 }
 
 impl Said {
@@ -27,14 +32,14 @@ impl Said {
         self.hasher.hash_one((seen.source, seen.unit, timeless(seen.text)))
     }
 
-    pub(super) fn of(&mut self, key: u64) -> Option<Vec<Evidence>> {
+    pub(super) fn of(&mut self, key: u64) -> Option<Known> {
         if let Some(evidence) = self.older.remove(&key) {
             self.keep(key, evidence);
         }
         self.known.get(&key).cloned()
     }
 
-    pub(super) fn keep(&mut self, key: u64, of: Vec<Evidence>) {
+    pub(super) fn keep(&mut self, key: u64, of: Known) {
         if self.known.len() >= LIMIT {
             self.older = std::mem::take(&mut self.known);
         }

@@ -431,12 +431,24 @@ impl Signature {
     }
 }
 
-/// `text` with captures put in where their names stand in braces.
+/// `text` with captures put in where their names stand in braces. Of what nothing is known nothing is said: "the
+/// certificate of {host} is not trusted" loses its "of" too.
 fn filled(text: &str, captures: &BTreeMap<String, String>) -> String {
-    placeholders(text).fold(text.to_owned(), |filled, name| {
-        let value = captures.get(name).map_or("(unknown)", String::as_str);
-        filled.replace(&format!("{{{name}}}"), value)
-    })
+    const LEADS: &[&str] = &[" of", " at", " for", " to", " from", " in", " on", " by", ":", ","];
+    let mut parts = text.split('{');
+    let mut filled = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let Some((name, rest)) = part.split_once('}') else { continue };
+        if let Some(value) = captures.get(name) {
+            filled.push_str(value);
+        } else {
+            let before = filled.trim_end();
+            let lead = LEADS.iter().find(|lead| before.ends_with(**lead)).map_or(0, |lead| lead.len());
+            filled.truncate(before.len() - lead);
+        }
+        filled.push_str(rest);
+    }
+    filled.trim().to_owned()
 }
 
 /// Names in braces.

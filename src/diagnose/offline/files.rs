@@ -222,7 +222,7 @@ pub fn origin(path: &str) -> Origin {
     let part = |place: usize| parts.get(place).copied().unwrap_or("");
     let stem = part(0).strip_suffix(".gz").unwrap_or(part(0));
     let stem = stem.strip_suffix(".log").or_else(|| stem.strip_suffix(".json")).unwrap_or(stem);
-    let at = |source: String, unit: &str| Origin { source, unit: unit.to_owned() };
+    let at = |source: String, unit: &str| Origin { source: source.into(), unit: unit.to_owned() };
     let unit = if stem == "journal" { "" } else { stem };
     match (part(1), part(2), part(3)) {
         ("journals" | "containers" | "pods" | "services", "bootstrap", _) => at("journal:bootstrap".into(), unit),

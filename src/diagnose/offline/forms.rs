@@ -2,18 +2,38 @@
 //! tools, their output on a terminal, klog, container logs, and this program's own segments. What has no known form is a
 //! line all the same.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use jiff::{SignedDuration, Timestamp, civil};
 use regex::Regex;
 
-use super::plain;
+use super::clean;
 use crate::diagnose::place::{ANYWHERE, anywhere};
 use crate::model::event::{Level, LogLine};
 
 /// Where the lines of a file come from. An empty unit is taken from the lines.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Origin {
-    pub source: String,
+    pub source: Arc<str>,
     pub unit: String,
+}
+
+/// A line taken apart; what stands in it as it is is not copied.
+#[derive(Debug)]
+pub struct Parsed<'a> {
+    pub source: Arc<str>,
+    pub unit: Cow<'a, str>,
+    pub at: Timestamp,
+    pub level: Level,
+    pub text: Cow<'a, str>,
+}
+
+impl Parsed<'_> {
+    pub fn into_line(self) -> LogLine {
+        let (unit, text) = (self.unit.into_owned(), self.text.into_owned());
+        LogLine { at: self.at, unit, level: self.level, text, cursor: None }
+    }
 }
 
 /// Forms of lines, compiled once.
@@ -27,6 +47,10 @@ pub struct Forms {
     foreign: Option<Regex>,
     /// Times without a year are not later than a day after this.
     now: Timestamp,
+    /// A journal says the same second and the same host many times: the last ones, as they stand there and as they are
+    /// understood.
+    second: (String, Option<Timestamp>),
+    place: Arc<str>,
 }
 
 /// What a form gave.
@@ -56,22 +80,40 @@ impl Default for Forms {
             // A journal in another language.
             foreign: make(r"^.{0,30}\d\d:\d\d:\d\d\S* (?:(\S+) )?([A-Za-z][\w@.-]*)\[\d+\]: (.*)$"),
             now: Timestamp::now(),
+            second: (String::new(), None),
+            place: ANYWHERE.into(),
         }
     }
 }
 
 impl Forms {
     /// A line of any form. `before` is the time of the line before it.
-    pub fn read(&self, origin: &Origin, line: &str, before: Timestamp) -> (Origin, LogLine) {
+    pub fn read<'a>(&mut self, origin: &'a Origin, line: &'a str, before: Timestamp) -> Parsed<'a> {
         if let Some((unit, at, text)) = own(line).or_else(|| journal_json(line)) {
-            let parts = Parts { unit: &unit, at, text: &text, ..Parts::default() };
-            return make(origin, &parts, before);
+            let unit = if origin.unit.is_empty() { Cow::Owned(unit) } else { Cow::Borrowed(origin.unit.as_str()) };
+            let text = Cow::Owned(clean(&text).into_owned());
+            return Parsed { source: origin.source.clone(), unit, at: at.unwrap_or(before), level: Level::Info, text };
         }
         let parts = self.parts(line).unwrap_or(Parts { text: line, ..Parts::default() });
-        if let Some(message) = logrus_message(parts.text) {
-            return make(origin, &Parts { text: &message, ..parts }, before);
+        let text = match logrus_message(parts.text) {
+            Some(message) => Cow::Owned(clean(&message).into_owned()),
+            None => clean(parts.text),
+        };
+        let unit = if origin.unit.is_empty() { parts.unit } else { &origin.unit };
+        let (at, level) = (parts.at.unwrap_or(before), parts.level.unwrap_or(Level::Info));
+        Parsed { source: self.source(origin, parts.host), unit: Cow::Borrowed(unit), at, level, text }
+    }
+
+    /// Of a line from somewhere, the host that it names.
+    fn source(&mut self, origin: &Origin, host: &str) -> Arc<str> {
+        if host.is_empty() || !anywhere(&origin.source) {
+            return origin.source.clone();
         }
-        make(origin, &parts, before)
+        let known = self.place.strip_prefix(ANYWHERE).and_then(|rest| rest.strip_prefix(':'));
+        if known != Some(host) {
+            self.place = format!("{ANYWHERE}:{host}").into();
+        }
+        self.place.clone()
     }
 
     /// Level and time that klog has put before a message (k8s.io/klog, `klog.go`); it knows no year.
@@ -89,7 +131,7 @@ impl Forms {
     }
 
     /// Most lines of a large log are none of ours: what a form begins with is looked at before the form is tried.
-    fn parts<'a>(&self, line: &'a str) -> Option<Parts<'a>> {
+    fn parts<'a>(&mut self, line: &'a str) -> Option<Parts<'a>> {
         let of = |form: &Option<Regex>| form.as_ref().and_then(|form| form.captures(line));
         let text = |found: &regex::Captures<'a>, place: usize| found.get(place).map_or("", |part| part.as_str());
         let first = line.bytes().next()?;
@@ -132,7 +174,7 @@ impl Forms {
 
     /// journalctl -o short, short-iso and with-unit (as in `journal.log.gz` of a bundle): `TIME HOST PROGRAM[PID]: TEXT`.
     /// By hand, since these are nearly all the lines that there are.
-    fn journal<'a>(&self, line: &'a str) -> Option<Parts<'a>> {
+    fn journal<'a>(&mut self, line: &'a str) -> Option<Parts<'a>> {
         let (at, rest) = self.short_time(line).or_else(|| full_time(line)).or_else(|| iso_time(line))?;
         let (host, rest) = rest.trim_start_matches(' ').split_once(' ')?;
         let end = rest.find(['[', ':', ' ']).filter(|end| *end > 0)?;
@@ -145,8 +187,11 @@ impl Forms {
         Some(Parts { host, unit: unit_of(program, message), at, level: None, text: message })
     }
 
-    fn short_time<'a>(&self, line: &'a str) -> Option<(Option<Timestamp>, &'a str)> {
+    fn short_time<'a>(&mut self, line: &'a str) -> Option<(Option<Timestamp>, &'a str)> {
         const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
+        if let Some(rest) = line.strip_prefix(&self.second.0).filter(|_| !self.second.0.is_empty()) {
+            return Some((self.second.1, rest));
+        }
         let (month, rest) = line.split_at_checked(3)?;
         let month = MONTHS.find(month).filter(|at| at % 3 == 0)? / 3 + 1;
         let (day, rest) = rest.strip_prefix(' ')?.trim_start_matches(' ').split_once(' ')?;
@@ -159,7 +204,11 @@ impl Forms {
         {
             return None;
         }
-        Some((self.without_year(i8::try_from(month).ok()?, day, clock), rest))
+        let at = self.without_year(i8::try_from(month).ok()?, day, clock);
+        self.second.0.clear();
+        self.second.0.push_str(line.get(..line.len() - rest.len()).unwrap_or(""));
+        self.second.1 = at;
+        Some((at, rest))
     }
 
     /// `Mar 01 10:00:00` has no year: the last one that it can have been.
@@ -197,23 +246,6 @@ fn iso_time(line: &str) -> Option<(Option<Timestamp>, &str)> {
 
 fn digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
-}
-
-fn make(origin: &Origin, parts: &Parts<'_>, before: Timestamp) -> (Origin, LogLine) {
-    let source = match anywhere(&origin.source) && !parts.host.is_empty() {
-        true => format!("{ANYWHERE}:{}", parts.host),
-        false => origin.source.clone(),
-    };
-    let unit = if origin.unit.is_empty() { parts.unit } else { &origin.unit };
-    let origin = Origin { source, unit: unit.to_owned() };
-    let line = LogLine {
-        at: parts.at.unwrap_or(before),
-        unit: unit.to_owned(),
-        level: parts.level.unwrap_or(Level::Info),
-        text: plain(parts.text),
-        cursor: None,
-    };
-    (origin, line)
 }
 
 /// `"quoted \"message\"" more=fields` without its outer quotes.

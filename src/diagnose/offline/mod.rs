@@ -16,9 +16,10 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use self::files::{Files, Holds};
-use self::forms::{Forms, Origin};
+use self::forms::{Forms, Origin, Parsed};
 pub use self::unknown::{Sighting, Unknown};
-use super::matcher::{CLUSTER, WINDOW};
+use super::matcher::{CLUSTER, Seen, WINDOW};
+use super::said::Known;
 use super::signature::{Catalogue, CatalogueError};
 use super::{Matcher, rank};
 use crate::model::event::{Data, Event, Finding, Level, LogLine, Outcome};
@@ -117,6 +118,48 @@ struct Reader<'a> {
 /// Findings of the log that is being read.
 type Opened = BTreeMap<String, Located>;
 
+/// The log that is being read.
+struct Log<'a> {
+    name: &'a str,
+    origin: Origin,
+    number: u64,
+    /// Of the newest line that has a time.
+    at: Timestamp,
+    open: Opened,
+    /// Lines that only those after them may have to know; the newest is the last.
+    passed: VecDeque<Passed>,
+}
+
+struct Passed {
+    line: Vec<u8>,
+    evidence: Option<Known>,
+}
+
+enum Heard {
+    /// It was held against the catalogue.
+    New,
+    /// It says nothing, or the same as one before it.
+    Known(Option<Known>),
+}
+
+impl<'a> Log<'a> {
+    fn new(name: &'a str) -> Self {
+        let (origin, passed) = (files::origin(name), VecDeque::with_capacity(WINDOW + 1));
+        Self { name, origin, number: 0, at: Timestamp::UNIX_EPOCH, open: Opened::new(), passed }
+    }
+
+    /// Keep a line for those after it. Gives the room of one that is too long ago.
+    fn pass(&mut self, line: Vec<u8>, evidence: Option<Known>) -> Vec<u8> {
+        let oldest = if self.passed.len() > WINDOW { self.passed.pop_front() } else { None };
+        self.passed.push_back(Passed { line, evidence });
+        oldest.map_or_else(Vec::new, |oldest| oldest.line)
+    }
+}
+
+fn seen<'a>(read: &'a Parsed<'_>) -> Seen<'a> {
+    Seen::new(&read.source, &read.unit, &read.text, read.at, read.level)
+}
+
 impl<'a> Reader<'a> {
     fn new(catalogue: &'a Catalogue, limits: Limits) -> Self {
         let (report, early, forms) = (Report::default(), Vec::new(), Forms::default());
@@ -126,13 +169,8 @@ impl<'a> Reader<'a> {
     /// One log: its lines are held against the catalogue by themselves, since logs of one bundle overlap in time.
     fn log(&mut self, name: &str, mut text: impl BufRead) {
         self.matcher.forget();
-        let origin = files::origin(name);
-        let mut number = 0u64;
-        let mut open = Opened::new();
-        let mut at = Timestamp::UNIX_EPOCH;
-        // Lines that nobody has looked at; the newest is the last.
-        let mut passed: VecDeque<Vec<u8>> = VecDeque::with_capacity(WINDOW + 1);
-        let (mut line, mut matched) = (Vec::new(), Vec::new());
+        let mut log = Log::new(name);
+        let (mut line, mut looked_at) = (Vec::new(), Vec::new());
         loop {
             match self.line(&mut text, &mut line) {
                 Ok(true) => {}
@@ -142,49 +180,55 @@ impl<'a> Reader<'a> {
                     break;
                 }
             }
-            number += 1;
-            self.report.unknown.look(name, number, &line);
-            self.report.unknown.go_on(number, &line);
-            let last_words = unknown::ends(&line);
-            if last_words.is_some() || self.catalogue.prefilter.may_match(&line) {
-                for line in passed.drain(..) {
-                    let (from, line) = self.forms.read(&origin, &text_of(&line), at);
-                    at = line.at;
-                    self.matcher.pass_by(&from.source, &line);
-                }
-                let (from, read) = self.feed(name, &origin, &line, number, at, &mut open);
-                if let Some(how) = last_words {
-                    self.report.unknown.last_words(how, &from.source, number, &read);
-                }
-                at = read.at;
-                std::mem::swap(&mut line, &mut matched);
-            } else {
-                let room = if passed.len() > WINDOW { passed.pop_front() } else { None };
-                passed.push_back(std::mem::replace(&mut line, room.unwrap_or_default()));
+            log.number += 1;
+            self.report.unknown.look(name, log.number, &line);
+            self.report.unknown.go_on(log.number, &line);
+            match self.hear(&mut log, &line) {
+                Heard::New => std::mem::swap(&mut line, &mut looked_at),
+                Heard::Known(evidence) => line = log.pass(line, evidence),
             }
         }
-        self.report.lines += number;
-        if let Some(last) = passed.back() {
-            at = self.forms.read(&origin, &text_of(last), at).1.at;
+        self.report.lines += log.number;
+        if let Some(last) = log.passed.back() {
+            log.at = self.forms.read(&log.origin, &text_of(&last.line), log.at).at;
         }
-        self.report.unknown.end(name, number, passed.back().unwrap_or(&matched));
-        self.end(name, number, at, open);
+        let last = log.passed.back().map_or(&looked_at, |last| &last.line);
+        self.report.unknown.end(name, log.number, last);
+        self.end(name, log.number, log.at, log.open);
     }
 
-    fn feed(
-        &mut self,
-        name: &str,
-        from: &Origin,
-        line: &[u8],
-        number: u64,
-        at: Timestamp,
-        open: &mut Opened,
-    ) -> (Origin, LogLine) {
-        let (from, line) = self.forms.read(from, &text_of(line), at);
-        self.report.unknown.look_closer(&line);
-        let told = self.matcher.feed(&from.source, &line, Some(number));
+    /// Hold a line against the catalogue, when what it says is not known already.
+    fn hear(&mut self, log: &mut Log<'_>, line: &[u8]) -> Heard {
+        let last_words = unknown::ends(line);
+        if last_words.is_none() && !self.catalogue.prefilter.may_match(line) {
+            return Heard::Known(None);
+        }
+        let text = text_of(line);
+        let read = self.forms.read(&log.origin, &text, log.at);
+        log.at = read.at;
+        if last_words.is_none()
+            && let Some((evidence, told)) = self.matcher.recall(&seen(&read))
+        {
+            self.keep(told, log.name, log.number, &mut log.open);
+            return Heard::Known(Some(evidence));
+        }
+        let (source, read) = (read.source.clone(), read.into_line());
+        for passed in log.passed.drain(..) {
+            let text = text_of(&passed.line);
+            let passed_by = self.forms.read(&log.origin, &text, log.at);
+            self.matcher.pass_by(&seen(&passed_by), passed.evidence.as_deref());
+        }
+        self.feed(log.name, &source, &read, log.number, &mut log.open);
+        if let Some(how) = last_words {
+            self.report.unknown.last_words(how, &source, log.number, &read);
+        }
+        Heard::New
+    }
+
+    fn feed(&mut self, name: &str, source: &str, line: &LogLine, number: u64, open: &mut Opened) {
+        self.report.unknown.look_closer(line);
+        let told = self.matcher.feed(source, line, Some(number));
         self.keep(told, name, number, open);
-        (from, line)
     }
 
     /// The events of a run of this program.
@@ -255,7 +299,8 @@ impl<'a> Reader<'a> {
         for (record, number) in records.iter().zip(1..) {
             at = record.timestamp.parse().unwrap_or(at);
             for line in record.error_message.iter().flat_map(|text| text.lines()) {
-                self.feed(name, &origin, line.as_bytes(), number, at, &mut open);
+                let line = self.forms.read(&origin, line, at).into_line();
+                self.feed(name, &origin.source, &line, number, &mut open);
             }
         }
         self.end(name, 1, at, open);
@@ -389,16 +434,19 @@ fn text_of(bytes: &[u8]) -> Cow<'_, str> {
 
 /// Without control characters; what ended a line or a column inside a message is a space.
 pub fn plain(text: &str) -> String {
+    clean(text).into_owned()
+}
+
+fn clean(text: &str) -> Cow<'_, str> {
     // Control characters are single bytes, or begin with this one.
     if !text.bytes().fold(false, |found, byte| found | (byte < 0x20) | (byte == 0x7f) | (byte == 0xc2)) {
-        return text.to_owned();
+        return Cow::Borrowed(text);
     }
-    text.chars()
-        .filter_map(|c| match c {
-            '\n' => Some(' '),
-            '\t' => Some('\t'),
-            c if c.is_control() => None,
-            c => Some(c),
-        })
-        .collect()
+    let kept = text.chars().filter_map(|c| match c {
+        '\n' => Some(' '),
+        '\t' => Some('\t'),
+        c if c.is_control() => None,
+        c => Some(c),
+    });
+    Cow::Owned(kept.collect())
 }

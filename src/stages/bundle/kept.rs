@@ -68,14 +68,14 @@ impl Place {
         let (source, unit, most) = match part(1) {
             "containers" => {
                 let unit = container(&unit).to_owned();
-                let source = if unit == mcs::UNIT { mcs::SOURCE.to_owned() } else { source };
+                let source = if unit == mcs::UNIT { mcs::SOURCE.into() } else { source };
                 (source, unit, OF_A_CONTAINER)
             }
             "clusterapi" => (source, unit, OF_A_CONTAINER),
             _ => (source, unit, OF_A_JOURNAL),
         };
         let rank = if unit.is_empty() { Rank::Whole } else { Rank::Own };
-        Some(Self { source: source.into(), unit, rank, most })
+        Some(Self { source, unit, rank, most })
     }
 }
 
@@ -210,7 +210,7 @@ impl Kept {
         self.lines.extend(tail);
     }
 
-    fn line(&self, place: &Place, text: &str, before: Timestamp) -> Option<LogLine> {
+    fn line(&mut self, place: &Place, text: &str, before: Timestamp) -> Option<LogLine> {
         // `-- Logs begin at`, `-- Boot`, `-- No entries --`
         if text.trim().is_empty() || text.starts_with("-- ") {
             return None;
@@ -228,8 +228,8 @@ impl Kept {
                 }
             });
         }
-        let nobody = Origin { source: place.source.to_string(), unit: String::new() };
-        let (_, mut line) = self.forms.read(&nobody, text, Timestamp::UNIX_EPOCH);
+        let nobody = Origin { source: place.source.clone(), unit: String::new() };
+        let mut line = self.forms.read(&nobody, text, Timestamp::UNIX_EPOCH).into_line();
         if !place.unit.is_empty() {
             // podman's containers say to the journal what bootkube.sh says again.
             let again = !matches!(line.unit.as_str(), "" | "bootkube" | "systemd" | "init.scope");
