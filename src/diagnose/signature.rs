@@ -201,6 +201,40 @@ fn error() -> Level {
     Level::Error
 }
 
+/// What a file has.
+struct Entries {
+    signatures: Vec<Signature>,
+    milestones: Vec<Milestone>,
+}
+
+impl Entries {
+    /// `make` the expressions of a user's file, so that they are known to be good.
+    fn read(name: &str, text: &str, make: bool) -> Result<Self, CatalogueError> {
+        let file: File = toml::from_str(text)
+            .map_err(|error| CatalogueError::File { file: name.to_owned(), why: error.to_string() })?;
+        let (mut signatures, mut milestones) = (Vec::new(), Vec::new());
+        let mut patterns = Patterns::default();
+        for mut raw in file.signature {
+            let id = raw.id.clone();
+            raw.fill.extend(file.fill.iter().cloned());
+            raw.phase = raw.phase.or_else(|| file.phase.clone());
+            raw.resume = raw.resume.or_else(|| file.resume.clone());
+            let signature = raw.check(name, &mut patterns).map_err(|why| entry(name, &id, why))?;
+            if make {
+                signature.make().map_err(|why| entry(name, &id, why))?;
+            }
+            signatures.push(signature);
+        }
+        for raw in file.milestone {
+            let pattern = patterns.get(&raw.pattern).map_err(|why| entry(name, "milestone", why))?;
+            let places = raw.scope.iter().map(|place| Place::parse(place)).collect();
+            let ends = raw.ends.iter().map(|place| Place::parse(place)).collect();
+            milestones.push(Milestone { pattern, places, ends });
+        }
+        Ok(Self { signatures, milestones })
+    }
+}
+
 impl Catalogue {
     /// The catalogue that this program was built with.
     pub fn builtin() -> Result<Self, CatalogueError> {
@@ -240,36 +274,27 @@ impl Catalogue {
         Self::read(files, 0)
     }
 
-    /// The first `own` files take precedence over those after them.
+    /// The first `own` files take precedence over those after them. To read an expression takes longer than all else at
+    /// the start of this program, so each file is read by a thread.
     fn read(files: &[(&str, &str)], own: usize) -> Result<Self, CatalogueError> {
-        let mut signatures: Vec<Signature> = Vec::new();
-        let (mut milestones, mut patterns) = (Vec::new(), Patterns::default());
-        let mut taken: Vec<String> = Vec::new();
-        for (place, (name, text)) in files.iter().enumerate() {
+        let read: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = files
+                .iter()
+                .enumerate()
+                .map(|(place, (name, text))| scope.spawn(move || Entries::read(name, text, place < own)))
+                .collect();
+            threads.into_iter().map(|thread| thread.join()).collect()
+        });
+        let (mut signatures, mut milestones) = (Vec::<Signature>::new(), Vec::new());
+        let mut taken = BTreeSet::new();
+        for (place, (read, (name, _))) in read.into_iter().zip(files).enumerate() {
+            let Entries { signatures: of_file, milestones: others } =
+                read.map_err(|_| entry(name, "all of it", "it could not be read".to_owned()))??;
             if place == own {
                 taken = signatures.iter().map(|known| known.id.clone()).collect();
             }
-            let file: File = toml::from_str(text)
-                .map_err(|error| CatalogueError::File { file: (*name).to_owned(), why: error.to_string() })?;
-            for mut raw in file.signature {
-                let id = raw.id.clone();
-                raw.fill.extend(file.fill.iter().cloned());
-                raw.phase = raw.phase.or_else(|| file.phase.clone());
-                raw.resume = raw.resume.or_else(|| file.resume.clone());
-                let signature = raw.check(name, &mut patterns).map_err(|why| entry(name, &id, why))?;
-                if place < own {
-                    signature.make().map_err(|why| entry(name, &id, why))?;
-                }
-                if !taken.contains(&id) {
-                    signatures.push(signature);
-                }
-            }
-            for raw in file.milestone {
-                let pattern = patterns.get(&raw.pattern).map_err(|why| entry(name, "milestone", why))?;
-                let places = raw.scope.iter().map(|place| Place::parse(place)).collect();
-                let ends = raw.ends.iter().map(|place| Place::parse(place)).collect();
-                milestones.push(Milestone { pattern, places, ends });
-            }
+            signatures.extend(of_file.into_iter().filter(|signature| !taken.contains(&signature.id)));
+            milestones.extend(others);
         }
         let prefilter = Prefilter::new(&signatures, &milestones)
             .map_err(|why| CatalogueError::File { file: "all patterns together".into(), why })?;
