@@ -101,7 +101,8 @@ impl Prefilter {
     /// Whether any pattern may match this line, which can still be wrapped: what it says across the end of a line that it
     /// quotes is not seen before it is unwrapped.
     pub(super) fn may_match(&self, line: &[u8]) -> bool {
-        self.texts.find(line, |_| ControlFlow::Break(())).is_break() || memchr::memmem::find(line, br"\n").is_some()
+        let line_end = |at: usize| line.get(at + 1) == Some(&b'n');
+        self.texts.find(line, |_| ControlFlow::Break(())).is_break() || memchr::memchr_iter(b'\\', line).any(line_end)
     }
 
     /// The patterns that may match, in the order of the catalogue.

@@ -39,6 +39,8 @@ pub struct Unknown {
     /// By file, its last line.
     pub last_lines: BTreeMap<String, Sighting>,
     words: Option<Regex>,
+    /// Whether the log that is being read has said an error.
+    erred: bool,
     /// What the log that is being read was given up with, and the first of the errors at its end.
     fatal: Option<Words>,
     error: Option<Words>,
@@ -96,13 +98,14 @@ pub(super) fn ends(line: &[u8]) -> Option<Level> {
 
 impl Unknown {
     pub(super) fn look(&mut self, file: &str, number: u64, line: &[u8]) {
-        if self.first_errors.len() >= FILES || self.first_errors.contains_key(file) {
+        if self.erred || self.first_errors.len() >= FILES {
             return;
         }
         if self.words.is_none() {
             self.words = Regex::new("error|Error|ERROR|fatal|FATAL|panic:|Failed to ").ok();
         }
         if self.words.as_ref().is_some_and(|words| words.is_match(line)) {
+            self.erred = true;
             self.first_errors.insert(file.to_owned(), sighting(number, line));
         }
     }
@@ -142,6 +145,7 @@ impl Unknown {
 
     pub(super) fn end(&mut self, file: &str, number: u64, line: &[u8]) {
         let (fatal, error) = (self.fatal.take(), self.error.take());
+        self.erred = false;
         let error = error.filter(|first| number <= first.number + HORIZON).map(|words| (words, Level::Info));
         let fatal = fatal.map(|words| (words, Level::Error));
         let says_why = |(words, _): &(Words, Level)| !is_vague(innermost(&words.line.text));
