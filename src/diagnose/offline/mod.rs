@@ -3,6 +3,7 @@
 //! unpacked to disk; what they may cost is bounded.
 
 pub mod files;
+mod folded;
 pub mod forms;
 pub mod objects;
 pub mod report;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use self::files::{Files, Holds};
+use self::folded::Folded;
 use self::forms::{Forms, Origin, Parsed};
 pub use self::unknown::{Sighting, Unknown};
 use super::matcher::{CLUSTER, Seen, WINDOW};
@@ -126,7 +128,9 @@ struct Log<'a> {
     /// Of the newest line that has a time.
     at: Timestamp,
     open: Opened,
-    /// Lines that only those after them may have to know; the newest is the last.
+    /// The newest line that was held against the catalogue.
+    looked_at: Vec<u8>,
+    /// Lines after it that only those after them may have to know; the newest is the last.
     passed: VecDeque<Passed>,
 }
 
@@ -145,7 +149,8 @@ enum Heard {
 impl<'a> Log<'a> {
     fn new(name: &'a str) -> Self {
         let (origin, passed) = (files::origin(name), VecDeque::with_capacity(WINDOW + 1));
-        Self { name, origin, number: 0, at: Timestamp::UNIX_EPOCH, open: Opened::new(), passed }
+        let at = Timestamp::UNIX_EPOCH;
+        Self { name, origin, number: 0, at, open: Opened::new(), looked_at: Vec::new(), passed }
     }
 
     /// Keep a line for those after it. Gives the room of one that is too long ago.
@@ -169,8 +174,8 @@ impl<'a> Reader<'a> {
     /// One log: its lines are held against the catalogue by themselves, since logs of one bundle overlap in time.
     fn log(&mut self, name: &str, mut text: impl BufRead) {
         self.matcher.forget();
-        let mut log = Log::new(name);
-        let (mut line, mut looked_at) = (Vec::new(), Vec::new());
+        let (mut log, mut line, mut number) = (Log::new(name), Vec::new(), 0);
+        let mut folded: Option<Folded> = None;
         loop {
             match self.line(&mut text, &mut line) {
                 Ok(true) => {}
@@ -180,21 +185,42 @@ impl<'a> Reader<'a> {
                     break;
                 }
             }
-            log.number += 1;
-            self.report.unknown.look(name, log.number, &line);
-            self.report.unknown.go_on(log.number, &line);
-            match self.hear(&mut log, &line) {
-                Heard::New => std::mem::swap(&mut line, &mut looked_at),
-                Heard::Known(evidence) => line = log.pass(line, evidence),
+            number += 1;
+            if folded.as_mut().is_some_and(|message| message.takes(&line)) {
+                continue;
+            }
+            if let Some(message) = folded.take() {
+                self.take(&mut log, message.number, message.line);
+            }
+            folded = Folded::begins(&line, number);
+            if folded.is_none() {
+                line = self.take(&mut log, number, line);
             }
         }
-        self.report.lines += log.number;
+        if let Some(message) = folded {
+            self.take(&mut log, message.number, message.line);
+        }
+        self.report.lines += number;
         if let Some(last) = log.passed.back() {
             log.at = self.forms.read(&log.origin, &text_of(&last.line), log.at).at;
         }
-        let last = log.passed.back().map_or(&looked_at, |last| &last.line);
-        self.report.unknown.end(name, log.number, last);
-        self.end(name, log.number, log.at, log.open);
+        let last = log.passed.back().map_or(&log.looked_at, |last| &last.line);
+        self.report.unknown.end(name, number, last);
+        self.end(name, number, log.at, log.open);
+    }
+
+    /// One line of a log. Gives the room of another.
+    fn take(&mut self, log: &mut Log<'_>, number: u64, mut line: Vec<u8>) -> Vec<u8> {
+        log.number = number;
+        self.report.unknown.look(log.name, number, &line);
+        self.report.unknown.go_on(number, &line);
+        match self.hear(log, &line) {
+            Heard::New => {
+                std::mem::swap(&mut line, &mut log.looked_at);
+                line
+            }
+            Heard::Known(evidence) => log.pass(line, evidence),
+        }
     }
 
     /// Hold a line against the catalogue, when what it says is not known already.
