@@ -1,7 +1,7 @@
 //! Lines in, findings out. Pure: no clock but the lines' own times, no I/O.
 //!
 //! One prefilter over all patterns says which signatures may match; only then are places, captures and relations looked
-//! at. A line that nobody knows costs one pass of an automaton.
+//! at. A line that nobody knows costs one pass over a small table.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;

@@ -14,6 +14,7 @@ mod observed;
 pub mod offline;
 mod open;
 mod ordinary;
+mod parallel;
 mod pattern;
 mod place;
 mod prefilter;

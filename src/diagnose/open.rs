@@ -79,7 +79,8 @@ impl Matcher {
         captures.insert("unit".into(), seen.unit.to_owned());
         captures.insert("source".into(), seen.source.to_owned());
         fill(signature, seen.text, &mut captures);
-        let by_itself = !signature.carrier || signature.about.iter().all(|name| captures.contains_key(name));
+        // The lines before it may name another one the next time.
+        let by_itself = signature.about.iter().all(|name| captures.contains_key(name));
         if !signature.about.is_empty() && by_itself {
             let id = self.id(signature, &captures);
             if self.known(&id, signature, seen, told) {

@@ -11,6 +11,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::ordinary::{Ordinary, rare};
+use super::parallel::side_by_side;
 use super::pattern::Pattern;
 use super::signature::{Milestone, Signature};
 
@@ -86,8 +87,9 @@ impl Prefilter {
         let mut texts: BTreeMap<String, Vec<usize>> =
             BESIDES.iter().map(|text| ((*text).to_owned(), Vec::new())).collect();
         let mut without = Vec::new();
-        for (number, (pattern, _)) in patterns.iter().enumerate() {
-            match pattern.required(SHORTEST, &worth) {
+        let required = side_by_side(&patterns, |(pattern, _)| pattern.required(SHORTEST, &worth));
+        for (number, group) in required.into_iter().enumerate() {
+            match group {
                 Ok(group) => group.into_iter().for_each(|text| texts.entry(text).or_default().push(number)),
                 Err(why) => without.push(why),
             }

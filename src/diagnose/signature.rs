@@ -10,6 +10,7 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 use serde::Deserialize;
 
+use super::parallel::side_by_side;
 use super::pattern::{Pattern, Patterns};
 use super::place::Place;
 use super::prefilter::Prefilter;
@@ -274,22 +275,14 @@ impl Catalogue {
         Self::read(files, 0)
     }
 
-    /// The first `own` files take precedence over those after them. To read an expression takes longer than all else at
-    /// the start of this program, so each file is read by a thread.
+    /// The first `own` files take precedence over those after them.
     fn read(files: &[(&str, &str)], own: usize) -> Result<Self, CatalogueError> {
-        let read: Vec<_> = std::thread::scope(|scope| {
-            let threads: Vec<_> = files
-                .iter()
-                .enumerate()
-                .map(|(place, (name, text))| scope.spawn(move || Entries::read(name, text, place < own)))
-                .collect();
-            threads.into_iter().map(|thread| thread.join()).collect()
-        });
+        let numbered: Vec<_> = files.iter().enumerate().collect();
+        let read = side_by_side(&numbered, |(place, (name, text))| Entries::read(name, text, *place < own));
         let (mut signatures, mut milestones) = (Vec::<Signature>::new(), Vec::new());
         let mut taken = BTreeSet::new();
-        for (place, (read, (name, _))) in read.into_iter().zip(files).enumerate() {
-            let Entries { signatures: of_file, milestones: others } =
-                read.map_err(|_| entry(name, "all of it", "it could not be read".to_owned()))??;
+        for (place, read) in read.into_iter().enumerate() {
+            let Entries { signatures: of_file, milestones: others } = read?;
             if place == own {
                 taken = signatures.iter().map(|known| known.id.clone()).collect();
             }
@@ -459,17 +452,21 @@ impl Signature {
 /// `text` with captures put in where their names stand in braces. Of what nothing is known nothing is said: "the
 /// certificate of {host} is not trusted" loses its "of" too.
 fn filled(text: &str, captures: &BTreeMap<String, String>) -> String {
-    const LEADS: &[&str] = &[" of", " at", " for", " to", " from", " in", " on", " by", ":", ","];
+    const LEADS: &[&str] = &[" of", " at", " for", " to", " from", " in", " on", " by"];
     let mut parts = text.split('{');
     let mut filled = parts.next().unwrap_or_default().to_owned();
     for part in parts {
-        let Some((name, rest)) = part.split_once('}') else { continue };
+        let Some((name, rest)) = part.split_once('}') else {
+            filled.push('{');
+            filled.push_str(part);
+            continue;
+        };
         if let Some(value) = captures.get(name) {
             filled.push_str(value);
         } else {
             let before = filled.trim_end();
-            let lead = LEADS.iter().find(|lead| before.ends_with(**lead)).map_or(0, |lead| lead.len());
-            filled.truncate(before.len() - lead);
+            let before = LEADS.iter().find_map(|lead| before.strip_suffix(lead)).unwrap_or(before);
+            filled.truncate(before.trim_end_matches([':', ',']).len());
         }
         filled.push_str(rest);
     }
@@ -479,4 +476,21 @@ fn filled(text: &str, captures: &BTreeMap<String, String>) -> String {
 /// Names in braces.
 pub(super) fn placeholders(text: &str) -> impl Iterator<Item = &str> {
     text.split('{').skip(1).filter_map(|rest| rest.split_once('}')).map(|(name, _)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::filled;
+
+    #[test]
+    fn of_what_is_not_known_nothing_is_said() {
+        let captures = [("why".to_owned(), "{host} is {".to_owned())].into();
+        let filled = |text: &str| filled(text, &captures);
+        assert_eq!(
+            filled("The certificate of {host} is not trusted: {why}"),
+            "The certificate is not trusted: {host} is {"
+        );
+        assert_eq!(filled("{host} refuses, at {place}"), "refuses");
+        assert_eq!(filled("set {why} or {"), "set {host} is { or {");
+    }
 }

@@ -250,16 +250,18 @@ impl Recogniser {
             let Some(stage) = &record.stage else { continue };
             let index = self.index(stage);
             // Records count in seconds. What a line has said in the same second or later stands.
-            let since = self.stages.get(&index).map(|now| record.at.as_second() - now.at.as_second());
+            let (known, age) = match self.stages.get(&index) {
+                Some(now) => (Some(now.state), record.at.as_second().cmp(&now.at.as_second())),
+                None => (None, Ordering::Greater),
+            };
             let state = match &record.phase {
-                Phase::StageStart if since.is_none_or(|seconds| seconds > 0) => BootStage::Running,
-                Phase::StageEnd { .. } if since.is_some_and(|seconds| seconds < 0) => continue,
+                Phase::StageStart if age.is_gt() => BootStage::Running,
+                Phase::StageEnd { .. } if age.is_lt() => continue,
                 Phase::StageEnd { success: true } => BootStage::Done,
                 Phase::StageEnd { success: false } if goes_on(stage) => BootStage::Warned,
                 Phase::StageEnd { success: false } => BootStage::Failed,
                 _ => continue,
             };
-            let known = self.stages.get(&index).map(|now| now.state);
             let told = match state {
                 BootStage::Running => "the service record says that it has started".to_owned(),
                 BootStage::Done => "the service record says success".to_owned(),

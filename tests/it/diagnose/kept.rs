@@ -149,6 +149,27 @@ fn of_what_nobody_knows_the_first_error_and_the_failed_units_are_shown() {
     assert!(text.contains("failed unit: thing") && text.contains("the flux is low"), "{text}");
 }
 
+/// What `oc get -o yaml` breaks into lines, and a name that stands in a line before.
+#[test]
+fn what_a_line_leaves_open_is_looked_for_around_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let said = |text: &str| objects(&bartizan(dir.path(), &["diagnose", "--json", "-"], text));
+    let broken =
+        "  - message: 'Node a is reporting: \"failed\n      to retrieve UserID for username: whale\"'\n    reason: x\n";
+    let found = said(broken);
+    assert!(found[0]["cause"].as_str().is_some_and(|cause| cause.contains("username: whale")), "{found:#?}");
+    // The same words behind another name are not the same.
+    let refused = "Error: error resolving name : unexpected status code [manifests v1]: 401 Unauthorized\n";
+    let of = |host: &str| format!("INFO[0000] Pulling previous image {host}/a/index:v1 to get metadata\n{refused}");
+    let found = said(&[of("one.ex.com:8443"), of("two.ex.com:8443")].concat());
+    let causes: Vec<_> = found.iter().filter_map(|one| one["cause"].as_str()).collect();
+    for host in ["one.ex.com:8443", "two.ex.com:8443"] {
+        assert!(causes.iter().any(|cause| cause.contains(host)), "{host}: {causes:#?}");
+    }
+    let alone = said(refused);
+    assert!(alone[0]["cause"].as_str().is_some_and(|cause| cause.starts_with("The registry does not")), "{alone:#?}");
+}
+
 #[test]
 fn a_program_that_gives_up_is_quoted_where_no_signature_knows_why() {
     let dir = tempfile::tempdir().expect("a directory");
