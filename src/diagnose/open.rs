@@ -221,7 +221,7 @@ impl Matcher {
         let Some(signature) = self.signature(place) else { return };
         if finding.explained_by.is_none() {
             let others = self.open.values().map(|open| &open.finding);
-            finding.explained_by = rank::explanation(signature, &finding.id, others).map(|other| other.id.clone());
+            finding.explained_by = rank::explanation(&self.catalogue, signature, &finding.id, others).map(|other| other.id.clone());
         }
         told.push(Data::FindingOpened { finding: finding.clone() });
         let id = finding.id.clone();
@@ -234,7 +234,7 @@ impl Matcher {
         let Some(cause) = self.open.get(cause).map(|open| open.finding.clone()) else { return };
         for open in self.open.values_mut().filter(|open| open.finding.explained_by.is_none()) {
             let Some(signature) = self.catalogue.signatures.get(open.signature) else { continue };
-            if rank::explanation(signature, &open.finding.id, std::iter::once(&cause)).is_some() {
+            if rank::explanation(&self.catalogue, signature, &open.finding.id, std::iter::once(&cause)).is_some() {
                 open.finding.explained_by = Some(cause.id.clone());
                 told.push(Data::FindingOpened { finding: open.finding.clone() });
             }

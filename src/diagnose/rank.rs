@@ -30,13 +30,17 @@ pub(super) fn speakers(catalogue: &Catalogue, hits: &[usize]) -> Vec<usize> {
 
 /// The finding among `others` that explains one of `signature`: of the nearest to the cause, the earliest.
 pub(super) fn explanation<'a>(
+    catalogue: &Catalogue,
     signature: &Signature,
     id: &str,
     others: impl Iterator<Item = &'a Finding>,
 ) -> Option<&'a Finding> {
     others
-        .filter(|other| other.id != id && other.rank < signature.rank)
-        .filter(|other| covers(&signature.explained_by, &other.signature))
+        .filter(|other| other.id != id && covers(&signature.explained_by, &other.signature))
+        .filter(|other| {
+            let back = catalogue.get(&other.signature).is_some_and(|other| covers(&other.explained_by, &signature.id));
+            other.rank < signature.rank || !back && other.signature != signature.id
+        })
         .min_by_key(|other| (other.rank, other.at))
 }
 
@@ -45,7 +49,7 @@ pub fn arrange(catalogue: &Catalogue, findings: &mut [Finding]) {
     let all: Vec<Finding> = findings.to_vec();
     for finding in findings.iter_mut().filter(|finding| finding.explained_by.is_none()) {
         if let Some(signature) = catalogue.get(&finding.signature) {
-            finding.explained_by = explanation(signature, &finding.id, all.iter()).map(|other| other.id.clone());
+            finding.explained_by = explanation(catalogue, signature, &finding.id, all.iter()).map(|other| other.id.clone());
         }
     }
     findings.sort_by_key(order);

@@ -1,68 +1,122 @@
-//! Messages that YAML has broken into several lines, as `oc get -o yaml` prints them: the reason stands on the last one.
+//! Messages that are broken into several lines: by YAML, as `oc get -o yaml` prints them, by the program (`caused by:` of
+//! the AWS SDK), or by the terminal that somebody copied them from. The reason stands on the last one.
+
+use memchr::memmem::find;
 
 /// Lines that are put together at most, and bytes.
 const LINES: usize = 40;
 const BYTES: usize = 16 << 10;
+/// Nobody breaks lines that are shorter than this.
+const NARROW: usize = 40;
 
-/// `message: words` whose value may go on below it.
+/// The line that was read last, which may go on below it.
 #[derive(Debug)]
 pub(super) struct Folded {
     /// Where it began.
     pub number: u64,
     pub line: Vec<u8>,
-    /// Of its key.
-    indent: usize,
     lines: usize,
+    /// Of its key, where it is `message: words`.
+    indent: Option<usize>,
 }
 
 impl Folded {
-    pub fn begins(line: &[u8], number: u64) -> Option<Self> {
+    pub fn new(number: u64, line: Vec<u8>) -> Self {
         let rest = line.trim_ascii_start();
         let value = rest.strip_prefix(b"- ").unwrap_or(rest);
-        value.starts_with(b"message: ").then(|| Self {
-            number,
-            line: line.to_vec(),
-            indent: line.len() - value.len(),
-            lines: 1,
-        })
+        let indent = value.starts_with(b"message: ").then(|| line.len() - value.len());
+        Self { number, line, lines: 1, indent }
     }
 
-    /// A line that stands deeper than the key goes on with its value.
-    pub fn takes(&mut self, line: &[u8]) -> bool {
-        let rest = line.trim_ascii();
-        let deeper = line.len() - line.trim_ascii_start().len() > self.indent;
-        if rest.is_empty() || !deeper || self.lines >= LINES || self.line.len() + rest.len() > BYTES {
+    /// Whether the next line goes on with it; then it is put behind it.
+    pub fn takes(&mut self, next: &[u8]) -> bool {
+        let goes_on = match self.indent {
+            Some(indent) => next.len() - next.trim_ascii_start().len() > indent,
+            None => runs_on(&self.line, next),
+        };
+        let rest = next.trim_ascii();
+        if !goes_on || rest.is_empty() || self.lines >= LINES || self.line.len() + rest.len() > BYTES {
             return false;
         }
         self.lines += 1;
+        self.line.truncate(self.line.trim_ascii_end().len());
         self.line.push(b' ');
         self.line.extend_from_slice(rest);
         true
     }
 }
 
+/// Whether a sentence ends in neither of the two but in the next: it stops inside, and that does not begin as lines of
+/// programs, commands and tables do.
+fn runs_on(line: &[u8], next: &[u8]) -> bool {
+    let stops_inside = |byte: &u8| byte.is_ascii_lowercase() || b",:-(".contains(byte);
+    next.first().is_some_and(|byte| byte.is_ascii_lowercase() || *byte == b'(')
+        && line.trim_ascii_end().last().is_some_and(stops_inside)
+        && line.len() >= NARROW
+        && !is_headed(next)
+        && !is_command(line)
+        && [line, next].iter().all(|line| find(line.trim_ascii(), b"  ").is_none() && !line.contains(&b'\t'))
+}
+
+/// `unit[1]: words`, `error: words`, `key=value`.
+fn is_headed(line: &[u8]) -> bool {
+    let word = line.split(|byte| *byte == b' ').next().unwrap_or(line);
+    word.ends_with(b":") || word.iter().any(|byte| b"=[@".contains(byte))
+}
+
+/// What somebody typed at a prompt.
+fn is_command(line: &[u8]) -> bool {
+    [&b"$ "[..], b"# ", b"+"].iter().any(|prompt| line.starts_with(prompt))
+        || [&b"]$ "[..], b"]# ", b"~$ "].iter().any(|prompt| find(line, prompt).is_some())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_message_ends_where_the_next_key_stands() {
-        let text = "  - lastTransitionTime: \"2025-04-18T08:01:49Z\"\n    message: 'Node a is reporting: \"failed\n      to \
-                    retrieve: no such user\"'\n    reason: 1 nodes";
-        let mut lines = text.lines().zip(1..);
-        assert!(lines.by_ref().take(1).all(|(line, number)| Folded::begins(line.as_bytes(), number).is_none()));
-        let (line, number) = lines.next().unwrap();
-        let mut folded = Folded::begins(line.as_bytes(), number).unwrap();
-        let taken = lines.map(|(line, _)| folded.takes(line.as_bytes())).collect::<Vec<_>>();
-        assert_eq!(taken, [true, false]);
-        let whole = String::from_utf8_lossy(&folded.line);
-        assert_eq!(whole, "    message: 'Node a is reporting: \"failed to retrieve: no such user\"'");
+    fn together(text: &str) -> Vec<String> {
+        let mut whole: Vec<Folded> = Vec::new();
+        for (line, number) in text.lines().zip(1..) {
+            if !whole.last_mut().is_some_and(|last| last.takes(line.as_bytes())) {
+                whole.push(Folded::new(number, line.into()));
+            }
+        }
+        whole.iter().map(|folded| format!("{} {}", folded.number, String::from_utf8_lossy(&folded.line))).collect()
     }
 
     #[test]
-    fn an_entry_of_a_list_has_its_key_behind_the_dash() {
-        let mut folded = Folded::begins(b"- message: one", 1).unwrap();
-        assert!(!folded.takes(b"  reason: two"));
-        assert!(folded.takes(b"    and more"));
+    fn a_message_of_yaml_ends_where_the_next_key_stands() {
+        let text = "  - lastTransitionTime: \"2025-04-18T08:01:49Z\"\n    message: 'Node a is reporting: \"failed\n      to \
+                    retrieve: no such user\"'\n    reason: 1 nodes";
+        let lines = together(text);
+        assert_eq!(lines[1], "2     message: 'Node a is reporting: \"failed to retrieve: no such user\"'");
+        assert_eq!(lines.len(), 3);
+        assert_eq!(together("- message: one\n  reason: two").len(), 2);
+        assert_eq!(together("- message: one\n    and more\n  reason: two").len(), 2);
+    }
+
+    #[test]
+    fn a_sentence_that_stops_inside_goes_on_in_the_next_line() {
+        let text = "error: unable to copy layer sha256:9e3f to file://virt/virt-operator: read\ntcp 10.66.208.130:58372: \
+                    read: connection reset by peer\ninfo: Mirroring completed in 3h49m34.36s (7.178MB/s)";
+        assert_eq!(together(text).len(), 2);
+        let text = "Error: error creating EC2 instance: RequestError: send request failed \ncaused by: Post https://ec2: \
+                    dial tcp: i/o timeout";
+        assert_eq!(together(text).len(), 1);
+        assert!(together(text)[0].contains("failed caused by: Post"));
+    }
+
+    #[test]
+    fn lines_that_stand_for_themselves_are_left_alone() {
+        for text in [
+            "Error: initializing source docker://example.com/a: not found\nerror: the next one is another line of its own",
+            "level=info msg=Waiting up to 20m0s for the Kubernetes API at api\nlevel=error msg=Attempted to gather",
+            "bootkube.sh[7285]: Warning: Could not resolve release image to pull by digest\nbootkube.sh[7285]: next",
+            "authentication      4.10.0     True        False         False      40h\ncloud-credential    4.10.0   True",
+            "[core@bastion ~]$ oc get clusterversion version -o yaml\napiVersion of it is no sentence",
+            "Nothing ends here, since it ends with a full stop, as it should.\nand this is another sentence",
+        ] {
+            assert_eq!(together(text).len(), 2, "{text}");
+        }
     }
 }

@@ -186,19 +186,14 @@ impl<'a> Reader<'a> {
                 }
             }
             number += 1;
-            if folded.as_mut().is_some_and(|message| message.takes(&line)) {
+            if folded.as_mut().is_some_and(|before| before.takes(&line)) {
                 continue;
             }
-            if let Some(message) = folded.take() {
-                self.take(&mut log, message.number, message.line);
-            }
-            folded = Folded::begins(&line, number);
-            if folded.is_none() {
-                line = self.take(&mut log, number, line);
-            }
+            let before = folded.replace(Folded::new(number, line));
+            line = before.map_or_else(Vec::new, |whole| self.take(&mut log, whole.number, whole.line));
         }
-        if let Some(message) = folded {
-            self.take(&mut log, message.number, message.line);
+        if let Some(last) = folded {
+            self.take(&mut log, last.number, last.line);
         }
         self.report.lines += number;
         if let Some(last) = log.passed.back() {
