@@ -75,12 +75,22 @@ pub(super) fn behind_mirrors<'a>(text: &'a str, previous: Option<&str>) -> Vec<&
 pub(super) fn captures(pattern: &Pattern, text: &str) -> Option<Captures> {
     let found = pattern.captures(text)?;
     let named = pattern.names();
-    let kept = named.filter_map(|name| found.name(name).map(|value| (name, value.as_str().trim())));
+    let kept = named.filter_map(|name| found.name(name).map(|value| (name, without_ends(value.as_str()))));
     Some(
         kept.filter(|(_, value)| !value.is_empty())
             .map(|(name, value)| (name.to_owned(), shortened(value, CAPTURE_LIMIT)))
             .collect(),
     )
+}
+
+/// Without the ends of quotes that began before it.
+fn without_ends(text: &str) -> &str {
+    let text = text.trim();
+    let ends = |quote: &&char| text.ends_with(**quote) && text.matches(**quote).count() % 2 == 1;
+    match ['"', '\''].iter().find(ends) {
+        Some(quote) => without_ends(text.strip_suffix(*quote).unwrap_or(text)),
+        None => text,
+    }
 }
 
 /// Look for names that are still missing.

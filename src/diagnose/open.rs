@@ -221,7 +221,8 @@ impl Matcher {
         let Some(signature) = self.signature(place) else { return };
         if finding.explained_by.is_none() {
             let others = self.open.values().map(|open| &open.finding);
-            finding.explained_by = rank::explanation(&self.catalogue, signature, &finding.id, others).map(|other| other.id.clone());
+            finding.explained_by =
+                rank::explanation(&self.catalogue, signature, &finding.id, others).map(|other| other.id.clone());
         }
         told.push(Data::FindingOpened { finding: finding.clone() });
         let id = finding.id.clone();

@@ -49,7 +49,8 @@ pub fn arrange(catalogue: &Catalogue, findings: &mut [Finding]) {
     let all: Vec<Finding> = findings.to_vec();
     for finding in findings.iter_mut().filter(|finding| finding.explained_by.is_none()) {
         if let Some(signature) = catalogue.get(&finding.signature) {
-            finding.explained_by = explanation(catalogue, signature, &finding.id, all.iter()).map(|other| other.id.clone());
+            finding.explained_by =
+                explanation(catalogue, signature, &finding.id, all.iter()).map(|other| other.id.clone());
         }
     }
     findings.sort_by_key(order);

@@ -49,19 +49,29 @@ impl Folded {
 /// Whether a sentence ends in neither of the two but in the next: it stops inside, and that does not begin as lines of
 /// programs, commands and tables do.
 fn runs_on(line: &[u8], next: &[u8]) -> bool {
-    let stops_inside = |byte: &u8| byte.is_ascii_lowercase() || b",:-(".contains(byte);
-    next.first().is_some_and(|byte| byte.is_ascii_lowercase() || *byte == b'(')
-        && line.trim_ascii_end().last().is_some_and(stops_inside)
+    let Some(last) = line.trim_ascii_end().last() else { return false };
+    let goes_on = match next {
+        [first, ..] if first.is_ascii_lowercase() || *first == b'(' => true,
+        [first, second, ..] => *last == b':' && first.is_ascii_uppercase() && second.is_ascii_lowercase(),
+        _ => false,
+    };
+    goes_on
+        && (last.is_ascii_lowercase() || b",:-(".contains(last))
         && line.len() >= NARROW
         && !is_headed(next)
+        && word(line) != word(next)
         && !is_command(line)
         && [line, next].iter().all(|line| find(line.trim_ascii(), b"  ").is_none() && !line.contains(&b'\t'))
 }
 
 /// `unit[1]: words`, `error: words`, `key=value`.
 fn is_headed(line: &[u8]) -> bool {
-    let word = line.split(|byte| *byte == b' ').next().unwrap_or(line);
+    let word = word(line);
     word.ends_with(b":") || word.iter().any(|byte| b"=[@".contains(byte))
+}
+
+fn word(line: &[u8]) -> &[u8] {
+    line.split(|byte| *byte == b' ').next().unwrap_or(line)
 }
 
 /// What somebody typed at a prompt.
@@ -104,6 +114,9 @@ mod tests {
                     dial tcp: i/o timeout";
         assert_eq!(together(text).len(), 1);
         assert!(together(text)[0].contains("failed caused by: Post"));
+        let text =
+            "An error occurred (InvalidParameter) when calling the ImportSnapshot operation:\nThe role does not exist";
+        assert_eq!(together(text).len(), 1);
     }
 
     #[test]
@@ -114,6 +127,8 @@ mod tests {
             "bootkube.sh[7285]: Warning: Could not resolve release image to pull by digest\nbootkube.sh[7285]: next",
             "authentication      4.10.0     True        False         False      40h\ncloud-credential    4.10.0   True",
             "[core@bastion ~]$ oc get clusterversion version -o yaml\napiVersion of it is no sentence",
+            "Mar 11 09:49:14 okd4 bootkube.sh[749]: [#3542] failed to create some manifests:\nMar 11 09:49:14 okd4 bootkube.sh",
+            "waiting for catalog pod mock-ocs-main-update2 to be available - connecting\nwaiting for catalog pod mock-ocs",
             "Nothing ends here, since it ends with a full stop, as it should.\nand this is another sentence",
         ] {
             assert_eq!(together(text).len(), 2, "{text}");
