@@ -13,7 +13,7 @@ use super::line::{CAPTURE_LIMIT, Captures, behind_mirrors, captures, cut, decode
 use super::open::{Opens, Waiting, Waitings, over};
 use super::place::{anywhere, within};
 use super::prefilter::Owner;
-use super::said::{Evidence, Known, Said};
+use super::said::{Evidence, Key, Known, Said};
 use super::signature::{Catalogue, Signature};
 use super::{observed, rank};
 use crate::model::event::{Data, Finding, ImageState, Level, LogLine, Observed, SyncEvent};
@@ -147,13 +147,14 @@ impl Matcher {
         self.unit(seen)?.window.back().map(String::as_str)
     }
 
-    /// A line in words that were understood before: what they are evidence of, when that goes on, which is noted. What
+    /// A line like one that was understood before: what they are evidence of, when that goes on, which is noted. What
     /// only later lines may need of it is left to [`Self::pass_by`].
     pub(super) fn recall(&mut self, seen: &Seen<'_>) -> Option<(Known, Vec<Data>)> {
         if seen.goes_on() || self.due.is_some_and(|due| seen.at >= due) {
             return None;
         }
-        let known = self.said.of(self.said.key(seen))?;
+        let key = self.said.key(seen);
+        let known = self.said.of(key)?;
         let mut told = Vec::new();
         self.still_known(&known, seen, &mut told).then_some((known, told))
     }
@@ -269,7 +270,7 @@ impl Matcher {
     }
 
     /// Classify a line, raise and clear. Gives the findings that it is evidence of; `key` is what it is remembered by.
-    fn look(&mut self, seen: &Seen<'_>, key: Option<u64>, told: &mut Vec<Data>) -> Known {
+    fn look(&mut self, seen: &Seen<'_>, key: Option<Key>, told: &mut Vec<Data>) -> Known {
         if let Some(known) = key.and_then(|key| self.said.of(key))
             && self.still_known(&known, seen, told)
         {
@@ -294,7 +295,7 @@ impl Matcher {
     }
 
     /// The findings that a line is evidence of which is not known to be; `key` is what it is remembered by.
-    fn look_closer(&mut self, seen: &Seen<'_>, candidates: &[usize], key: Option<u64>, told: &mut Vec<Data>) -> Known {
+    fn look_closer(&mut self, seen: &Seen<'_>, candidates: &[usize], key: Option<Key>, told: &mut Vec<Data>) -> Known {
         let (hits, clears, milestones) = self.touched(seen, candidates, seen.text);
         let mut lasting = clears.is_empty() && milestones.is_empty();
         for place in clears {

@@ -22,8 +22,77 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let path = PathBuf::from(path);
         return timed(&catalogue, &path.display().to_string(), &path);
     }
-    file(&catalogue, "ordinary", &noise())?;
-    file(&catalogue, "waiting", &waiting())
+    file(&catalogue, "ordinary", noise().into_iter().map(bootkube).cycle())?;
+    file(&catalogue, "waiting", waiting().into_iter().map(bootkube).cycle())?;
+    file(&catalogue, "a node's mixed", Node::default())
+}
+
+fn bootkube(text: String) -> String {
+    format!("bootkube.sh[4242]: {text}")
+}
+
+/// Lines of a node that joins, in no order; the names of containers, requests and sandboxes in them never come twice.
+struct Node {
+    lines: Vec<&'static str>,
+    /// Of a linear congruential generator (Knuth, MMIX).
+    state: u64,
+}
+
+/// Images of a release, about.
+const IMAGES: u64 = 190;
+
+impl Default for Node {
+    fn default() -> Self {
+        Self { lines: include_str!("node.txt").lines().collect(), state: 1 }
+    }
+}
+
+impl Node {
+    fn next_number(&mut self) -> u64 {
+        self.state = self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.state >> 16
+    }
+
+    fn filled(&mut self, name: &str) -> String {
+        let mut hex = |count: usize| {
+            let text: String = (0..count.div_ceil(12)).map(|_| format!("{:012x}", self.next_number())).collect();
+            text.get(..count).unwrap_or_default().to_owned()
+        };
+        match name {
+            "hex" => hex(64),
+            "uuid" => [8, 4, 4, 4, 12].map(hex).join("-"),
+            "digest" => format!("{:064x}", (self.next_number() % IMAGES + 1) * 0x0123_4567_89ab_cdef),
+            "nano" => format!("{:09}", self.next_number() % 1_000_000_000),
+            "micro" => format!("{:06}", self.next_number() % 1_000_000),
+            _ => (self.next_number() % 60_000 + 1000).to_string(),
+        }
+    }
+}
+
+impl Iterator for Node {
+    type Item = String;
+
+    fn next(&mut self) -> Option<String> {
+        let count = self.lines.len() as u64;
+        let place = usize::try_from(self.next_number() % count).ok()?;
+        let mut rest = *self.lines.get(place)?;
+        let mut text = String::new();
+        while let Some((before, after)) = rest.split_once('{') {
+            text.push_str(before);
+            let is_name = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase());
+            rest = match after.split_once('}').filter(|(name, _)| is_name(name)) {
+                Some((name, after)) => {
+                    text.push_str(&self.filled(name));
+                    after
+                }
+                None => {
+                    text.push('{');
+                    after
+                }
+            };
+        }
+        Some(text + rest)
+    }
 }
 
 /// Lines as every installation prints them.
@@ -81,16 +150,20 @@ fn stream(catalogue: &Catalogue) {
     println!("{each} ns for a line, {found} findings");
 }
 
-fn file(catalogue: &Catalogue, what: &str, texts: &[String]) -> Result<(), Box<dyn std::error::Error>> {
+fn file(
+    catalogue: &Catalogue,
+    what: &str,
+    texts: impl Iterator<Item = String>,
+) -> Result<(), Box<dyn std::error::Error>> {
     let megabytes = std::env::var("BARTIZAN_BENCH_MB").ok().and_then(|text| text.parse().ok()).unwrap_or(MEGABYTES);
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("journal.log");
     let mut file = BufWriter::new(std::fs::File::create(&path)?);
     let mut size = 0u64;
-    for (number, text) in texts.iter().cycle().enumerate() {
+    for (number, text) in texts.enumerate() {
         let second = number / 100;
         let (hour, minute, second) = (second / 3600 % 24, second / 60 % 60, second % 60);
-        let line = format!("Mar 01 {hour:02}:{minute:02}:{second:02} ip-10-0-0-8 bootkube.sh[4242]: {text}\n");
+        let line = format!("Mar 01 {hour:02}:{minute:02}:{second:02} ip-10-0-0-8 {text}\n");
         file.write_all(line.as_bytes())?;
         size += line.len() as u64;
         if size > megabytes << 20 {
