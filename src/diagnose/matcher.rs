@@ -128,7 +128,13 @@ impl Matcher {
             told.extend(self.tick(line.at));
         }
         let mut seen = Seen { number, ..Seen::new(source, &line.unit, &line.text, line.at, line.level) };
-        let key = (!seen.goes_on()).then(|| self.said.key(&seen));
+        let (key, known) = match seen.goes_on() {
+            true => (None, None),
+            false => {
+                let (key, known) = self.said.of(&seen);
+                (Some(key), known)
+            }
+        };
         let text = decoded(cut(&line.text, LINE_LIMIT));
         seen.text = &text;
         let begun = if goes_on(&text) { self.previous(&seen) } else { None };
@@ -136,7 +142,10 @@ impl Matcher {
         if let Some(whole) = &whole {
             seen.text = whole;
         }
-        let evidence = self.look(&seen, key, &mut told);
+        let evidence = match known.filter(|known| self.still_known(known, &seen, &mut told)) {
+            Some(known) => known,
+            None => self.look(&seen, key, &mut told),
+        };
         self.keep_causes(&seen, &evidence);
         self.remember(&seen);
         told
@@ -153,8 +162,7 @@ impl Matcher {
         if seen.goes_on() || self.due.is_some_and(|due| seen.at >= due) {
             return None;
         }
-        let key = self.said.key(seen);
-        let known = self.said.of(key)?;
+        let known = self.said.of(seen).1?;
         let mut told = Vec::new();
         self.still_known(&known, seen, &mut told).then_some((known, told))
     }
@@ -271,11 +279,6 @@ impl Matcher {
 
     /// Classify a line, raise and clear. Gives the findings that it is evidence of; `key` is what it is remembered by.
     fn look(&mut self, seen: &Seen<'_>, key: Option<Key>, told: &mut Vec<Data>) -> Known {
-        if let Some(known) = key.and_then(|key| self.said.of(key))
-            && self.still_known(&known, seen, told)
-        {
-            return known;
-        }
         let candidates = self.catalogue.prefilter.candidates(seen.text);
         if candidates.is_empty() && !seen.goes_on() {
             return Known::default();

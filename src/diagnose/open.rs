@@ -10,11 +10,16 @@ use super::matcher::{EVIDENCE_LIMIT, FINDING_LIMIT, Matcher, Seen, WINDOW};
 use super::place::within;
 use super::rank;
 use super::recovery::Recovery;
-use super::signature::Signature;
+use super::signature::{Signature, placeholders};
 use crate::model::event::{Data, Finding, Level};
 
 /// Lines before this one in which a name may stand that a line leaves open.
 const NEAR: usize = 3;
+/// A reason shorter than this may be said better by one of so many other lines.
+const POOR: usize = 60;
+const TRIES: u8 = 3;
+/// What the reason in a title is called in the catalogue.
+const WHY: &str = "why";
 /// An open finding is said again at most this often.
 const SAY_AGAIN: SignedDuration = SignedDuration::from_secs(30);
 
@@ -26,6 +31,7 @@ pub(super) struct Waiting {
     pub first: Timestamp,
     pub last: Timestamp,
     pub milestone: Option<Arc<str>>,
+    tries: u8,
 }
 
 #[derive(Debug)]
@@ -35,6 +41,7 @@ pub(super) struct Open {
     said: Timestamp,
     times: u64,
     milestone: Option<Arc<str>>,
+    tries: u8,
 }
 
 impl Waiting {
@@ -54,7 +61,7 @@ impl Matcher {
         let place = self.catalogue.signatures.iter().position(|known| known.id == finding.signature);
         let Some(signature) = place.filter(|_| self.open.len() < FINDING_LIMIT) else { return };
         let (id, said) = (finding.id.clone(), finding.at);
-        self.open.entry(id).or_insert(Open { finding, signature, said, times: 1, milestone: None });
+        self.open.entry(id).or_insert(Open { finding, signature, said, times: 1, milestone: None, tries: 0 });
     }
 
     /// A signature matched `text`, which is the line or part of it: complete its captures and raise it, unless it is
@@ -73,6 +80,7 @@ impl Matcher {
         }
         // A log says the same thing thousands of times: what is known already is not worked out again.
         if signature.about.is_empty() && self.known(&signature.id, signature, seen, told) {
+            self.say_better(&signature.id, signature, text, seen, told);
             return Some((signature.id.clone(), true));
         }
         let mut captures = Self::caught(signature, text);
@@ -84,6 +92,7 @@ impl Matcher {
         if !signature.about.is_empty() && by_itself {
             let id = self.id(signature, &captures);
             if self.known(&id, signature, seen, told) {
+                self.say_better(&id, signature, text, seen, told);
                 return Some((id, true));
             }
         }
@@ -156,6 +165,33 @@ impl Matcher {
         true
     }
 
+    /// Of a known finding whose line gave hardly a reason, another line may give more of one.
+    fn say_better(&mut self, id: &str, signature: &Signature, text: &str, seen: &Seen<'_>, told: &mut Vec<Data>) {
+        let (finding, tries, open) = match (self.open.get_mut(id), self.waiting.get_mut(id)) {
+            (Some(open), _) => (&mut open.finding, &mut open.tries, true),
+            (None, Some(waiting)) => (&mut waiting.finding, &mut waiting.tries, false),
+            (None, None) => return,
+        };
+        let before = finding.captures.get(WHY).map_or(0, String::len);
+        if *tries == 0 || before >= POOR || !placeholders(&signature.title).any(|name| name == WHY) {
+            return;
+        }
+        *tries -= 1;
+        let mut captures = Self::caught(signature, text);
+        fill(signature, seen.text, &mut captures);
+        if captures.get(WHY).is_none_or(|why| why.len() < before + POOR / 2) {
+            return;
+        }
+        finding.captures.extend(captures);
+        finding.title = signature.title_with(&finding.captures);
+        finding.next = signature.fix_with(&finding.captures, seen.text);
+        finding.line = cut(seen.text, EVIDENCE_LIMIT).to_owned();
+        finding.line_number = seen.number;
+        if open {
+            told.push(Data::FindingOpened { finding: finding.clone() });
+        }
+    }
+
     /// Look for names that the line left open in the lines before it, and for a carrier in the cause too.
     /// Gives the cause's id.
     fn complete(&self, signature: &Signature, seen: &Seen<'_>, captures: &mut Captures) -> Option<String> {
@@ -187,7 +223,7 @@ impl Matcher {
     ) {
         let id = finding.id.clone();
         let full = self.waiting.len() >= FINDING_LIMIT;
-        let new = Waiting { finding, signature: place, first: at, last: at, milestone };
+        let new = Waiting { finding, signature: place, first: at, last: at, milestone, tries: TRIES };
         match self.waiting.get_mut(&id) {
             Some(waiting) if waiting.goes_on(signature, at) => {
                 waiting.last = at;
@@ -226,7 +262,7 @@ impl Matcher {
         }
         told.push(Data::FindingOpened { finding: finding.clone() });
         let id = finding.id.clone();
-        self.open.insert(id.clone(), Open { finding, signature: place, said: at, times: 1, milestone });
+        self.open.insert(id.clone(), Open { finding, signature: place, said: at, times: 1, milestone, tries: TRIES });
         self.explain_others(&id, told);
     }
 

@@ -42,37 +42,35 @@ enum Meaning {
 /// By what a line is remembered.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Key {
-    /// Without times and made-up names.
-    shape: u64,
     words: u64,
+    /// Without times and made-up names; nothing when the very words are known.
+    shape: Option<u64>,
 }
 
 impl Said {
-    pub(super) fn key(&mut self, seen: &Seen<'_>) -> Key {
+    /// What a line is remembered by, and what it meant before.
+    pub(super) fn of(&mut self, seen: &Seen<'_>) -> (Key, Option<Known>) {
         let (level, text) = timeless(seen.text);
+        let words = self.hasher.hash_one((seen.source, seen.unit, level, text));
+        if let Some(Meaning::Known(known)) = self.meaning(words) {
+            return (Key { words, shape: None }, Some(known));
+        }
         self.shape.clear();
         let named = shape(text.as_bytes(), &mut self.shape);
-        let shape = self.hasher.hash_one((seen.source, seen.unit, level, &self.shape));
-        let words = if named { self.hasher.hash_one((seen.source, seen.unit, level, text)) } else { shape };
-        Key { shape, words }
-    }
-
-    pub(super) fn of(&mut self, key: Key) -> Option<Known> {
-        match self.meaning(key.shape)? {
-            Meaning::Known(known) => Some(known),
-            Meaning::Differs => match self.meaning(key.words)? {
-                Meaning::Known(known) => Some(known),
-                Meaning::Differs => None,
-            },
-        }
+        let shape = named.then(|| self.hasher.hash_one((seen.source, seen.unit, level, &self.shape)));
+        let known = match shape.and_then(|shape| self.meaning(shape)) {
+            Some(Meaning::Known(known)) => Some(known),
+            Some(Meaning::Differs) | None => None,
+        };
+        (Key { words, shape }, known)
     }
 
     pub(super) fn keep(&mut self, key: Key, known: Known) {
-        let differs = key.shape != key.words && known.iter().any(|(_, id)| shape(id.as_bytes(), &mut Vec::new()));
-        if differs {
-            self.put(key.shape, Meaning::Differs);
+        if let Some(by_shape) = key.shape {
+            let differs = known.iter().any(|(_, id)| shape(id.as_bytes(), &mut Vec::new()));
+            self.put(by_shape, if differs { Meaning::Differs } else { Meaning::Known(Arc::clone(&known)) });
         }
-        self.put(if differs { key.words } else { key.shape }, Meaning::Known(known));
+        self.put(key.words, Meaning::Known(known));
     }
 
     pub(super) fn forget(&mut self) {
@@ -100,7 +98,7 @@ impl Said {
 fn shape(line: &[u8], shape: &mut Vec<u8>) -> bool {
     let mut rest = line;
     let mut named = false;
-    while let Some(start) = rest.iter().position(u8::is_ascii_digit) {
+    while let Some(start) = first_digit(rest) {
         // The letters before the first figure belong to it.
         let letters = rest.iter().take(start).rev().take_while(|byte| is_figure(byte)).count();
         let (before, from) = rest.split_at(start - letters);
@@ -121,12 +119,20 @@ fn shape(line: &[u8], shape: &mut Vec<u8>) -> bool {
     named
 }
 
+/// Most of a line has none: several bytes are looked at together.
+fn first_digit(line: &[u8]) -> Option<usize> {
+    let mut parts = line.chunks(16).enumerate();
+    let (place, part) = parts.find(|(_, part)| part.iter().fold(false, |any, byte| any | byte.is_ascii_digit()))?;
+    part.iter().position(u8::is_ascii_digit).map(|at| place * 16 + at)
+}
+
 /// How many bytes from here on are a time, a date, a port that leads out or a made-up name, and which of them. A name of
 /// figures only is not what one of letters is, nor one of another length.
 fn made_up(from: &[u8]) -> (usize, u8) {
     const TIME: u8 = 0;
     const DATE: u8 = 1;
     const PORT: u8 = 2;
+    const UUID: u8 = 3;
     // With its length.
     const FIGURES: u8 = 64;
     const LETTERS: u8 = 160;
@@ -142,6 +148,7 @@ fn made_up(from: &[u8]) -> (usize, u8) {
             (figures + 6 + if digits > 0 { 1 + digits } else { 0 }, TIME)
         }
         4 if pairs(b'-') => (figures + 6, DATE),
+        8 if is_uuid(from) => (36, UUID),
         NAME.. => {
             let letters = from.iter().take(figures).any(u8::is_ascii_lowercase);
             let length = u8::try_from(figures).unwrap_or(LONGEST).min(LONGEST);
@@ -150,6 +157,13 @@ fn made_up(from: &[u8]) -> (usize, u8) {
         _ if after.starts_with(b"->") => (figures, PORT),
         _ => (0, 0),
     }
+}
+
+/// 8-4-4-4-12 figures.
+fn is_uuid(from: &[u8]) -> bool {
+    let dash = |at: usize| matches!(at, 8 | 13 | 18 | 23);
+    let fits = |(at, byte): (usize, &u8)| if dash(at) { *byte == b'-' } else { is_figure(byte) };
+    from.get(..36).is_some_and(|text| text.iter().enumerate().all(fits))
 }
 
 fn is_figure(byte: &u8) -> bool {
@@ -195,7 +209,7 @@ mod tests {
                 r#"time="2025-03-01 10:00:00.759337789Z" level=info"#,
                 r#"time="2026-12-31 23:59:59.123456789Z" level=info"#,
             ),
-            ("id=2f5c1c0e-7d0e-4b39 name=/runtime.v1", "id=9a0b1c2d-7d0e-4b39 name=/runtime.v1"),
+            ("id=2f5c1c0e-7d0e-4b39-9bd7-7f9a2f1b3c4d x", "id=9a0b1c2d-0000-1111-2222-0123456789ab x"),
             ("container died df4a020d0848 (x)", "container died a4762c3d1111 (x)"),
             ("read udp 10.0.0.6:40349->10.0.0.2:53", "read udp 10.0.0.6:1024->10.0.0.2:53"),
         ] {
@@ -219,25 +233,26 @@ mod tests {
     fn what_names_the_finding_is_no_made_up_name() {
         let mut said = Said::default();
         let at = jiff::Timestamp::UNIX_EPOCH;
-        let mut key = |said: &mut Said, text: &str| {
-            said.key(&Seen::new("journal:a", "crio", text, at, crate::model::event::Level::Info))
+        let of = |said: &mut Said, text: &str| {
+            said.of(&Seen::new("journal:a", "crio", text, at, crate::model::event::Level::Info))
         };
         let known = |id: &str| Known::from(vec![(1, id.to_owned())]);
         let pulled = |digest: &str, id: u32| format!("cannot pull a@sha256:{digest} id={id:08x}aa");
-        let (one, other) = ("0a1b2c3d", "ffff0000");
-        let first = key(&mut said, &pulled(one, 1));
-        said.keep(first, known(&format!("PULL:{one}")));
+        let (one, other) = (pulled("0a1b2c3d", 1), pulled("ffff0000", 1));
+        let (key, none) = of(&mut said, &one);
+        assert!(none.is_none());
+        said.keep(key, known("PULL:0a1b2c3d"));
         // The same words are known, those of another image are not.
-        assert!(said.of(first).is_some());
-        let second = key(&mut said, &pulled(other, 1));
-        assert!(said.of(second).is_none());
-        said.keep(second, known(&format!("PULL:{other}")));
-        assert_eq!(said.of(first).as_deref(), Some(&*known("PULL:0a1b2c3d")));
-        assert_eq!(said.of(second).as_deref(), Some(&*known("PULL:ffff0000")));
+        let (key, none) = of(&mut said, &other);
+        assert!(none.is_none());
+        said.keep(key, known("PULL:ffff0000"));
+        assert_eq!(of(&mut said, &one).1.as_deref(), Some(&*known("PULL:0a1b2c3d")));
+        assert_eq!(of(&mut said, &other).1.as_deref(), Some(&*known("PULL:ffff0000")));
+        assert!(of(&mut said, &pulled("0a1b2c3d", 2)).1.is_none());
         // What does not depend on the name is known for all of them.
-        let third = key(&mut said, "sandbox 0a1b2c3d0a1b is gone");
-        said.keep(third, known("SANDBOX"));
-        let fourth = key(&mut said, "sandbox ffff00000a1b is gone");
-        assert_eq!(said.of(fourth).as_deref(), Some(&*known("SANDBOX")));
+        let (key, _) = of(&mut said, "sandbox 0a1b2c3d0a1b is gone");
+        said.keep(key, known("SANDBOX"));
+        assert_eq!(of(&mut said, "sandbox ffff00000a1b is gone").1.as_deref(), Some(&*known("SANDBOX")));
+        assert!(of(&mut said, "sandbox ffff0000 is gone").1.is_none());
     }
 }

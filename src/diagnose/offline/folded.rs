@@ -1,5 +1,5 @@
 //! Messages that are broken into several lines: by YAML, as `oc get -o yaml` prints them, by the program (`caused by:` of
-//! the AWS SDK), or by the terminal that somebody copied them from. The reason stands on the last one.
+//! the AWS SDK, `Caused by:` of programs in Rust), or by the terminal that somebody copied them from. The reason stands on the last one.
 
 use memchr::memmem::find;
 
@@ -18,6 +18,15 @@ pub(super) struct Folded {
     lines: usize,
     /// Of its key, where it is `message: words`.
     indent: Option<usize>,
+    chain: Chain,
+}
+
+/// An error chain as `anyhow` prints it: `Error: words`, an empty line, `Caused by:`, and the causes below it, indented.
+#[derive(Debug, PartialEq)]
+enum Chain {
+    Open,
+    Blank,
+    Causes,
 }
 
 impl Folded {
@@ -25,16 +34,25 @@ impl Folded {
         let rest = line.trim_ascii_start();
         let value = rest.strip_prefix(b"- ").unwrap_or(rest);
         let indent = value.starts_with(b"message: ").then(|| line.len() - value.len());
-        Self { number, line, lines: 1, indent }
+        Self { number, line, lines: 1, indent, chain: Chain::Open }
     }
 
     /// Whether the next line goes on with it; then it is put behind it.
     pub fn takes(&mut self, next: &[u8]) -> bool {
-        let goes_on = match self.indent {
-            Some(indent) => next.len() - next.trim_ascii_start().len() > indent,
-            None => runs_on(&self.line, next),
-        };
         let rest = next.trim_ascii();
+        let goes_on = match (self.indent, &self.chain) {
+            (Some(indent), _) => next.len() - next.trim_ascii_start().len() > indent,
+            (None, Chain::Open) if rest.is_empty() && self.line.starts_with(b"Error: ") => {
+                self.chain = Chain::Blank;
+                return true;
+            }
+            (None, Chain::Blank) => rest == b"Caused by:",
+            (None, Chain::Causes) => next.starts_with(b"  "),
+            (None, Chain::Open) => runs_on(&self.line, next),
+        };
+        if goes_on && self.chain == Chain::Blank {
+            self.chain = Chain::Causes;
+        }
         if !goes_on || rest.is_empty() || self.lines >= LINES || self.line.len() + rest.len() > BYTES {
             return false;
         }
@@ -117,6 +135,18 @@ mod tests {
         let text =
             "An error occurred (InvalidParameter) when calling the ImportSnapshot operation:\nThe role does not exist";
         assert_eq!(together(text).len(), 1);
+    }
+
+    #[test]
+    fn an_error_chain_of_rust_is_one() {
+        let text =
+            "Error: parsing Ignition config install.ign\n\nCaused by:\n    unsupported config version: 3.6.0\nnext";
+        let lines = together(text);
+        assert_eq!(
+            lines,
+            ["1 Error: parsing Ignition config install.ign Caused by: unsupported config version: 3.6.0", "5 next"]
+        );
+        assert_eq!(together("Error: it is over\n\nand this is something else").len(), 2);
     }
 
     #[test]

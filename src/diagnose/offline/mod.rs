@@ -340,7 +340,10 @@ impl<'a> Reader<'a> {
         for data in told {
             match data {
                 Data::FindingOpened { finding } => match open.get_mut(&finding.id) {
-                    Some(known) => known.finding = finding,
+                    Some(known) => {
+                        known.line = finding.line_number.unwrap_or(known.line);
+                        known.finding = finding;
+                    }
                     None => {
                         open.insert(finding.id.clone(), Located::new(finding, file, number));
                     }

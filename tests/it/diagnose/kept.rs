@@ -170,6 +170,17 @@ fn what_a_line_leaves_open_is_looked_for_around_it() {
     assert!(alone[0]["cause"].as_str().is_some_and(|cause| cause.starts_with("The registry does not")), "{alone:#?}");
 }
 
+/// `oc describe` says the class of a failure before the failure.
+#[test]
+fn a_line_that_says_more_speaks_for_its_finding() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let text = "  Reason: ConstraintsNotSatisfiable\n  Message: constraints not satisfiable: no operators found in package \
+                cert-manager-operator in the catalog referenced by subscription cert-manager-operator\n";
+    let found = objects(&bartizan(dir.path(), &["diagnose", "--json", "-"], text));
+    assert!(found[0]["cause"].as_str().is_some_and(|cause| cause.contains("cert-manager-operator")), "{found:#?}");
+    assert_eq!(found[0]["evidence"][0]["line"], 2);
+}
+
 #[test]
 fn a_program_that_gives_up_is_quoted_where_no_signature_knows_why() {
     let dir = tempfile::tempdir().expect("a directory");
