@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
+use std::ops::Range;
 use std::sync::Arc;
 
 use foldhash::quality::RandomState;
@@ -28,18 +29,27 @@ pub(super) struct Said {
     known: HashMap<u64, Meaning, RandomState>,
     /// What was known before that and not said since goes next.
     older: HashMap<u64, Meaning, RandomState>,
+    last: Last,
+}
+
+/// The line that was asked for last.
+#[derive(Debug, Default)]
+struct Last {
+    text: Vec<u8>,
     shape: Vec<u8>,
+    /// Where made-up names stand in it.
+    names: Vec<Range<usize>>,
 }
 
 /// What lines of one shape mean.
 #[derive(Debug, Clone)]
 enum Meaning {
     Known(Known),
-    /// That depends on the names that were made up.
-    Differs,
+    /// That depends on these of the made-up names.
+    By(Arc<[usize]>),
 }
 
-/// By what a line is remembered.
+/// By what the line that was asked for last is remembered.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Key {
     words: u64,
@@ -55,22 +65,38 @@ impl Said {
         if let Some(Meaning::Known(known)) = self.meaning(words) {
             return (Key { words, shape: None }, Some(known));
         }
-        self.shape.clear();
-        let named = shape(text.as_bytes(), &mut self.shape);
-        let shape = named.then(|| self.hasher.hash_one((seen.source, seen.unit, level, &self.shape)));
-        let known = match shape.and_then(|shape| self.meaning(shape)) {
-            Some(Meaning::Known(known)) => Some(known),
-            Some(Meaning::Differs) | None => None,
+        self.last.take(text);
+        let named = !self.last.names.is_empty();
+        let shape = named.then(|| self.hasher.hash_one((seen.source, seen.unit, level, &self.last.shape)));
+        let known = match shape.and_then(|shape| Some((shape, self.meaning(shape)?))) {
+            Some((_, Meaning::Known(known))) => Some(known),
+            Some((shape, Meaning::By(names))) => match self.meaning(self.named(shape, &names)) {
+                Some(Meaning::Known(known)) => Some(known),
+                Some(Meaning::By(_)) | None => None,
+            },
+            None => None,
         };
         (Key { words, shape }, known)
     }
 
+    /// What the line that was asked for last means.
     pub(super) fn keep(&mut self, key: Key, known: Known) {
-        if let Some(by_shape) = key.shape {
-            let differs = known.iter().any(|(_, id)| shape(id.as_bytes(), &mut Vec::new()));
-            self.put(by_shape, if differs { Meaning::Differs } else { Meaning::Known(Arc::clone(&known)) });
+        if let Some(shape) = key.shape {
+            match self.last.decisive(&known) {
+                None => self.put(shape, Meaning::Known(Arc::clone(&known))),
+                Some(names) => {
+                    self.put(self.named(shape, &names), Meaning::Known(Arc::clone(&known)));
+                    self.put(shape, Meaning::By(names.into()));
+                }
+            }
         }
         self.put(key.words, Meaning::Known(known));
+    }
+
+    /// Of lines of this shape those with the same names in these places.
+    fn named(&self, shape: u64, names: &[usize]) -> u64 {
+        let name = |place: &usize| self.last.names.get(*place).and_then(|name| self.last.text.get(name.clone()));
+        self.hasher.hash_one((shape, names.iter().map(name).collect::<Vec<_>>()))
     }
 
     pub(super) fn forget(&mut self) {
@@ -93,11 +119,38 @@ impl Said {
     }
 }
 
-/// Put into `shape` what is left of a line without times, made-up names and the ports that a connection goes out from.
-/// Says whether it had any.
-fn shape(line: &[u8], shape: &mut Vec<u8>) -> bool {
+impl Last {
+    fn take(&mut self, text: &str) {
+        self.text.clear();
+        self.text.extend_from_slice(text.as_bytes());
+        self.shape.clear();
+        self.names.clear();
+        shape(text.as_bytes(), &mut self.shape, &mut self.names);
+    }
+
+    /// Which of its made-up names the findings are called by; all of them when one comes from elsewhere.
+    fn decisive(&self, known: &Known) -> Option<Vec<usize>> {
+        let called: Vec<Vec<u8>> = known.iter().flat_map(|(_, id)| names(id.as_bytes())).collect();
+        let text = |name: &Range<usize>| self.text.get(name.clone()).unwrap_or_default();
+        let from_here = |called: &Vec<u8>| self.names.iter().any(|name| text(name) == called);
+        let all = !called.iter().all(from_here);
+        let decides = |(_, name): &(usize, &Range<usize>)| all || called.iter().any(|called| called == text(name));
+        let places = self.names.iter().enumerate().filter(decides).map(|(place, _)| place);
+        (!called.is_empty()).then(|| places.collect())
+    }
+}
+
+/// The made-up names in a text.
+fn names(text: &[u8]) -> Vec<Vec<u8>> {
+    let mut found = Vec::new();
+    shape(text, &mut Vec::new(), &mut found);
+    found.into_iter().filter_map(|name| text.get(name).map(<[u8]>::to_vec)).collect()
+}
+
+/// Put into `shape` what is left of a line without times, made-up names and the ports that a connection goes out from,
+/// and where those stand into `names`.
+fn shape(line: &[u8], shape: &mut Vec<u8>, names: &mut Vec<Range<usize>>) {
     let mut rest = line;
-    let mut named = false;
     while let Some(start) = first_digit(rest) {
         // The letters before the first figure belong to it.
         let letters = rest.iter().take(start).rev().take_while(|byte| is_figure(byte)).count();
@@ -105,8 +158,9 @@ fn shape(line: &[u8], shape: &mut Vec<u8>) -> bool {
         let (length, kind) = made_up(from);
         shape.extend_from_slice(before);
         if length > 0 {
-            named = true;
-            shape.push(kind);
+            shape.extend([0, kind]);
+            let at = line.len() - from.len();
+            names.push(at..at + length);
             rest = from.get(length..).unwrap_or_default();
         } else {
             let end = from.iter().position(|byte| !is_figure(byte)).unwrap_or(from.len());
@@ -116,7 +170,6 @@ fn shape(line: &[u8], shape: &mut Vec<u8>) -> bool {
         }
     }
     shape.extend_from_slice(rest);
-    named
 }
 
 /// Most of a line has none: several bytes are looked at together.
@@ -200,9 +253,9 @@ mod tests {
     #[test]
     fn what_was_made_up_for_one_request_is_left_out() {
         let shape_of = |line: &str| {
-            let mut kept = Vec::new();
-            let named = shape(line.as_bytes(), &mut kept);
-            (kept, named)
+            let (mut kept, mut names) = (Vec::new(), Vec::new());
+            shape(line.as_bytes(), &mut kept, &mut names);
+            (kept, names.len())
         };
         for (one, other) in [
             (
@@ -214,7 +267,7 @@ mod tests {
             ("read udp 10.0.0.6:40349->10.0.0.2:53", "read udp 10.0.0.6:1024->10.0.0.2:53"),
         ] {
             assert_eq!(shape_of(one), shape_of(other));
-            assert!(shape_of(one).1, "{one}");
+            assert!(shape_of(one).1 > 0, "{one}");
         }
         for (one, other) in [
             ("status code: 403", "status code: 401"),
@@ -226,7 +279,7 @@ mod tests {
         ] {
             assert_ne!(shape_of(one), shape_of(other));
         }
-        assert_eq!(shape_of("no figures, and 3 of ten"), (b"no figures, and 3 of ten".to_vec(), false));
+        assert_eq!(shape_of("no figures, and 3 of ten"), (b"no figures, and 3 of ten".to_vec(), 0));
     }
 
     #[test]
@@ -248,7 +301,9 @@ mod tests {
         said.keep(key, known("PULL:ffff0000"));
         assert_eq!(of(&mut said, &one).1.as_deref(), Some(&*known("PULL:0a1b2c3d")));
         assert_eq!(of(&mut said, &other).1.as_deref(), Some(&*known("PULL:ffff0000")));
-        assert!(of(&mut said, &pulled("0a1b2c3d", 2)).1.is_none());
+        // Nor does it matter what the request is called that the finding is not called by.
+        assert_eq!(of(&mut said, &pulled("0a1b2c3d", 2)).1.as_deref(), Some(&*known("PULL:0a1b2c3d")));
+        assert!(of(&mut said, &pulled("00000001", 2)).1.is_none());
         // What does not depend on the name is known for all of them.
         let (key, _) = of(&mut said, "sandbox 0a1b2c3d0a1b is gone");
         said.keep(key, known("SANDBOX"));

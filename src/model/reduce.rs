@@ -218,9 +218,8 @@ pub fn reduce(model: &mut RunModel, event: &Event) {
         Data::FindingOpened { finding } => match model.finding(&finding.id).filter(|record| record.cleared.is_none()) {
             Some(record) => {
                 record.count = record.count.saturating_add(1);
-                // Its cause may have been seen after it.
-                record.finding.explained_by = finding.explained_by.clone();
-                record.finding.captures = finding.captures.clone();
+                // Its cause may have been seen after it, and a line that says it better.
+                record.finding = finding.clone();
             }
             None => {
                 model.findings.push(FindingRecord {

@@ -38,8 +38,9 @@ struct Node {
     state: u64,
 }
 
-/// Images of a release, about.
+/// Images of a release, about, and pods of a node.
 const IMAGES: u64 = 190;
+const PODS: u64 = 60;
 
 impl Default for Node {
     fn default() -> Self {
@@ -61,6 +62,7 @@ impl Node {
         match name {
             "hex" => hex(64),
             "uuid" => [8, 4, 4, 4, 12].map(hex).join("-"),
+            "pod" => format!("{:08x}-0000-4000-8000-00000000cafe", self.next_number() % PODS + 1),
             "digest" => format!("{:064x}", (self.next_number() % IMAGES + 1) * 0x0123_4567_89ab_cdef),
             "nano" => format!("{:09}", self.next_number() % 1_000_000_000),
             "micro" => format!("{:06}", self.next_number() % 1_000_000),
