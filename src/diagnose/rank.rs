@@ -28,19 +28,21 @@ pub(super) fn speakers(catalogue: &Catalogue, hits: &[usize]) -> Vec<usize> {
     std::iter::once(*winner).chain(beside).collect()
 }
 
-/// The finding among `others` that explains one of `signature`: of the nearest to the cause, the earliest.
+/// The finding among `others` that explains one of `signature`: of the nearest to the cause, the earliest. What two
+/// signatures say of each other, their ranks decide.
 pub(super) fn explanation<'a>(
     catalogue: &Catalogue,
     signature: &Signature,
     id: &str,
     others: impl Iterator<Item = &'a Finding>,
 ) -> Option<&'a Finding> {
+    let mutual = |other: &Finding| {
+        let known = catalogue.get(&other.signature);
+        other.signature == signature.id || known.is_some_and(|known| covers(&known.explained_by, &signature.id))
+    };
     others
         .filter(|other| other.id != id && covers(&signature.explained_by, &other.signature))
-        .filter(|other| {
-            let back = catalogue.get(&other.signature).is_some_and(|other| covers(&other.explained_by, &signature.id));
-            other.rank < signature.rank || !back && other.signature != signature.id
-        })
+        .filter(|other| other.rank < signature.rank || !mutual(other))
         .min_by_key(|other| (other.rank, other.at))
 }
 
