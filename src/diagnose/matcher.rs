@@ -128,6 +128,10 @@ impl Matcher {
             told.extend(self.tick(line.at));
         }
         let mut seen = Seen { number, ..Seen::new(source, &line.unit, &line.text, line.at, line.level) };
+        if !seen.goes_on() && !self.catalogue.prefilter.may_match(line.text.as_bytes()) {
+            self.remember(&Seen { text: &decoded(cut(&line.text, LINE_LIMIT)), ..seen });
+            return told;
+        }
         let (key, known) = match seen.goes_on() {
             true => (None, None),
             false => {
