@@ -128,17 +128,15 @@ impl Matcher {
             told.extend(self.tick(line.at));
         }
         let mut seen = Seen { number, ..Seen::new(source, &line.unit, &line.text, line.at, line.level) };
-        if !seen.goes_on() && !self.catalogue.prefilter.may_match(line.text.as_bytes()) {
-            self.remember(&Seen { text: &decoded(cut(&line.text, LINE_LIMIT)), ..seen });
+        let remembered = if seen.goes_on() {
+            None
+        } else if self.catalogue.prefilter.may_match(line.text.as_bytes()) {
+            Some(self.said.of(&seen))
+        } else {
+            self.pass_by(&seen, None);
             return told;
-        }
-        let (key, known) = match seen.goes_on() {
-            true => (None, None),
-            false => {
-                let (key, known) = self.said.of(&seen);
-                (Some(key), known)
-            }
         };
+        let (key, known) = remembered.unzip();
         let text = decoded(cut(&line.text, LINE_LIMIT));
         seen.text = &text;
         let begun = if goes_on(&text) { self.previous(&seen) } else { None };
@@ -146,7 +144,7 @@ impl Matcher {
         if let Some(whole) = &whole {
             seen.text = whole;
         }
-        let evidence = match known.filter(|known| self.still_known(known, &seen, &mut told)) {
+        let evidence = match known.flatten().filter(|known| self.still_known(known, &seen, &mut told)) {
             Some(known) => known,
             None => self.look(&seen, key, &mut told),
         };
@@ -160,7 +158,7 @@ impl Matcher {
         self.unit(seen)?.window.back().map(String::as_str)
     }
 
-    /// A line like one that was understood before: what they are evidence of, when that goes on, which is noted. What
+    /// A line like one that was understood before: what it is evidence of, when that goes on, which is noted. What
     /// only later lines may need of it is left to [`Self::pass_by`].
     pub(super) fn recall(&mut self, seen: &Seen<'_>) -> Option<(Known, Vec<Data>)> {
         if seen.goes_on() || self.due.is_some_and(|due| seen.at >= due) {

@@ -83,10 +83,7 @@ impl Matcher {
             self.say_better(&signature.id, signature, text, seen, told);
             return Some((signature.id.clone(), true));
         }
-        let mut captures = Self::caught(signature, text);
-        captures.insert("unit".into(), seen.unit.to_owned());
-        captures.insert("source".into(), seen.source.to_owned());
-        fill(signature, seen.text, &mut captures);
+        let mut captures = Self::said_by(signature, text, seen);
         // The lines before it may name another one the next time.
         let by_itself = signature.about.iter().all(|name| captures.contains_key(name));
         if !signature.about.is_empty() && by_itself {
@@ -126,6 +123,15 @@ impl Matcher {
             self.wait(place, signature, finding, milestone, seen.at, told);
         }
         Some((id, by_itself))
+    }
+
+    /// What a line that a signature matches in `text` says, and where.
+    fn said_by(signature: &Signature, text: &str, seen: &Seen<'_>) -> Captures {
+        let mut captures = Self::caught(signature, text);
+        captures.insert("unit".into(), seen.unit.to_owned());
+        captures.insert("source".into(), seen.source.to_owned());
+        fill(signature, seen.text, &mut captures);
+        captures
     }
 
     /// The last milestone of the unit that says this.
@@ -173,12 +179,12 @@ impl Matcher {
             (None, None) => return,
         };
         let before = finding.captures.get(WHY).map_or(0, String::len);
-        if *tries == 0 || before >= POOR || !placeholders(&signature.title).any(|name| name == WHY) {
+        let elsewhere = finding.source != seen.source || finding.unit != seen.unit;
+        if *tries == 0 || before >= POOR || elsewhere || !placeholders(&signature.title).any(|name| name == WHY) {
             return;
         }
         *tries -= 1;
-        let mut captures = Self::caught(signature, text);
-        fill(signature, seen.text, &mut captures);
+        let captures = Self::said_by(signature, text, seen);
         if captures.get(WHY).is_none_or(|why| why.len() < before + POOR / 2) {
             return;
         }
@@ -187,6 +193,7 @@ impl Matcher {
         finding.next = signature.fix_with(&finding.captures, seen.text);
         finding.line = cut(seen.text, EVIDENCE_LIMIT).to_owned();
         finding.line_number = seen.number;
+        finding.recovery = Recovery::for_finding(finding).map(|recovery| recovery.id);
         if open {
             told.push(Data::FindingOpened { finding: finding.clone() });
         }
@@ -202,8 +209,11 @@ impl Matcher {
             return None;
         }
         let oldest = unit.lines.saturating_sub(WINDOW as u64);
-        let (_, cause) = unit.causes.iter().rev().find(|(line, _)| *line >= oldest)?;
-        let cause = &self.open.get(cause)?.finding;
+        let near = unit.causes.iter().rev().take_while(|(line, _)| *line >= oldest);
+        let mut causes = near.filter_map(|(_, id)| self.open.get(id));
+        // What is named as a consequence of this is no cause of it.
+        let consequence = |other: usize| self.signature(other).is_some_and(|other| rank::explains(signature, other));
+        let cause = &causes.find(|open| !consequence(open.signature))?.finding;
         captures.insert("cause".into(), cause.signature.clone());
         for (name, value) in &cause.captures {
             captures.entry(name.clone()).or_insert_with(|| value.clone());
@@ -256,9 +266,8 @@ impl Matcher {
         }
         let Some(signature) = self.signature(place) else { return };
         if finding.explained_by.is_none() {
-            let others = self.open.values().map(|open| &open.finding);
-            finding.explained_by =
-                rank::explanation(&self.catalogue, signature, &finding.id, others).map(|other| other.id.clone());
+            let cause = rank::explanation(&self.catalogue, signature, &finding.id, &self.findings());
+            finding.explained_by = cause.map(|cause| cause.id.clone());
         }
         told.push(Data::FindingOpened { finding: finding.clone() });
         let id = finding.id.clone();
@@ -268,14 +277,23 @@ impl Matcher {
 
     /// A cause that comes after its symptoms still explains them.
     fn explain_others(&mut self, cause: &str, told: &mut Vec<Data>) {
-        let Some(cause) = self.open.get(cause).map(|open| open.finding.clone()) else { return };
-        for open in self.open.values_mut().filter(|open| open.finding.explained_by.is_none()) {
-            let Some(signature) = self.catalogue.signatures.get(open.signature) else { continue };
-            if rank::explanation(&self.catalogue, signature, &open.finding.id, std::iter::once(&cause)).is_some() {
-                open.finding.explained_by = Some(cause.id.clone());
+        let all = self.findings();
+        let explained = self.open.values().filter(|open| open.finding.explained_by.is_none()).filter(|open| {
+            let signature = self.signature(open.signature);
+            let by = |signature| rank::explanation(&self.catalogue, signature, &open.finding.id, &all);
+            signature.and_then(by).is_some_and(|by| by.id == cause)
+        });
+        let explained: Vec<String> = explained.map(|open| open.finding.id.clone()).collect();
+        for id in explained {
+            if let Some(open) = self.open.get_mut(&id) {
+                open.finding.explained_by = Some(cause.to_owned());
                 told.push(Data::FindingOpened { finding: open.finding.clone() });
             }
         }
+    }
+
+    fn findings(&self) -> Vec<&Finding> {
+        self.open.values().map(|open| &open.finding).collect()
     }
 
     fn again(&mut self, id: &str, milestone: Option<Arc<str>>, at: Timestamp, told: &mut Vec<Data>) {

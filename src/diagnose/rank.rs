@@ -28,31 +28,50 @@ pub(super) fn speakers(catalogue: &Catalogue, hits: &[usize]) -> Vec<usize> {
     std::iter::once(*winner).chain(beside).collect()
 }
 
-/// The finding among `others` that explains one of `signature`: of the nearest to the cause, the earliest. What two
-/// signatures say of each other, their ranks decide.
+/// The one among `all`, the findings that are open together, that explains one of `signature`: of the nearest to the
+/// cause, the earliest.
 pub(super) fn explanation<'a>(
     catalogue: &Catalogue,
     signature: &Signature,
     id: &str,
-    others: impl Iterator<Item = &'a Finding>,
+    all: &[&'a Finding],
 ) -> Option<&'a Finding> {
-    let mutual = |other: &Finding| {
-        let known = catalogue.get(&other.signature);
-        other.signature == signature.id || known.is_some_and(|known| covers(&known.explained_by, &signature.id))
+    let mut causes: Vec<&Finding> =
+        all.iter().copied().filter(|other| may_explain(catalogue, signature, id, other)).collect();
+    causes.sort_by_key(|other| (other.rank, other.at));
+    causes.into_iter().find(|other| !leads_to(other, id, all))
+}
+
+fn may_explain(catalogue: &Catalogue, signature: &Signature, id: &str, other: &Finding) -> bool {
+    other.id != id && catalogue.get(&other.signature).is_some_and(|cause| explains(cause, signature))
+}
+
+/// Whether one signature is named as the cause of another. What two say of each other, their ranks decide.
+pub(super) fn explains(cause: &Signature, symptom: &Signature) -> bool {
+    covers(&symptom.explained_by, &cause.id) && (cause.rank < symptom.rank || !covers(&cause.explained_by, &symptom.id))
+}
+
+/// Whether `from` has its explanation in `id`, by however many others: nothing explains itself.
+fn leads_to(from: &Finding, id: &str, all: &[&Finding]) -> bool {
+    let cause = |finding: &&Finding| {
+        let cause = finding.explained_by.as_ref()?;
+        all.iter().find(|other| other.id == *cause).copied()
     };
-    others
-        .filter(|other| other.id != id && covers(&signature.explained_by, &other.signature))
-        .filter(|other| other.rank < signature.rank || !mutual(other))
-        .min_by_key(|other| (other.rank, other.at))
+    std::iter::successors(Some(from), cause).take(all.len()).any(|finding| finding.id == id)
 }
 
 /// Work out `explained_by` anew among findings that were made apart from each other, and put causes first.
 pub fn arrange(catalogue: &Catalogue, findings: &mut [Finding]) {
-    let all: Vec<Finding> = findings.to_vec();
-    for finding in findings.iter_mut().filter(|finding| finding.explained_by.is_none()) {
-        if let Some(signature) = catalogue.get(&finding.signature) {
-            finding.explained_by =
-                explanation(catalogue, signature, &finding.id, all.iter()).map(|other| other.id.clone());
+    // Where signatures explain each other in a ring, the one that is nearest to the cause is the one that is left.
+    findings.sort_by_key(|finding| (std::cmp::Reverse(finding.rank), finding.id.clone()));
+    for place in 0..findings.len() {
+        let all: Vec<&Finding> = findings.iter().collect();
+        let cause = all.get(place).filter(|finding| finding.explained_by.is_none()).and_then(|finding| {
+            let signature = catalogue.get(&finding.signature)?;
+            explanation(catalogue, signature, &finding.id, &all).map(|other| other.id.clone())
+        });
+        if let Some((finding, cause)) = findings.get_mut(place).zip(cause) {
+            finding.explained_by = Some(cause);
         }
     }
     findings.sort_by_key(order);

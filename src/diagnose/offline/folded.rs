@@ -1,5 +1,5 @@
-//! Messages that are broken into several lines: by YAML, as `oc get -o yaml` prints them, by the program (`caused by:` of
-//! the AWS SDK, `Caused by:` of programs in Rust), or by the terminal that somebody copied them from. The reason stands on the last one.
+//! Messages that are broken into several lines: by YAML, as `oc get -o yaml` prints them, by `anyhow` of programs in Rust,
+//! or by the terminal that somebody copied them from. The reason stands on the last one.
 
 use memchr::memmem::find;
 
@@ -16,16 +16,19 @@ pub(super) struct Folded {
     pub number: u64,
     pub line: Vec<u8>,
     lines: usize,
-    /// Of its key, where it is `message: words`.
-    indent: Option<usize>,
-    chain: Chain,
+    goes_on: GoesOn,
 }
 
-/// An error chain as `anyhow` prints it: `Error: words`, an empty line, `Caused by:`, and the causes below it, indented.
-#[derive(Debug, PartialEq)]
-enum Chain {
-    Open,
-    Blank,
+/// What the next line must be to belong to it.
+#[derive(Debug, Clone, Copy)]
+enum GoesOn {
+    /// Behind `message: words`, deeper than its key.
+    Below(usize),
+    /// The rest of a sentence.
+    Sentence,
+    /// `Caused by:`, as it stands below `Error: words` and an empty line.
+    Chain,
+    /// One of the causes, which are indented.
     Causes,
 }
 
@@ -33,29 +36,29 @@ impl Folded {
     pub fn new(number: u64, line: Vec<u8>) -> Self {
         let rest = line.trim_ascii_start();
         let value = rest.strip_prefix(b"- ").unwrap_or(rest);
-        let indent = value.starts_with(b"message: ").then(|| line.len() - value.len());
-        Self { number, line, lines: 1, indent, chain: Chain::Open }
+        let goes_on = match value.starts_with(b"message: ") {
+            true => GoesOn::Below(line.len() - value.len()),
+            false => GoesOn::Sentence,
+        };
+        Self { number, line, lines: 1, goes_on }
     }
 
     /// Whether the next line goes on with it; then it is put behind it.
     pub fn takes(&mut self, next: &[u8]) -> bool {
         let rest = next.trim_ascii();
-        let goes_on = match (self.indent, &self.chain) {
-            (Some(indent), _) => next.len() - next.trim_ascii_start().len() > indent,
-            (None, Chain::Open) if rest.is_empty() && self.line.starts_with(b"Error: ") => {
-                self.chain = Chain::Blank;
+        let then = match self.goes_on {
+            GoesOn::Sentence if rest.is_empty() && self.line.starts_with(b"Error: ") => {
+                self.goes_on = GoesOn::Chain;
                 return true;
             }
-            (None, Chain::Blank) => rest == b"Caused by:",
-            (None, Chain::Causes) => next.starts_with(b"  "),
-            (None, Chain::Open) => runs_on(&self.line, next),
+            _ if rest.is_empty() || self.lines >= LINES || self.line.len() + rest.len() > BYTES => None,
+            GoesOn::Below(indent) => (next.len() - next.trim_ascii_start().len() > indent).then_some(self.goes_on),
+            GoesOn::Sentence => runs_on(&self.line, next).then_some(GoesOn::Sentence),
+            GoesOn::Chain => (rest == b"Caused by:").then_some(GoesOn::Causes),
+            GoesOn::Causes => next.starts_with(b"  ").then_some(GoesOn::Causes),
         };
-        if goes_on && self.chain == Chain::Blank {
-            self.chain = Chain::Causes;
-        }
-        if !goes_on || rest.is_empty() || self.lines >= LINES || self.line.len() + rest.len() > BYTES {
-            return false;
-        }
+        let Some(then) = then else { return false };
+        self.goes_on = then;
         self.lines += 1;
         self.line.truncate(self.line.trim_ascii_end().len());
         self.line.push(b' ');

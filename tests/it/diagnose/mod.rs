@@ -307,6 +307,20 @@ fn a_missing_image_is_the_cause_of_the_stop_and_can_be_copied_again() {
     assert!(matcher.open().is_empty());
 }
 
+/// The line that is shown stands where the finding says that it does.
+#[test]
+fn a_fuller_line_of_another_machine_is_not_put_in_place_of_the_first() {
+    let mut matcher = Matcher::new(&catalogue());
+    let fuller = "constraints not satisfiable: no operators found in package cert-manager-operator in the catalog";
+    matcher.feed("journal:master-0", &line("kubelet", 0, "Reason: ConstraintsNotSatisfiable"), Some(3));
+    matcher.feed("journal:master-1", &line("kubelet", 1, fuller), Some(9));
+    let shown = |matcher: &Matcher| matcher.open().first().map(|finding| (finding.source.clone(), finding.line_number));
+    assert_eq!(shown(&matcher), Some(("journal:master-0".to_owned(), Some(3))));
+    matcher.feed("journal:master-0", &line("kubelet", 2, fuller), Some(4));
+    assert_eq!(shown(&matcher), Some(("journal:master-0".to_owned(), Some(4))));
+    assert!(matcher.open().first().is_some_and(|finding| finding.title.contains("cert-manager-operator")));
+}
+
 #[test]
 fn without_a_cause_in_its_window_a_carrier_stands_alone() {
     let mut matcher = Matcher::new(&catalogue());
