@@ -147,15 +147,15 @@ fn names(text: &[u8]) -> Vec<Vec<u8>> {
     found.into_iter().filter_map(|name| text.get(name).map(<[u8]>::to_vec)).collect()
 }
 
-/// Put into `shape` what is left of a line without times, made-up names and the ports that a connection goes out from,
-/// and where those stand into `names`.
+/// Put into `shape` what is left of a line without times, made-up names, numbers of processes and the ports that a
+/// connection goes out from, and where those stand into `names`.
 fn shape(line: &[u8], shape: &mut Vec<u8>, names: &mut Vec<Range<usize>>) {
     let mut rest = line;
     while let Some(start) = first_digit(rest) {
         // The letters before the first figure belong to it.
         let letters = rest.iter().take(start).rev().take_while(|byte| is_figure(byte)).count();
         let (before, from) = rest.split_at(start - letters);
-        let (length, kind) = made_up(from);
+        let (length, kind) = made_up(before, from);
         shape.extend_from_slice(before);
         if length > 0 {
             shape.extend([0, kind]);
@@ -179,13 +179,14 @@ fn first_digit(line: &[u8]) -> Option<usize> {
     part.iter().position(u8::is_ascii_digit).map(|at| place * 16 + at)
 }
 
-/// How many bytes from here on are a time, a date, a port that leads out or a made-up name, and which of them. A name of
-/// figures only is not what one of letters is, nor one of another length.
-fn made_up(from: &[u8]) -> (usize, u8) {
+/// How many bytes from here on are a time, a date, a port that leads out, the number of a process or a made-up name, and
+/// which of them. A name of figures only is not what one of letters is, nor one of another length.
+fn made_up(before: &[u8], from: &[u8]) -> (usize, u8) {
     const TIME: u8 = 0;
     const DATE: u8 = 1;
     const PORT: u8 = 2;
     const UUID: u8 = 3;
+    const PROCESS: u8 = 4;
     // With its length.
     const FIGURES: u8 = 64;
     const LETTERS: u8 = 160;
@@ -208,6 +209,9 @@ fn made_up(from: &[u8]) -> (usize, u8) {
             (figures, length + if letters { LETTERS } else { FIGURES })
         }
         _ if after.starts_with(b"->") => (figures, PORT),
+        _ if ["PID=", "PID ", "pid=", "pid ", "pid:"].iter().any(|name| before.ends_with(name.as_bytes())) => {
+            (figures, PROCESS)
+        }
         _ => (0, 0),
     }
 }
@@ -265,6 +269,8 @@ mod tests {
             ("id=2f5c1c0e-7d0e-4b39-9bd7-7f9a2f1b3c4d x", "id=9a0b1c2d-0000-1111-2222-0123456789ab x"),
             ("container died df4a020d0848 (x)", "container died a4762c3d1111 (x)"),
             ("read udp 10.0.0.6:40349->10.0.0.2:53", "read udp 10.0.0.6:1024->10.0.0.2:53"),
+            ("container died PID=7 (x)", "container died PID=40349 (x)"),
+            ("Found defunct process with PID 7 (conmon)", "Found defunct process with PID 40349 (conmon)"),
         ] {
             assert_eq!(shape_of(one), shape_of(other));
             assert!(shape_of(one).1 > 0, "{one}");
