@@ -270,7 +270,7 @@ impl Reach {
                         }
                     }
                     let in_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-                    let attempt = state.backoff.failures.saturating_add(1);
+                    let attempt = state.backoff.failures;
                     self.way.report.set(LinkState::Retrying { in_ms, attempt, why }).await;
                 }
                 Err(error) => {

@@ -285,7 +285,9 @@ pub enum LinkName {
 pub enum LinkState {
     Up,
     Retrying {
+        /// Until the next attempt, in milliseconds.
         in_ms: u64,
+        /// The one that failed last, from 1.
         attempt: u32,
         why: String,
     },
