@@ -10,7 +10,7 @@ use super::signature::Signature;
 pub(super) const CAPTURE_LIMIT: usize = 300;
 
 /// Bytes that the innermost part of an error chain needs to be understood by itself.
-const INNERMOST: usize = 120;
+const INNERMOST: usize = 200;
 
 /// What a line said, by name.
 pub(super) type Captures = BTreeMap<String, String>;

@@ -119,6 +119,11 @@ impl Prefilter {
         candidates
     }
 
+    /// Whether any signature knows this line, wherever it stands.
+    pub(super) fn knows(&self, text: &str) -> bool {
+        self.touched(&self.candidates(text), text).any(|owner| matches!(owner, Owner::Signature(_)))
+    }
+
     /// Owners of those of the candidates that match.
     pub(super) fn touched(&self, candidates: &[usize], text: &str) -> impl Iterator<Item = Owner> {
         let known = candidates.iter().filter_map(|number| self.patterns.get(*number));

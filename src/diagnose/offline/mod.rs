@@ -20,6 +20,7 @@ use self::files::{Files, Holds};
 use self::folded::Folded;
 use self::forms::{Forms, Origin, Parsed};
 pub use self::unknown::{Sighting, Unknown};
+use super::line::decoded;
 use super::matcher::{CLUSTER, Seen, WINDOW};
 use super::said::Known;
 use super::signature::{Catalogue, CatalogueError};
@@ -209,6 +210,14 @@ impl<'a> Reader<'a> {
         log.number = number;
         self.report.unknown.look(log.name, number, &line);
         self.report.unknown.go_on(number, &line);
+        if Unknown::complains(number, &line) {
+            let text = text_of(&line);
+            let read = self.forms.read(&log.origin, &text, log.at);
+            if !self.catalogue.prefilter.knows(&decoded(&read.text)) {
+                let source = read.source.clone();
+                self.report.unknown.complaint(unknown::ends(&line), &source, number, read.into_line());
+            }
+        }
         match self.hear(log, &line) {
             Heard::New => {
                 std::mem::swap(&mut line, &mut log.looked_at);
@@ -372,9 +381,13 @@ impl<'a> Reader<'a> {
             }
             report.findings.push(early);
         }
-        if report.findings.iter().all(|found| found.finding.severity <= Level::Info) {
-            report.findings.extend(report.unknown.given_up());
-        }
+        let silent = report.findings.iter().all(|found| found.finding.severity <= Level::Info);
+        let given_up = report.unknown.given_up().filter(|_| silent);
+        let complained = report.unknown.complained().filter(|_| report.files == 1);
+        let quoted =
+            |words: &Located| report.findings.iter().any(|known| known.file == words.file && known.line == words.line);
+        let words = [complained, given_up].into_iter().flatten().find(|words| !quoted(words));
+        report.findings.extend(words);
         let mut places: BTreeMap<String, Located> = BTreeMap::new();
         for found in report.findings.drain(..) {
             match places.get_mut(&found.finding.id) {

@@ -1,12 +1,14 @@
 //! What can be said of a failure that no signature knows: what a program said as it gave up, the first error of every
 //! file, units that failed, and how far each log went.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
 
-use regex::bytes::Regex;
+use regex::{Regex, bytes};
 
 use super::{Located, plain, text_of};
-use crate::diagnose::line::{CAPTURE_LIMIT, cut, innermost, shortened};
+use crate::diagnose::line::{CAPTURE_LIMIT, cut, decoded, innermost, shortened};
 use crate::diagnose::matcher::EVIDENCE_LIMIT;
 use crate::diagnose::rank::UNKNOWN;
 use crate::model::event::{Finding, Level, LogLine};
@@ -19,6 +21,11 @@ const FILES: usize = 200;
 const TEXT_LIMIT: usize = 400;
 /// An error that so many lines come after was not the last word.
 const HORIZON: u64 = 40;
+/// So few lines were chosen by somebody: what complains in them is what they are about, whoever says it. In a longer log
+/// of a node something complains all the time.
+const EXCERPT: u64 = 60;
+/// Bytes of words that can be understood by themselves.
+const ENOUGH: usize = 160;
 /// Units of which it is kept that they failed.
 const UNITS: usize = 100;
 const FAILED_UNIT: &str = ".service: Failed with result";
@@ -38,7 +45,10 @@ pub struct Unknown {
     pub failed_units: BTreeSet<String>,
     /// By file, its last line.
     pub last_lines: BTreeMap<String, Sighting>,
-    words: Option<Regex>,
+    /// What complains in the log that is being read, and how loud.
+    complaints: Vec<Complaint>,
+    /// The loudest of the first log that is an excerpt.
+    complaint: Option<Located>,
     /// Whether the log that is being read has said an error.
     erred: bool,
     /// What the log that is being read was given up with, and the first of the errors at its end.
@@ -54,6 +64,14 @@ struct Words {
     number: u64,
     source: String,
     line: LogLine,
+}
+
+/// A line of an excerpt that says that something is wrong.
+#[derive(Debug, Clone)]
+struct Complaint {
+    words: Words,
+    loud: u32,
+    severity: Level,
 }
 
 /// How lines begin with which a program ends for good, and with an error that may not be the last one. Lines of the
@@ -76,6 +94,31 @@ const ERROR: &[&str] = &[
     "Cannot ",
     "cannot ",
 ];
+/// What is looked for in every line until it is found.
+static ERRORS: LazyLock<Option<bytes::Regex>> =
+    LazyLock::new(|| bytes::Regex::new("error|Error|ERROR|fatal|FATAL|panic:|Failed to ").ok());
+/// How a line sounds that says what is wrong, and one that says only that something is.
+static WHAT: LazyLock<Option<bytes::Regex>> = LazyLock::new(|| {
+    let words = [
+        "denied|forbidden|refused|cannot|can't|couldn't|could not|invalid|not found|no such|missing|unknown|expired",
+        "timed out|timeout|exceed(?:ed|s)?|unsupported|not supported|not allowed|conflicts?|mismatch|unauthorized",
+        "rejected|insufficient|must|does not|doesn't|do not|is not|isn't|not (?:available|ready|valid|permitted|loaded)",
+        "unavailable|already (?:exists|in use)|no (?:space|route|usable)|has no|there is no|reset by peer|blocked|busy|EOF",
+        "required|expected|incompatible|too (?:old|new|large|small|long|many|few)|out of|exhausted|corrupt(?:ed)?|undefined",
+    ];
+    bytes::Regex::new(&format!(r"(?i-u)\b(?:{})\b", words.join("|"))).ok()
+});
+static THAT: LazyLock<Option<bytes::Regex>> = LazyLock::new(|| {
+    bytes::Regex::new("(?i-u)error|fail|fatal|unable|panic|unexpected|degraded|warning|problem|backoff|abort|crash")
+        .ok()
+});
+/// Where loggers put a message and its error: klog's text, logfmt, JSON of zap and others.
+static MESSAGE: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    Regex::new(r#"(?:\bmsg="|"(?:msg|message)": ?"|^(?:[IWEF]\d{4} \S+ +\d+ \S+\] )?")((?:[^"\\]|\\.)+)""#).ok()
+});
+static KLOG: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"^[IWEF]\d{4} \S+ +\d+ \S+\] ").ok());
+static ERROR_OF: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r#"(?:\berr(?:or)?="|"err(?:or)?": ?")((?:[^"\\]|\\.)+)""#).ok());
 /// Bytes at the beginning of a line of logfmt that hold its level.
 const HEAD: usize = 80;
 
@@ -101,10 +144,7 @@ impl Unknown {
         if self.erred || self.first_errors.len() >= FILES {
             return;
         }
-        if self.words.is_none() {
-            self.words = Regex::new("error|Error|ERROR|fatal|FATAL|panic:|Failed to ").ok();
-        }
-        if self.words.as_ref().is_some_and(|words| words.is_match(line)) {
+        if matches(&ERRORS, line) {
             self.erred = true;
             self.first_errors.insert(file.to_owned(), sighting(number, line));
         }
@@ -131,7 +171,8 @@ impl Unknown {
 
     /// The line after the last words, when these break off in the middle of a sentence.
     pub(super) fn go_on(&mut self, number: u64, line: &[u8]) {
-        for words in self.fatal.iter_mut().chain(&mut self.error) {
+        let complaint = self.complaints.last_mut().map(|complaint| &mut complaint.words);
+        for words in self.fatal.iter_mut().chain(&mut self.error).chain(complaint) {
             if words.number + 1 == number && words.line.text.trim_end().ends_with([',', ':']) {
                 words.line.text = format!("{} {}", words.line.text.trim_end(), text_of(line).trim());
             }
@@ -143,8 +184,32 @@ impl Unknown {
         self.given_up.take().map(|(located, _)| located)
     }
 
+    /// Whether a line may be what an excerpt is about.
+    pub(super) fn complains(number: u64, line: &[u8]) -> bool {
+        // Heads of tables name what can be wrong.
+        number <= EXCERPT && line.iter().any(u8::is_ascii_lowercase) && loudness(line) > 0
+    }
+
+    /// A line that [`Self::complains`] and that no signature knows.
+    pub(super) fn complaint(&mut self, ends: Option<Level>, source: &str, number: u64, line: LogLine) {
+        let fatal = ends.is_some_and(|how| how >= Level::Error);
+        let error = ends.is_some() || line.level >= Level::Error;
+        let loud = loudness(line.text.as_bytes()) + 2 * u32::from(error) + u32::from(fatal);
+        let words = Words { number, source: source.to_owned(), line };
+        self.complaints.push(Complaint { words, loud, severity: if fatal { Level::Error } else { Level::Info } });
+    }
+
+    /// What an excerpt says besides what is known.
+    pub(super) fn complained(&mut self) -> Option<Located> {
+        self.complaint.take()
+    }
+
     pub(super) fn end(&mut self, file: &str, number: u64, line: &[u8]) {
         let (fatal, error) = (self.fatal.take(), self.error.take());
+        let complaints = std::mem::take(&mut self.complaints);
+        if number <= EXCERPT && self.complaint.is_none() {
+            self.complaint = loudest(complaints).map(|(line, found)| Located::new(found, file, line));
+        }
         self.erred = false;
         let error = error.filter(|first| number <= first.number + HORIZON).map(|words| (words, Level::Info));
         let fatal = fatal.map(|words| (words, Level::Error));
@@ -153,8 +218,8 @@ impl Unknown {
         if let Some((words, severity)) = chosen
             && self.given_up.as_ref().is_none_or(|(_, known)| severity > *known)
         {
-            let number = words.number;
-            self.given_up = Some((Located::new(words.finding(severity), file, number), severity));
+            let (number, why) = (words.number, words.why());
+            self.given_up = Some((Located::new(words.finding(severity, why), file, number), severity));
         }
         if self.last_lines.len() < FILES {
             self.last_lines.insert(file.to_owned(), sighting(number, line));
@@ -163,8 +228,11 @@ impl Unknown {
 }
 
 impl Words {
-    fn finding(self, severity: Level) -> Finding {
-        let why = shortened(&plain(innermost(&self.line.text)), CAPTURE_LIMIT);
+    fn why(&self) -> String {
+        shortened(&plain(innermost(&reason(&self.line.text))), CAPTURE_LIMIT)
+    }
+
+    fn finding(self, severity: Level, why: String) -> Finding {
         Finding {
             id: UNKNOWN.to_owned(),
             signature: UNKNOWN.to_owned(),
@@ -185,9 +253,54 @@ impl Words {
     }
 }
 
+/// The loudest of these (the first of such); what is too short to be understood by itself, with what the others say.
+fn loudest(mut complaints: Vec<Complaint>) -> Option<(u64, Finding)> {
+    let loud = |complaint: &Complaint| match is_vague(innermost(&reason(&complaint.words.line.text))) {
+        true => complaint.loud / 2,
+        false => complaint.loud,
+    };
+    complaints.sort_by_cached_key(|complaint| std::cmp::Reverse(loud(complaint)));
+    let (mut said, mut length) = (Vec::new(), 0);
+    for why in complaints.iter().map(|complaint| complaint.words.why()) {
+        let more = length < ENOUGH && length + why.len() <= CAPTURE_LIMIT && !said.contains(&why);
+        if more || said.is_empty() {
+            length += why.len();
+            said.push(why);
+        }
+    }
+    let Complaint { words, severity, .. } = complaints.into_iter().next()?;
+    Some((words.number, words.finding(severity, said.join("; "))))
+}
+
+fn matches(words: &LazyLock<Option<bytes::Regex>>, line: &[u8]) -> bool {
+    words.as_ref().is_some_and(|words| words.is_match(line))
+}
+
+fn loudness(line: &[u8]) -> u32 {
+    2 * u32::from(matches(&WHAT, line)) + u32::from(matches(&THAT, line))
+}
+
+/// Of a line with fields its message and its error, of any other the whole.
+fn reason(text: &str) -> Cow<'_, str> {
+    let field = |of: &LazyLock<Option<Regex>>| {
+        let found = of.as_ref()?.captures(text)?.get(1)?;
+        Some(decoded(found.as_str()))
+    };
+    match (field(&MESSAGE), field(&ERROR_OF)) {
+        (Some(message), Some(error)) if !message.contains(&*error) => Cow::Owned(format!("{message}: {error}")),
+        (Some(error), _) if text.starts_with('{') => error,
+        (None, Some(error)) => error,
+        _ => {
+            let head = KLOG.as_ref().and_then(|klog| klog.find(text)).map_or(0, |head| head.end());
+            Cow::Borrowed(text.get(head..).unwrap_or(text))
+        }
+    }
+}
+
 /// Whether it only says that it failed.
 fn is_vague(why: &str) -> bool {
     why.len() < 20
+        || why.trim_end().ends_with(':')
         || ["exit status 1", "failed", "errors occurred", "failed to complete", "errors", "failure"]
             .iter()
             .any(|end| why.trim_end_matches(['.', ' ']).ends_with(end))

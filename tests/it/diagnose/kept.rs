@@ -194,10 +194,10 @@ fn a_program_that_gives_up_is_quoted_where_no_signature_knows_why() {
     let (severity, cause, line) = quoted(
         "time=\"2025-03-01T10:00:00Z\" level=debug msg=\"Fetching Moon...\"\n\
          time=\"2025-03-01T10:00:01Z\" level=error msg=\"the tide is out\"\n\
-         time=\"2025-03-01T10:00:02Z\" level=fatal msg=\"moving the harbour: asking the moon: the third phase of the moon has been moved into the next month by the astronomers, who did not ask the harbour whether it minds\"\n",
+         time=\"2025-03-01T10:00:02Z\" level=fatal msg=\"moving the harbour: asking the moon: the third phase of the moon has been moved into the next month by the astronomers of the old tower on the hill, who did not ask the harbour whether it minds, nor the ferry that goes to the islands on sundays\"\n",
     );
     assert_eq!((severity.as_str(), line.as_str()), ("\"error\"", "3"));
-    let end = "in its own words: the third phase of the moon has been moved into the next month by the astronomers, who did not ask the harbour whether it minds\"";
+    let end = "in its own words: the third phase of the moon has been moved into the next month by the astronomers of the old tower on the hill, who did not ask the harbour whether it minds, nor the ferry that goes to the islands on sundays\"";
     assert!(cause.ends_with(end), "{cause}");
     // A sentence that breaks off goes on in the next line.
     let (_, cause, _) = quoted("Error: the ferry carries no whales, \nand no ponies either\n");
@@ -207,10 +207,54 @@ fn a_program_that_gives_up_is_quoted_where_no_signature_knows_why() {
     assert!(cause.contains("the whale has taken all of the buoys") && line == "1", "{cause} {line}");
     let (severity, ..) = quoted("copying\nerror: the ferry carries no whales on sundays\n");
     assert_eq!(severity, "\"info\"");
-    // What goes on for long after an error was not ended by it; the journal and what is known need no quotation.
-    let long = format!("error: the ferry carries no whales on sundays\n{}", "copying\n".repeat(50));
+    // What goes on for long after an error was not ended by it.
+    let long = format!("error: the ferry carries no whales on sundays\n{}", "copying\n".repeat(70));
     assert_eq!(ids(&said(&long)), Vec::<&str>::new());
-    let journal = "Mar 01 10:00:00 host bootkube.sh[1]: error: the ferry carries no whales on sundays\n";
-    assert_eq!(ids(&said(journal)), Vec::<&str>::new());
-    assert_eq!(ids(&said(&format!("{CA}\nFATAL the third phase of the moon has been moved\n"))), ["REG-CA"]);
+    // A journal complains all the time; who shows a few lines of it means them.
+    let journal = "Mar 01 10:00:00 host bootkube.sh[1]: failed to sail\n\
+                   Mar 01 10:00:00 host bootkube.sh[1]: the ferry cannot carry whales on sundays\n";
+    let (severity, cause, line) = quoted(journal);
+    assert_eq!((severity.as_str(), line.as_str()), ("\"info\"", "2"));
+    assert!(cause.contains("the ferry cannot carry whales on sundays"), "{cause}");
+    let long = format!("{journal}{}", "Mar 01 10:00:01 host bootkube.sh[1]: sailing\n".repeat(70));
+    assert_eq!(ids(&said(&long)), Vec::<&str>::new());
+    // So it stands beside what is known, but not where it says the same.
+    assert_eq!(ids(&said(&format!("{CA}\n{journal}"))), ["REG-CA", "UNKNOWN"]);
+    assert_eq!(ids(&said("error: x509: certificate signed by unknown authority")), ["TLS-UNTRUSTED"]);
+    let moved = format!("{CA}\nFATAL the third phase of the moon has been moved\n");
+    assert_eq!(ids(&said(&moved)), ["REG-CA", "UNKNOWN"]);
+    assert_eq!(ids(&said(&format!("{moved}{}", "leaving\n".repeat(70)))), ["REG-CA"]);
+}
+
+/// Signatures that say `words`, with their rank and what explains them.
+fn own_signatures(config: &Path, signatures: &[(&str, u32, &str)]) {
+    let one = |(id, rank, cause): &(&str, u32, &str)| {
+        format!(
+            "[[signature]]\nid = \"{id}\"\ntitle = \"{id}\"\npatterns = ['the trouble called {id}']\nscope = [\"step\"]\n\
+             rank = {rank}\nexplained_by = [\"{cause}\"]\nfix = \"x\"\nchecklist = \"bootstrap\"\nrefs = [\"x\"]\n\
+             examples = ['the trouble called {id}', 'again the trouble called {id}']\ncounter_examples = ['x']\n"
+        )
+    };
+    std::fs::create_dir_all(config.join("signatures")).expect("made");
+    let text: Vec<String> = signatures.iter().map(one).collect();
+    std::fs::write(config.join("signatures/mine.toml"), text.join("\n")).expect("written");
+}
+
+#[test]
+fn a_named_cause_comes_first_whatever_its_rank_and_nothing_explains_itself() {
+    let config = tempfile::tempdir().expect("a directory");
+    let first = |signatures: &[(&str, u32, &str)]| {
+        own_signatures(config.path(), signatures);
+        let text: String = signatures.iter().map(|(id, ..)| format!("the trouble called {id}\n")).collect();
+        let found = objects(&bartizan(config.path(), &["diagnose", "-", "--json"], &text));
+        ids(&found).into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(first(&[("OWN-SYMPTOM", 60, "OWN-CAUSE"), ("OWN-CAUSE", 70, "MIR-NAME")]), ["OWN-CAUSE", "OWN-SYMPTOM"]);
+    assert_eq!(first(&[("OWN-SYMPTOM", 70, "OWN-CAUSE"), ("OWN-CAUSE", 60, "OWN-SYMPTOM")])[0], "OWN-CAUSE");
+    // In a ring one is left over: what was said first.
+    let ring = [("OWN-B", 61, "OWN-A"), ("OWN-C", 62, "OWN-B"), ("OWN-A", 60, "OWN-C")];
+    for begin in 0..3 {
+        let told: Vec<_> = ring.iter().cycle().skip(begin).take(3).copied().collect();
+        assert_eq!(first(&told)[0], told[0].0);
+    }
 }
