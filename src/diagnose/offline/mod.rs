@@ -383,7 +383,9 @@ impl<'a> Reader<'a> {
         }
         let silent = report.findings.iter().all(|found| found.finding.severity <= Level::Info);
         let given_up = report.unknown.given_up().filter(|_| silent);
-        let complained = report.unknown.complained().filter(|_| report.files == 1);
+        let mut complained = report.unknown.complained().filter(|_| report.files == 1);
+        // Beside what is known it is not the first thing to look at.
+        complained.iter_mut().filter(|_| !silent).for_each(|words| words.finding.severity = Level::Info);
         let quoted =
             |words: &Located| report.findings.iter().any(|known| known.file == words.file && known.line == words.line);
         let words = [complained, given_up].into_iter().flatten().find(|words| !quoted(words));
