@@ -1,11 +1,15 @@
 //! Which finding explains which. Specific over generic, cause over symptom, earlier over later.
 
+use jiff::Timestamp;
+
 use super::place::glob;
 use super::signature::{Catalogue, Signature};
 use crate::model::event::{Finding, Level};
 
-/// A capture of findings that were seen, but for a shorter time than is unusual.
-pub(super) const EARLY: &str = "early";
+/// A capture of findings that were seen, but for a shorter time than is unusual: how bad they would be.
+const EARLY: &str = "early";
+const ERROR: &str = "error";
+const WARNING: &str = "warning";
 
 /// Stands where the id of a signature would: a program has given up, and nobody knows the words it did it with.
 pub const UNKNOWN: &str = "UNKNOWN";
@@ -139,7 +143,28 @@ pub fn order(finding: &Finding) -> impl Ord + use<> {
         _ => 0,
     };
     let explained = finding.explained_by.is_some();
-    (explained, kind, std::cmp::Reverse(finding.severity), finding.rank, finding.at, finding.id.clone())
+    (explained, kind, std::cmp::Reverse(would_be(finding)), finding.rank, finding.at, finding.id.clone())
+}
+
+/// Tell of a finding that it was not seen for longer than is usual.
+pub(super) fn set_early(finding: &mut Finding) {
+    let would_be = match finding.severity {
+        Level::Error => ERROR,
+        Level::Warn => WARNING,
+        _ => "info",
+    };
+    finding.captures.insert(EARLY.to_owned(), would_be.to_owned());
+    finding.severity = finding.severity.min(Level::Info);
+}
+
+/// How bad it is. Lines without a time do not say how long something lasts, so it may be as bad as if it did.
+fn would_be(finding: &Finding) -> Level {
+    let timeless = finding.at == Timestamp::UNIX_EPOCH;
+    match finding.captures.get(EARLY).filter(|_| timeless).map(String::as_str) {
+        Some(ERROR) => Level::Error,
+        Some(WARNING) => Level::Warn,
+        _ => finding.severity,
+    }
 }
 
 fn covers(globs: &[String], id: &str) -> bool {

@@ -376,8 +376,7 @@ impl<'a> Reader<'a> {
         let known: Vec<String> = report.findings.iter().map(|found| found.finding.id.clone()).collect();
         for mut early in self.early.into_iter().filter(|early| !known.contains(&early.finding.id)) {
             if !failed {
-                early.finding.severity = early.finding.severity.min(Level::Info);
-                early.finding.captures.insert(rank::EARLY.to_owned(), "yes".to_owned());
+                rank::set_early(&mut early.finding);
             }
             report.findings.push(early);
         }
