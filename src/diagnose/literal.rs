@@ -73,7 +73,12 @@ fn exactly(hir: &Hir) -> Option<Vec<String>> {
             let letters = class.iter().flat_map(|range| range.start()..=range.end());
             letters.take(LETTERS + 1).map(String::from).collect()
         }
-        HirKind::Class(Class::Bytes(_)) => return None,
+        HirKind::Class(Class::Bytes(class)) => {
+            let letters = class.iter().flat_map(|range| range.start()..=range.end());
+            let letters =
+                letters.take(LETTERS + 1).map(|letter| letter.is_ascii().then(|| char::from(letter).to_string()));
+            letters.collect::<Option<_>>()?
+        }
         HirKind::Capture(capture) => exactly(&capture.sub)?,
         HirKind::Repetition(repetition) if repetition.min == 0 && repetition.max == Some(1) => {
             let mut texts = exactly(&repetition.sub)?;

@@ -99,7 +99,7 @@ impl Matcher {
         let mut finding = Finding {
             id: id.clone(),
             signature: signature.id.clone(),
-            title: signature.title_with(&captures),
+            title: signature.title_with(&captures, seen.text),
             next: signature.fix_with(&captures, seen.text),
             severity: signature.severity,
             captures,
@@ -189,7 +189,7 @@ impl Matcher {
             return;
         }
         finding.captures.extend(captures);
-        finding.title = signature.title_with(&finding.captures);
+        finding.title = signature.title_with(&finding.captures, seen.text);
         finding.next = signature.fix_with(&finding.captures, seen.text);
         finding.line = cut(seen.text, EVIDENCE_LIMIT).to_owned();
         finding.line_number = seen.number;

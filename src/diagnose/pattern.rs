@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use memchr::memmem::Finder;
 use regex::Regex;
+use regex_syntax::ParserBuilder;
 use regex_syntax::hir::{Hir, HirKind};
 
 use super::literal::{self, Worth};
@@ -44,7 +45,10 @@ impl Patterns {
 
 impl Pattern {
     fn parse(text: &str) -> Result<Self, String> {
-        let hir = regex_syntax::parse(text).map_err(|error| error.to_string())?;
+        // What a class stands for is of no interest here, unless it is a few letters: most of the time that reading takes
+        // would go into those of Unicode. What needs them is read once more.
+        let plain = ParserBuilder::new().unicode(false).utf8(false).build().parse(text);
+        let hir = plain.or_else(|_| regex_syntax::parse(text)).map_err(|error| error.to_string())?;
         let mut names = Vec::new();
         gather_names(&hir, &mut names);
         Ok(Self { text: text.to_owned(), names, hir, groups: OnceLock::new(), made: OnceLock::new() })
@@ -140,6 +144,8 @@ mod tests {
             ("a(?:bcde)?fghi[a-z]+", vec!["abcdefghi", "afghi"]),
             ("one +two +three", vec![" two "]),
             (r"the (?P<what>aws_\w+) is", vec!["the aws_"]),
+            ("│ it [‘']is", vec!["│ it 'is", "│ it ‘is"]),
+            ("(?i)ab", vec!["AB", "Ab", "aB", "ab"]),
         ] {
             let found = literal::groups(&pattern(text).hir, &shortest);
             assert!(found.iter().any(|group| *group == wanted), "{text}: {found:?}");

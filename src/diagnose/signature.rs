@@ -96,8 +96,19 @@ pub struct Signature {
     /// Names that the matching pattern left open are looked for with these, in the whole line and its window.
     pub(super) fill: Vec<Arc<Pattern>>,
     pub(super) clears_by: Vec<Arc<Pattern>>,
+    /// Causes that share its lines but not its way out; the first that fits speaks.
+    ways: Vec<Way>,
     pub examples: Vec<Example>,
     pub counter_examples: Vec<Example>,
+}
+
+/// One cause of several that a signature stands for.
+#[derive(Debug, Clone)]
+struct Way {
+    /// Words of the line, or of why it failed.
+    when: Arc<Pattern>,
+    title: Option<String>,
+    fix: String,
 }
 
 /// A line of the test of a signature.
@@ -177,10 +188,20 @@ struct Raw {
     explained_by: Vec<String>,
     #[serde(default)]
     fill: Vec<String>,
+    #[serde(default)]
+    ways: Vec<RawWay>,
     checklist: Option<String>,
     examples: Vec<RawExample>,
     #[serde(default)]
     counter_examples: Vec<RawExample>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawWay {
+    when: String,
+    title: Option<String>,
+    fix: String,
 }
 
 #[derive(Deserialize)]
@@ -351,6 +372,8 @@ impl Raw {
         }
         let own = patterns.all(&self.patterns)?;
         let fill = patterns.all(&self.fill)?;
+        let way = |RawWay { when, title, fix }| Ok(Way { when: patterns.get(&when)?, title, fix });
+        let ways = self.ways.into_iter().map(way).collect::<Result<Vec<_>, String>>()?;
         let places: Vec<Place> = self.scope.iter().map(|place| Place::parse(place)).collect();
         let examples = self.examples.into_iter().map(|raw| raw.at(&places)).collect();
         let counter_examples = self.counter_examples.into_iter().map(|raw| raw.at(&places)).collect();
@@ -379,17 +402,13 @@ impl Raw {
             patterns: own,
             fill,
             clears_by: patterns.all(&self.clears_by)?,
+            ways,
             examples,
             counter_examples,
         };
         let names = signature.capture_names();
-        let words: Vec<&str> = signature
-            .about
-            .iter()
-            .map(String::as_str)
-            .chain(placeholders(&signature.title))
-            .chain(placeholders(&signature.fix))
-            .collect();
+        let words: Vec<&str> =
+            signature.about.iter().map(String::as_str).chain(signature.sentences().flat_map(placeholders)).collect();
         if let Some(word) = words.into_iter().find(|word| !names.contains(*word)) {
             return Err(format!("no pattern captures {word}"));
         }
@@ -429,20 +448,42 @@ impl Signature {
     /// # Errors
     /// When one of them is too large.
     pub fn make(&self) -> Result<(), String> {
-        let mut all = self.patterns.iter().chain(&self.fill).chain(&self.clears_by);
+        let ways = self.ways.iter().map(|way| &way.when);
+        let mut all = self.patterns.iter().chain(&self.fill).chain(&self.clears_by).chain(ways);
         all.try_for_each(|pattern| pattern.regex().map(drop))
     }
 
+    /// Titles and ways out.
+    fn sentences(&self) -> impl Iterator<Item = &str> {
+        let of_ways = self.ways.iter().flat_map(|way| way.title.iter().chain([&way.fix]));
+        [&self.title, &self.fix].into_iter().chain(of_ways).map(String::as_str)
+    }
+
+    /// How many causes it tells apart by [`Self::way`].
+    pub fn ways(&self) -> usize {
+        self.ways.len()
+    }
+
+    /// Which of its causes a line names, or the `why` that was captured.
+    pub fn way(&self, captures: &BTreeMap<String, String>, line: &str) -> Option<usize> {
+        let says = |way: &Way, text: &str| way.when.is_match(text);
+        let why = captures.get("why");
+        self.ways.iter().position(|way| says(way, line) || why.is_some_and(|why| says(way, why)))
+    }
+
     /// The title with its captures put in.
-    pub(super) fn title_with(&self, captures: &BTreeMap<String, String>) -> String {
-        filled(&self.title, captures)
+    pub(super) fn title_with(&self, captures: &BTreeMap<String, String>, line: &str) -> String {
+        let way = self.way(captures, line).and_then(|way| self.ways.get(way)?.title.as_ref());
+        filled(way.unwrap_or(&self.title), captures)
     }
 
     /// What puts it right, with the captures of a finding put in: its own sentence, else what is known of the code of
     /// AWS that the line names.
     pub fn fix_with(&self, captures: &BTreeMap<String, String>, line: &str) -> Option<String> {
-        if !self.fix.is_empty() {
-            return Some(filled(&self.fix, captures));
+        let way = self.way(captures, line).and_then(|way| self.ways.get(way));
+        let fix = way.map_or(&self.fix, |way| &way.fix);
+        if !fix.is_empty() {
+            return Some(filled(fix, captures));
         }
         let code = captures.get("code")?;
         Some(CloudError::new("", code, line).advice().to_owned()).filter(|advice| !advice.is_empty())

@@ -4,7 +4,7 @@
 mod corpus;
 mod kept;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::sync::Arc;
 
@@ -107,6 +107,13 @@ fn every_signature_says_what_a_person_needs() {
         assert_eq!(signature.make(), Ok(()), "{id}: every expression can be made");
         assert!(signature.checklist.is_some() || signature.severity == Level::Debug, "{id} has no checklist");
         assert!(signature.resume == "live" || stages.contains(&signature.resume), "{id}: {}", signature.resume);
+        let taken: BTreeSet<usize> =
+            signature.examples.iter().filter_map(|example| signature.way(&BTreeMap::new(), &example.line)).collect();
+        assert_eq!(
+            taken.len(),
+            signature.ways(),
+            "{id}: a way out of its own needs an example that takes it: {taken:?}"
+        );
         // Error codes of AWS have one form and one table of advice.
         if signature.area == "aws" {
             continue;
