@@ -29,7 +29,14 @@ impl Ordinary {
 
     /// About how many of the ordinary lines hold this text.
     pub(super) fn holding(&self, text: &str) -> u16 {
-        slots(text).filter_map(|slot| self.0.get(slot).copied()).min().unwrap_or(u16::MAX)
+        let mut least = u16::MAX;
+        for count in slots(text).filter_map(|slot| self.0.get(slot)) {
+            least = least.min(*count);
+            if least == 0 {
+                break;
+            }
+        }
+        least
     }
 
     /// Where the `length` bytes of a text begin whose beginnings and ends the fewest lines hold; of several the rarest
@@ -50,17 +57,26 @@ pub(super) fn rare(text: &str) -> usize {
 }
 
 fn rarity(byte: u8) -> usize {
-    FREQUENT.iter().position(|known| *known == byte).unwrap_or(FREQUENT.len())
+    const RARITY: [u8; 256] = {
+        let mut rarity = [FREQUENT.len() as u8; 256];
+        let mut place = 0;
+        while place < FREQUENT.len() {
+            rarity[FREQUENT[place] as usize] = place as u8;
+            place += 1;
+        }
+        rarity
+    };
+    usize::from(RARITY[usize::from(byte)])
 }
 
 fn slots(text: &str) -> impl Iterator<Item = usize> {
     GRAMS.into_iter().flat_map(|gram| text.as_bytes().windows(gram)).map(slot)
 }
 
+/// Of at most eight bytes.
 fn slot(gram: &[u8]) -> usize {
-    // FNV-1a.
-    let hash = gram.iter().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
-    (hash ^ (hash >> 15)) as usize % SLOTS
+    let number = gram.iter().rev().fold(0, |number: u64, byte| number << 8 | u64::from(*byte));
+    (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - SLOTS.ilog2())) as usize
 }
 
 #[cfg(test)]

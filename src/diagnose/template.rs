@@ -36,6 +36,7 @@ pub fn signature(id: &str, line: &str) -> Result<String, CatalogueError> {
          # 80 operators; from 90 on it only says that something is stuck.\n\
          rank = 50\n\
          fix = \"What puts it right\"\n\
+         # Causes with the same words and another way out, each with an example: ways = [{{ when = '', fix = \"\" }}]\n\
          examples = [{}]\n\
          counter_examples = []\n",
         quoted(id),

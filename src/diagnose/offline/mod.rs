@@ -382,7 +382,8 @@ impl<'a> Reader<'a> {
         }
         let silent = report.findings.iter().all(|found| found.finding.severity <= Level::Info);
         let given_up = report.unknown.given_up().filter(|_| silent);
-        let mut complained = report.unknown.complained().filter(|_| report.files == 1);
+        let loud = if silent { 0 } else { unknown::LOUD };
+        let mut complained = report.unknown.complained(loud).filter(|_| report.files == 1);
         // Beside what is known it is not the first thing to look at.
         complained.iter_mut().filter(|_| !silent).for_each(|words| words.finding.severity = Level::Info);
         let quoted =

@@ -24,6 +24,8 @@ const HORIZON: u64 = 40;
 /// So few lines were chosen by somebody: what complains in them is what they are about, whoever says it. In a longer log
 /// of a node something complains all the time.
 const EXCERPT: u64 = 60;
+/// As loud as what is told beside findings that are known: an error, or words that say what is wrong and that it is.
+pub(super) const LOUD: u32 = 3;
 /// Bytes of words that can be understood by themselves.
 const ENOUGH: usize = 160;
 /// Units of which it is kept that they failed.
@@ -47,8 +49,8 @@ pub struct Unknown {
     pub last_lines: BTreeMap<String, Sighting>,
     /// What complains in the log that is being read, and how loud.
     complaints: Vec<Complaint>,
-    /// The loudest of the first log that is an excerpt.
-    complaint: Option<Located>,
+    /// The loudest of the first log that is an excerpt, and how loud it is.
+    complaint: Option<(Located, u32)>,
     /// Whether the log that is being read has said an error.
     erred: bool,
     /// What the log that is being read was given up with, and the first of the errors at its end.
@@ -186,8 +188,10 @@ impl Unknown {
 
     /// Whether a line may be what an excerpt is about.
     pub(super) fn complains(number: u64, line: &[u8]) -> bool {
-        // Heads of tables name what can be wrong.
-        number <= EXCERPT && line.iter().any(u8::is_ascii_lowercase) && loudness(line) > 0
+        // Heads of tables name what can be wrong, and so does who types a command.
+        let typed = ["$ ", "# "].iter().any(|prompt| line.starts_with(prompt.as_bytes()))
+            || ["]$ ", "]# "].iter().any(|prompt| memchr::memmem::find(line, prompt.as_bytes()).is_some());
+        number <= EXCERPT && !typed && line.iter().any(u8::is_ascii_lowercase) && loudness(line) > 0
     }
 
     /// A line that [`Self::complains`] and that no signature knows.
@@ -199,16 +203,16 @@ impl Unknown {
         self.complaints.push(Complaint { words, loud, severity: if fatal { Level::Error } else { Level::Info } });
     }
 
-    /// What an excerpt says besides what is known.
-    pub(super) fn complained(&mut self) -> Option<Located> {
-        self.complaint.take()
+    /// What an excerpt says besides what is known, when that is `loud` enough.
+    pub(super) fn complained(&mut self, loud: u32) -> Option<Located> {
+        self.complaint.take().filter(|(_, loudest)| *loudest >= loud).map(|(located, _)| located)
     }
 
     pub(super) fn end(&mut self, file: &str, number: u64, line: &[u8]) {
         let (fatal, error) = (self.fatal.take(), self.error.take());
         let complaints = std::mem::take(&mut self.complaints);
         if number <= EXCERPT && self.complaint.is_none() {
-            self.complaint = loudest(complaints).map(|(line, found)| Located::new(found, file, line));
+            self.complaint = loudest(complaints).map(|(line, found, loud)| (Located::new(found, file, line), loud));
         }
         self.erred = false;
         let error = error.filter(|first| number <= first.number + HORIZON).map(|words| (words, Level::Info));
@@ -254,7 +258,7 @@ impl Words {
 }
 
 /// The loudest of these (the first of such); what is too short to be understood by itself, with what the others say.
-fn loudest(mut complaints: Vec<Complaint>) -> Option<(u64, Finding)> {
+fn loudest(mut complaints: Vec<Complaint>) -> Option<(u64, Finding, u32)> {
     let loud = |complaint: &Complaint| match is_vague(innermost(&reason(&complaint.words.line.text))) {
         true => complaint.loud / 2,
         false => complaint.loud,
@@ -268,8 +272,9 @@ fn loudest(mut complaints: Vec<Complaint>) -> Option<(u64, Finding)> {
             said.push(why);
         }
     }
-    let Complaint { words, severity, .. } = complaints.into_iter().next()?;
-    Some((words.number, words.finding(severity, said.join("; "))))
+    let loudest = complaints.into_iter().next()?;
+    let (loud, Complaint { words, severity, .. }) = (loud(&loudest), loudest);
+    Some((words.number, words.finding(severity, said.join("; ")), loud))
 }
 
 fn matches(words: &LazyLock<Option<bytes::Regex>>, line: &[u8]) -> bool {

@@ -212,7 +212,7 @@ fn a_program_that_gives_up_is_quoted_where_no_signature_knows_why() {
     assert_eq!(ids(&said(&long)), Vec::<&str>::new());
     // A journal complains all the time; who shows a few lines of it means them.
     let journal = "Mar 01 10:00:00 host bootkube.sh[1]: failed to sail\n\
-                   Mar 01 10:00:00 host bootkube.sh[1]: the ferry cannot carry whales on sundays\n";
+                   Mar 01 10:00:00 host bootkube.sh[1]: failed: the ferry cannot carry whales on sundays\n";
     let (severity, cause, line) = quoted(journal);
     assert_eq!((severity.as_str(), line.as_str()), ("\"info\"", "2"));
     assert!(cause.contains("the ferry cannot carry whales on sundays"), "{cause}");
