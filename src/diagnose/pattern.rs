@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use memchr::memmem::Finder;
 use regex::Regex;
 use regex_syntax::ParserBuilder;
-use regex_syntax::hir::{Hir, HirKind};
+use regex_syntax::hir::Hir;
 
 use super::literal::{self, Worth};
 
@@ -18,7 +18,7 @@ use super::literal::{self, Worth};
 pub(super) struct Pattern {
     text: String,
     names: Vec<String>,
-    hir: Hir,
+    hir: OnceLock<Result<Hir, String>>,
     /// Of each group one stands in every line that it matches.
     groups: OnceLock<Vec<Vec<Finder<'static>>>>,
     made: OnceLock<Result<Regex, String>>,
@@ -30,28 +30,42 @@ pub(super) struct Patterns(BTreeMap<String, Arc<Pattern>>);
 
 impl Patterns {
     pub(super) fn get(&mut self, text: &str) -> Result<Arc<Pattern>, String> {
-        if let Some(known) = self.0.get(text) {
-            return Ok(known.clone());
-        }
-        let pattern = Arc::new(Pattern::parse(text)?);
-        self.0.insert(text.to_owned(), pattern.clone());
+        let pattern = self.later(text);
+        pattern.hir()?;
         Ok(pattern)
     }
 
     pub(super) fn all(&mut self, texts: &[String]) -> Result<Vec<Arc<Pattern>>, String> {
         texts.iter().map(|text| self.get(text)).collect()
     }
+
+    /// One that most starts have no use for: it is read when it is first needed.
+    pub(super) fn later(&mut self, text: &str) -> Arc<Pattern> {
+        if let Some(known) = self.0.get(text) {
+            return known.clone();
+        }
+        let pattern = Arc::new(Pattern::new(text));
+        self.0.insert(text.to_owned(), pattern.clone());
+        pattern
+    }
 }
 
 impl Pattern {
-    fn parse(text: &str) -> Result<Self, String> {
-        // What a class stands for is of no interest here, unless it is a few letters: most of the time that reading takes
-        // would go into those of Unicode. What needs them is read once more.
-        let plain = ParserBuilder::new().unicode(false).utf8(false).build().parse(text);
-        let hir = plain.or_else(|_| regex_syntax::parse(text)).map_err(|error| error.to_string())?;
-        let mut names = Vec::new();
-        gather_names(&hir, &mut names);
-        Ok(Self { text: text.to_owned(), names, hir, groups: OnceLock::new(), made: OnceLock::new() })
+    fn new(text: &str) -> Self {
+        let (hir, groups, made) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        Self { text: text.to_owned(), names: names_in(text), hir, groups, made }
+    }
+
+    /// # Errors
+    /// When it is no regular expression.
+    fn hir(&self) -> Result<&Hir, String> {
+        let read = || {
+            // What a class stands for is of no interest here, unless it is a few letters: much of the time that reading
+            // takes would go into those of Unicode. What needs them is read once more.
+            let plain = ParserBuilder::new().unicode(false).utf8(false).build().parse(&self.text);
+            plain.or_else(|_| regex_syntax::parse(&self.text)).map_err(|error| error.to_string())
+        };
+        self.hir.get_or_init(read).as_ref().map_err(Clone::clone)
     }
 
     /// Names of its captures.
@@ -79,7 +93,7 @@ impl Pattern {
     /// Whether the texts are there without which it does not match: ten times faster than the expression.
     fn may_match(&self, text: &str) -> bool {
         let groups = self.groups.get_or_init(|| {
-            let mut groups = literal::groups(&self.hir, &shortest);
+            let mut groups = self.hir().map(|hir| literal::groups(hir, &shortest)).unwrap_or_default();
             groups.retain(|group| group.len() <= FEW);
             // The one that fails most often first.
             groups.sort_by_key(|group| std::cmp::Reverse(shortest(group)));
@@ -95,7 +109,7 @@ impl Pattern {
     /// When there is none with `least` bytes in each text.
     pub(super) fn required(&self, least: usize, worth: Worth<'_>) -> Result<Vec<String>, String> {
         let enough = |group: &Vec<String>| group.iter().all(|text| text.len() >= least);
-        let groups = literal::groups(&self.hir, worth).into_iter();
+        let groups = literal::groups(self.hir()?, worth).into_iter();
         groups.filter(enough).max_by_key(|group| worth(group)).ok_or_else(|| {
             format!("no plain text of {least} characters stands in every line that {} matches", self.text)
         })
@@ -110,18 +124,13 @@ fn shortest(group: &[String]) -> i64 {
 /// Alternatives that are worth looking for one after the other.
 const FEW: usize = 4;
 
-fn gather_names(hir: &Hir, names: &mut Vec<String>) {
-    match hir.kind() {
-        HirKind::Capture(capture) => {
-            names.extend(capture.name.as_ref().map(|name| name.to_string()));
-            gather_names(&capture.sub, names);
-        }
-        HirKind::Repetition(repetition) => gather_names(&repetition.sub, names),
-        HirKind::Concat(parts) | HirKind::Alternation(parts) => {
-            parts.iter().for_each(|part| gather_names(part, names));
-        }
-        HirKind::Literal(_) | HirKind::Empty | HirKind::Class(_) | HirKind::Look(_) => {}
-    }
+/// Of captures as `(?P<name>` or `(?<name>` begins them.
+fn names_in(text: &str) -> Vec<String> {
+    let name = |group: &str| {
+        let name = group.strip_prefix('P').unwrap_or(group).strip_prefix('<')?;
+        name.split_once('>').map(|(name, _)| name.to_owned())
+    };
+    text.split("(?").skip(1).filter_map(name).collect()
 }
 
 #[cfg(test)]
@@ -130,7 +139,7 @@ mod tests {
 
     #[test]
     fn what_a_pattern_cannot_do_without() {
-        let pattern = |text: &str| Pattern::parse(text).expect("a pattern");
+        let pattern = Pattern::new;
         for (text, wanted) in [
             ("abcd.*efghi", vec!["efghi"]),
             ("(?:first|second) it", vec!["first it", "second it"]),
@@ -147,7 +156,7 @@ mod tests {
             ("│ it [‘']is", vec!["│ it 'is", "│ it ‘is"]),
             ("(?i)ab", vec!["AB", "Ab", "aB", "ab"]),
         ] {
-            let found = literal::groups(&pattern(text).hir, &shortest);
+            let found = literal::groups(pattern(text).hir().expect("an expression"), &shortest);
             assert!(found.iter().any(|group| *group == wanted), "{text}: {found:?}");
         }
         for text in [r"\d+", "(?:abcdef)?", "abc|abcdef", "[a-f]{6}"] {
@@ -157,8 +166,7 @@ mod tests {
 
     #[test]
     fn a_pattern_matches_what_its_expression_does() {
-        let pattern =
-            Pattern::parse(r#"^(?P<who>\w+): (?:dial|lookup) .*"(?P<what>no such|refused)"$"#).expect("a pattern");
+        let pattern = Pattern::new(r#"^(?P<who>\w+): (?:dial|lookup) .*"(?P<what>no such|refused)"$"#);
         assert_eq!(pattern.names().collect::<Vec<_>>(), ["who", "what"]);
         for line in [
             r#"oc: dial tcp: "no such""#,

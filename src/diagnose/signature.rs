@@ -349,7 +349,8 @@ impl Catalogue {
         }
         for signature in &self.signatures {
             for other in signature.overrides.iter().chain(&signature.beside).chain(&signature.explained_by) {
-                if !known.iter().any(|id| super::place::glob(other, id)) {
+                let one_of_several = || known.iter().any(|id| super::place::glob(other, id));
+                if !known.contains(other.as_str()) && !one_of_several() {
                     return Err(entry(&signature.area, &signature.id, format!("no signature is called {other}")));
                 }
             }
@@ -371,9 +372,9 @@ impl Raw {
             return Err("it has no example".into());
         }
         let own = patterns.all(&self.patterns)?;
-        let fill = patterns.all(&self.fill)?;
-        let way = |RawWay { when, title, fix }| Ok(Way { when: patterns.get(&when)?, title, fix });
-        let ways = self.ways.into_iter().map(way).collect::<Result<Vec<_>, String>>()?;
+        let fill = self.fill.iter().map(|text| patterns.later(text)).collect();
+        let way = |RawWay { when, title, fix }| Way { when: patterns.later(&when), title, fix };
+        let ways = self.ways.into_iter().map(way).collect();
         let places: Vec<Place> = self.scope.iter().map(|place| Place::parse(place)).collect();
         let examples = self.examples.into_iter().map(|raw| raw.at(&places)).collect();
         let counter_examples = self.counter_examples.into_iter().map(|raw| raw.at(&places)).collect();
