@@ -277,16 +277,18 @@ impl Matcher {
 
     /// A cause that comes after its symptoms still explains them.
     fn explain_others(&mut self, cause: &str, told: &mut Vec<Data>) {
-        let all = self.findings();
+        let (all, Some(cause)) = (self.findings(), self.open.get(cause)) else { return };
+        let (known, cause) = (self.signature(cause.signature), &cause.finding);
+        let behind: Vec<&str> = rank::behind(cause, &all).map(|finding| finding.id.as_str()).collect();
+        let by_it = |signature| known.is_some_and(|known| rank::explains(known, signature));
         let explained = self.open.values().filter(|open| open.finding.explained_by.is_none()).filter(|open| {
-            let signature = self.signature(open.signature);
-            let by = |signature| rank::explanation(&self.catalogue, signature, &open.finding.id, &all);
-            signature.and_then(by).is_some_and(|by| by.id == cause)
+            self.signature(open.signature).is_some_and(by_it) && !behind.contains(&open.finding.id.as_str())
         });
+        let cause = cause.id.clone();
         let explained: Vec<String> = explained.map(|open| open.finding.id.clone()).collect();
         for id in explained {
             if let Some(open) = self.open.get_mut(&id) {
-                open.finding.explained_by = Some(cause.to_owned());
+                open.finding.explained_by = Some(cause.clone());
                 told.push(Data::FindingOpened { finding: open.finding.clone() });
             }
         }

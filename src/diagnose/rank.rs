@@ -43,11 +43,12 @@ pub(super) fn explanation<'a>(
     let mut causes: Vec<&Finding> =
         all.iter().copied().filter(|other| may_explain(catalogue, signature, id, other)).collect();
     causes.sort_by_key(|other| (other.rank, other.at));
-    causes.into_iter().find(|other| !leads_to(other, id, all))
+    causes.into_iter().find(|other| !behind(other, all).any(|finding| finding.id == id))
 }
 
 fn may_explain(catalogue: &Catalogue, signature: &Signature, id: &str, other: &Finding) -> bool {
-    other.id != id && catalogue.get(&other.signature).is_some_and(|cause| explains(cause, signature))
+    let named = other.id != id && covers(&signature.explained_by, &other.signature);
+    named && catalogue.get(&other.signature).is_some_and(|cause| explains(cause, signature))
 }
 
 /// Whether one signature is named as the cause of another. What two say of each other, their ranks decide.
@@ -55,13 +56,13 @@ pub(super) fn explains(cause: &Signature, symptom: &Signature) -> bool {
     covers(&symptom.explained_by, &cause.id) && (cause.rank < symptom.rank || !covers(&cause.explained_by, &symptom.id))
 }
 
-/// Whether `from` has its explanation in `id`, by however many others: nothing explains itself.
-fn leads_to(from: &Finding, id: &str, all: &[&Finding]) -> bool {
-    let cause = |finding: &&Finding| {
+/// This one, and what explains it, by however many others: none of them is explained by it, for nothing explains itself.
+pub(super) fn behind<'a>(from: &'a Finding, all: &[&'a Finding]) -> impl Iterator<Item = &'a Finding> {
+    let cause = |finding: &&'a Finding| {
         let cause = finding.explained_by.as_ref()?;
         all.iter().find(|other| other.id == *cause).copied()
     };
-    std::iter::successors(Some(from), cause).take(all.len()).any(|finding| finding.id == id)
+    std::iter::successors(Some(from), cause).take(all.len())
 }
 
 /// Work out `explained_by` anew among findings that were made apart from each other, and put causes first.

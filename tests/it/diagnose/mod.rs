@@ -79,6 +79,9 @@ fn the_confusion_matrix_is_a_diagonal() {
     for signature in catalogue.signatures().iter().filter(|known| known.severity != Level::Debug) {
         for example in &signature.examples {
             let taken = taken_for(&catalogue, example).into_iter().next().unwrap_or_else(|| "nothing".to_owned());
+            if taken != signature.id {
+                println!("beside the diagonal: {} {taken} {}", signature.id, example.line);
+            }
             *matrix.entry((&signature.id, taken)).or_default() += 1;
         }
     }
