@@ -63,7 +63,10 @@ impl Pattern {
             // What a class stands for is of no interest here, unless it is a few letters: much of the time that reading
             // takes would go into those of Unicode. What needs them is read once more.
             let plain = ParserBuilder::new().unicode(false).utf8(false).build().parse(&self.text);
-            plain.or_else(|_| regex_syntax::parse(&self.text)).map_err(|error| error.to_string())
+            match plain {
+                Ok(hir) => Ok(hir),
+                Err(_) => regex_syntax::parse(&self.text).map_err(|error| error.to_string()),
+            }
         };
         self.hir.get_or_init(read).as_ref().map_err(Clone::clone)
     }
