@@ -326,13 +326,15 @@ async fn the_link_tells_how_it_is() {
 #[tokio::test]
 async fn a_job_outlives_the_connection() {
     let mut bastion = Bastion::new();
-    let script = r#"echo begun; echo "trouble" >&2; sleep 2; umask; exit 3"#;
-    let job = bastion.job("install", Cmd::sh(script));
+    let script = r#"echo begun; echo "trouble" >&2; until [ -e "$1" ]; do sleep 0.1; done; umask; exit 3"#;
+    let enough = bastion.path("enough");
+    let cmd = Cmd::sh(script).arg(&enough);
+    let job = bastion.job("install", cmd.clone());
     assert_eq!(job.status().await.unwrap(), JobStatus::NotStarted);
     let Started::New { pid } = job.start().await.unwrap() else { panic!("it is new") };
     bastion.sshd.cut();
     // Two at once find the one that runs.
-    let again = bastion.job("install", Cmd::sh(script));
+    let again = bastion.job("install", cmd);
     let (one, two) = tokio::join!(job.start(), again.start());
     assert_eq!((one.unwrap(), two.unwrap()), (Started::Adopted { pid }, Started::Adopted { pid }));
     assert!(
@@ -340,11 +342,13 @@ async fn a_job_outlives_the_connection() {
     );
     let busy = bastion.job("install", Cmd::new("true")).start().await.unwrap_err().to_string();
     assert!(busy.contains("another command"), "{busy}");
+    std::fs::write(&enough, "").unwrap();
     let lines: Vec<TailItem> = job.follow(0).collect().await;
     assert_eq!(lines[0], TailItem::Line { text: "begun".to_owned(), offset_after: 6 });
     assert_eq!(lines.len(), 2);
     assert_eq!(job.status().await.unwrap(), JobStatus::Ended { status: 3 });
     assert_eq!(job.last_words(100).await.unwrap(), "trouble");
+    std::fs::remove_file(&enough).unwrap();
     assert!(matches!(job.start().await.unwrap(), Started::New { .. }), "one that has ended is started anew");
     job.stop(Duration::from_secs(5)).await.unwrap();
     assert_eq!(job.status().await.unwrap(), JobStatus::Ended { status: 143 });
