@@ -53,18 +53,24 @@ pub(super) fn goes_on(text: &str) -> bool {
     text.trim_start_matches(['>', ' ', '\t']).starts_with("caused by: ")
 }
 
+/// Closes the list of what mirrors said, see [`behind_mirrors`].
+const CLOSES: &str = "])";
+
+/// Whether a line by itself may be what a mirror said, see [`behind_mirrors`].
+pub(super) fn is_mirrors_part(text: &str) -> bool {
+    text.starts_with('[') && (text.ends_with(']') || text.contains(CLOSES))
+}
+
 /// The texts behind which a mirror hid its error: `(Mirrors also failed: [REF: ERROR]…): REF: ERROR`, as
 /// containers/image words it (docker_image_src.go). With several mirrors the parts are on lines of their own.
 pub(super) fn behind_mirrors<'a>(text: &'a str, previous: Option<&str>) -> Vec<&'a str> {
     const OPENS: &str = "Mirrors also failed: [";
-    const CLOSES: &str = "])";
+    let opens =
+        |line: &str| (line.contains(OPENS) || line.starts_with('[')) && !line.contains(CLOSES) && line.ends_with(']');
     let rest = match text.find(OPENS) {
         Some(at) => text.get(at + OPENS.len()..),
-        None => text.strip_prefix('[').filter(|_| {
-            previous.is_some_and(|line| {
-                (line.contains(OPENS) || line.starts_with('[')) && !line.contains(CLOSES) && line.ends_with(']')
-            })
-        }),
+        None if is_mirrors_part(text) && previous.is_some_and(opens) => text.get(1..),
+        None => None,
     };
     let Some(rest) = rest else { return Vec::new() };
     let inner = rest.rfind("]): ").or_else(|| rest.rfind(CLOSES)).and_then(|at| rest.get(..at));

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use foldhash::quality::RandomState;
 use jiff::Timestamp;
 
-use super::line::{CAPTURE_LIMIT, Captures, behind_mirrors, captures, cut, decoded, goes_on, shortened};
+use super::line::{
+    CAPTURE_LIMIT, Captures, behind_mirrors, captures, cut, decoded, goes_on, is_mirrors_part, shortened,
+};
 use super::open::{Opens, Waiting, Waitings, over};
 use super::place::{anywhere, within};
 use super::prefilter::Owner;
@@ -80,7 +82,7 @@ impl<'a> Seen<'a> {
 
     /// Whether what it says depends on the line before it: behind a mirror on a line of its own, or the rest of an error.
     fn goes_on(&self) -> bool {
-        self.text.starts_with('[') || goes_on(self.text)
+        is_mirrors_part(self.text) || goes_on(self.text)
     }
 }
 

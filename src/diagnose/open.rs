@@ -58,7 +58,7 @@ pub(super) type Opens = BTreeMap<String, Open>;
 impl Matcher {
     /// A finding that somebody else has opened and that is still open.
     pub fn take_up(&mut self, finding: Finding) {
-        let place = self.catalogue.signatures.iter().position(|known| known.id == finding.signature);
+        let place = self.catalogue.place(&finding.signature);
         let Some(signature) = place.filter(|_| self.open.len() < FINDING_LIMIT) else { return };
         let (id, said) = (finding.id.clone(), finding.at);
         self.open.entry(id).or_insert(Open { finding, signature, said, times: 1, milestone: None, tries: 0 });
@@ -94,7 +94,7 @@ impl Matcher {
             }
         }
         let milestone = self.milestone(seen);
-        let cause = self.complete(signature, seen, &mut captures);
+        let cause = self.complete(place, signature, seen, &mut captures);
         let id = self.id(signature, &captures);
         let mut finding = Finding {
             id: id.clone(),
@@ -201,7 +201,13 @@ impl Matcher {
 
     /// Look for names that the line left open in the lines before it, and for a carrier in the cause too.
     /// Gives the cause's id.
-    fn complete(&self, signature: &Signature, seen: &Seen<'_>, captures: &mut Captures) -> Option<String> {
+    fn complete(
+        &self,
+        place: usize,
+        signature: &Signature,
+        seen: &Seen<'_>,
+        captures: &mut Captures,
+    ) -> Option<String> {
         let unit = self.unit(seen)?;
         let near = if signature.carrier { WINDOW } else { NEAR };
         unit.window.iter().rev().take(near).for_each(|line| fill(signature, line, captures));
@@ -212,8 +218,7 @@ impl Matcher {
         let near = unit.causes.iter().rev().take_while(|(line, _)| *line >= oldest);
         let mut causes = near.filter_map(|(_, id)| self.open.get(id));
         // What is named as a consequence of this is no cause of it.
-        let consequence = |other: usize| self.signature(other).is_some_and(|other| rank::explains(signature, other));
-        let cause = &causes.find(|open| !consequence(open.signature))?.finding;
+        let cause = &causes.find(|open| !self.catalogue.explains(place, open.signature))?.finding;
         captures.insert("cause".into(), cause.signature.clone());
         for (name, value) in &cause.captures {
             captures.entry(name.clone()).or_insert_with(|| value.clone());
@@ -264,9 +269,8 @@ impl Matcher {
         if self.open.len() >= FINDING_LIMIT {
             return;
         }
-        let Some(signature) = self.signature(place) else { return };
         if finding.explained_by.is_none() {
-            let cause = rank::explanation(&self.catalogue, signature, &finding.id, &self.findings());
+            let cause = rank::explanation(&self.catalogue, &finding, &self.findings());
             finding.explained_by = cause.map(|cause| cause.id.clone());
         }
         told.push(Data::FindingOpened { finding: finding.clone() });
@@ -277,18 +281,17 @@ impl Matcher {
 
     /// A cause that comes after its symptoms still explains them.
     fn explain_others(&mut self, cause: &str, told: &mut Vec<Data>) {
-        let (all, Some(cause)) = (self.findings(), self.open.get(cause)) else { return };
-        let (known, cause) = (self.signature(cause.signature), &cause.finding);
-        let behind: Vec<&str> = rank::behind(cause, &all).map(|finding| finding.id.as_str()).collect();
-        let by_it = |signature| known.is_some_and(|known| rank::explains(known, signature));
-        let explained = self.open.values().filter(|open| open.finding.explained_by.is_none()).filter(|open| {
-            self.signature(open.signature).is_some_and(by_it) && !behind.contains(&open.finding.id.as_str())
-        });
-        let cause = cause.id.clone();
-        let explained: Vec<String> = explained.map(|open| open.finding.id.clone()).collect();
+        let (all, Some(known)) = (self.findings(), self.open.get(cause)) else { return };
+        let behind: Vec<&str> = rank::behind(&known.finding, &all).map(|finding| finding.id.as_str()).collect();
+        let by_it = |(id, open): &(&String, &Open)| {
+            open.finding.explained_by.is_none()
+                && self.catalogue.explains(known.signature, open.signature)
+                && !behind.contains(&id.as_str())
+        };
+        let explained: Vec<String> = self.open.iter().filter(by_it).map(|(id, _)| id.clone()).collect();
         for id in explained {
             if let Some(open) = self.open.get_mut(&id) {
-                open.finding.explained_by = Some(cause.clone());
+                open.finding.explained_by = Some(cause.to_owned());
                 told.push(Data::FindingOpened { finding: open.finding.clone() });
             }
         }

@@ -8,8 +8,6 @@ use crate::model::event::{Finding, Level};
 
 /// A capture of findings that were seen, but for a shorter time than is unusual: how bad they would be.
 const EARLY: &str = "early";
-const ERROR: &str = "error";
-const WARNING: &str = "warning";
 
 /// Stands where the id of a signature would: a program has given up, and nobody knows the words it did it with.
 pub const UNKNOWN: &str = "UNKNOWN";
@@ -32,28 +30,17 @@ pub(super) fn speakers(catalogue: &Catalogue, hits: &[usize]) -> Vec<usize> {
     std::iter::once(*winner).chain(beside).collect()
 }
 
-/// The one among `all`, the findings that are open together, that explains one of `signature`: of the nearest to the
-/// cause, the earliest.
-pub(super) fn explanation<'a>(
-    catalogue: &Catalogue,
-    signature: &Signature,
-    id: &str,
-    all: &[&'a Finding],
-) -> Option<&'a Finding> {
-    let mut causes: Vec<&Finding> =
-        all.iter().copied().filter(|other| may_explain(catalogue, signature, id, other)).collect();
+/// The one among `all`, the findings that are open together, that explains this one: of the nearest to the cause, the
+/// earliest.
+pub(super) fn explanation<'a>(catalogue: &Catalogue, finding: &Finding, all: &[&'a Finding]) -> Option<&'a Finding> {
+    let symptom = catalogue.place(&finding.signature)?;
+    let explains = |other: &&Finding| {
+        let cause = catalogue.place(&other.signature);
+        other.id != finding.id && cause.is_some_and(|cause| catalogue.explains(cause, symptom))
+    };
+    let mut causes: Vec<&Finding> = all.iter().copied().filter(explains).collect();
     causes.sort_by_key(|other| (other.rank, other.at));
-    causes.into_iter().find(|other| !behind(other, all).any(|finding| finding.id == id))
-}
-
-fn may_explain(catalogue: &Catalogue, signature: &Signature, id: &str, other: &Finding) -> bool {
-    let named = other.id != id && covers(&signature.explained_by, &other.signature);
-    named && catalogue.get(&other.signature).is_some_and(|cause| explains(cause, signature))
-}
-
-/// Whether one signature is named as the cause of another. What two say of each other, their ranks decide.
-pub(super) fn explains(cause: &Signature, symptom: &Signature) -> bool {
-    covers(&symptom.explained_by, &cause.id) && (cause.rank < symptom.rank || !covers(&cause.explained_by, &symptom.id))
+    causes.into_iter().find(|other| !behind(other, all).any(|known| known.id == finding.id))
 }
 
 /// This one, and what explains it, by however many others: none of them is explained by it, for nothing explains itself.
@@ -71,10 +58,10 @@ pub fn arrange(catalogue: &Catalogue, findings: &mut [Finding]) {
     findings.sort_by_key(|finding| (std::cmp::Reverse(finding.rank), finding.id.clone()));
     for place in 0..findings.len() {
         let all: Vec<&Finding> = findings.iter().collect();
-        let cause = all.get(place).filter(|finding| finding.explained_by.is_none()).and_then(|finding| {
-            let signature = catalogue.get(&finding.signature)?;
-            explanation(catalogue, signature, &finding.id, &all).map(|other| other.id.clone())
-        });
+        let cause = all
+            .get(place)
+            .filter(|finding| finding.explained_by.is_none())
+            .and_then(|finding| explanation(catalogue, finding, &all).map(|other| other.id.clone()));
         if let Some((finding, cause)) = findings.get_mut(place).zip(cause) {
             finding.explained_by = Some(cause);
         }
@@ -149,23 +136,15 @@ pub fn order(finding: &Finding) -> impl Ord + use<> {
 
 /// Tell of a finding that it was not seen for longer than is usual.
 pub(super) fn set_early(finding: &mut Finding) {
-    let would_be = match finding.severity {
-        Level::Error => ERROR,
-        Level::Warn => WARNING,
-        _ => "info",
-    };
-    finding.captures.insert(EARLY.to_owned(), would_be.to_owned());
+    finding.captures.insert(EARLY.to_owned(), finding.severity.word().to_owned());
     finding.severity = finding.severity.min(Level::Info);
 }
 
 /// How bad it is. Lines without a time do not say how long something lasts, so it may be as bad as if it did.
 fn would_be(finding: &Finding) -> Level {
     let timeless = finding.at == Timestamp::UNIX_EPOCH;
-    match finding.captures.get(EARLY).filter(|_| timeless).map(String::as_str) {
-        Some(ERROR) => Level::Error,
-        Some(WARNING) => Level::Warn,
-        _ => finding.severity,
-    }
+    let early = finding.captures.get(EARLY).filter(|_| timeless);
+    early.and_then(|would_be| Level::of(would_be)).unwrap_or(finding.severity)
 }
 
 fn covers(globs: &[String], id: &str) -> bool {

@@ -147,8 +147,8 @@ fn names(text: &[u8]) -> Vec<Vec<u8>> {
     found.into_iter().filter_map(|name| text.get(name).map(<[u8]>::to_vec)).collect()
 }
 
-/// Put into `shape` what is left of a line without times, made-up names, numbers of processes and the ports that a
-/// connection goes out from, and where those stand into `names`.
+/// Put into `shape` what is left of a line without times, made-up names, numbers of processes and tries, and the
+/// ports that a connection goes out from, and where those stand into `names`.
 fn shape(line: &[u8], shape: &mut Vec<u8>, names: &mut Vec<Range<usize>>) {
     let mut rest = line;
     while let Some(start) = first_digit(rest) {
@@ -187,6 +187,7 @@ fn made_up(before: &[u8], from: &[u8]) -> (usize, u8) {
     const PORT: u8 = 2;
     const UUID: u8 = 3;
     const PROCESS: u8 = 4;
+    const TIMES: u8 = 5;
     // With its length.
     const FIGURES: u8 = 64;
     const LETTERS: u8 = 160;
@@ -212,6 +213,8 @@ fn made_up(before: &[u8], from: &[u8]) -> (usize, u8) {
         _ if ["PID=", "PID ", "pid=", "pid ", "pid:"].iter().any(|name| before.ends_with(name.as_bytes())) => {
             (figures, PROCESS)
         }
+        // How often something was tried: `[#12] failed to create some manifests`.
+        _ if before.ends_with(b"[#") && after.starts_with(b"]") => (figures, TIMES),
         _ => (0, 0),
     }
 }
@@ -271,6 +274,7 @@ mod tests {
             ("read udp 10.0.0.6:40349->10.0.0.2:53", "read udp 10.0.0.6:1024->10.0.0.2:53"),
             ("container died PID=7 (x)", "container died PID=40349 (x)"),
             ("Found defunct process with PID 7 (conmon)", "Found defunct process with PID 40349 (conmon)"),
+            ("[#7] failed to create some manifests:", "[#3542] failed to create some manifests:"),
         ] {
             assert_eq!(shape_of(one), shape_of(other));
             assert!(shape_of(one).1 > 0, "{one}");

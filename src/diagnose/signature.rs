@@ -3,16 +3,17 @@
 //! Which lines mean what was learned from the sources of openshift/installer, cluster-bootstrap, containers/image, the
 //! operators, and from hive's `install-log-regexes` ConfigMap.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use foldhash::quality::RandomState;
 use jiff::SignedDuration;
 use serde::Deserialize;
 
 use super::parallel::side_by_side;
 use super::pattern::{Pattern, Patterns};
-use super::place::Place;
+use super::place::{Place, glob};
 use super::prefilter::Prefilter;
 use crate::cloud::CloudError;
 use crate::model::event::Level;
@@ -46,6 +47,9 @@ pub enum CatalogueError {
 #[derive(Debug, Clone)]
 pub struct Catalogue {
     pub(super) signatures: Vec<Signature>,
+    by_id: HashMap<String, usize, RandomState>,
+    /// By place, the places of those that explain it; worked out when it is first asked for.
+    causes: Vec<OnceLock<Vec<usize>>>,
     pub(super) milestones: Vec<Milestone>,
     pub(super) prefilter: Prefilter,
 }
@@ -312,7 +316,13 @@ impl Catalogue {
         }
         let prefilter = Prefilter::new(&signatures, &milestones)
             .map_err(|why| CatalogueError::File { file: "all patterns together".into(), why })?;
-        let catalogue = Self { signatures, milestones, prefilter };
+        let (mut by_id, causes) = (HashMap::default(), vec![OnceLock::new(); signatures.len()]);
+        for (place, signature) in signatures.iter().enumerate() {
+            if by_id.insert(signature.id.clone(), place).is_some() {
+                return Err(entry(&signature.area, &signature.id, "there are two of this id"));
+            }
+        }
+        let catalogue = Self { signatures, by_id, causes, milestones, prefilter };
         catalogue.check_relations()?;
         Ok(catalogue)
     }
@@ -337,20 +347,34 @@ impl Catalogue {
     }
 
     pub fn get(&self, id: &str) -> Option<&Signature> {
-        self.signatures.iter().find(|signature| signature.id == id)
+        self.signatures.get(self.place(id)?)
+    }
+
+    pub(super) fn place(&self, id: &str) -> Option<usize> {
+        self.by_id.get(id).copied()
+    }
+
+    /// Whether one signature is named as the cause of another, by their places. What two say of each other, their ranks
+    /// decide.
+    pub(super) fn explains(&self, cause: usize, symptom: usize) -> bool {
+        let causes = self.causes.get(symptom).map(|causes| causes.get_or_init(|| self.causes_of(symptom)));
+        causes.is_some_and(|causes| causes.binary_search(&cause).is_ok())
+    }
+
+    fn causes_of(&self, symptom: usize) -> Vec<usize> {
+        let Some(symptom) = self.signatures.get(symptom) else { return Vec::new() };
+        let named = |of: &Signature, other: &Signature| of.explained_by.iter().any(|pattern| glob(pattern, &other.id));
+        let explains = |(_, cause): &(usize, &Signature)| {
+            named(symptom, cause) && (cause.rank < symptom.rank || !named(cause, symptom))
+        };
+        self.signatures.iter().enumerate().filter(explains).map(|(place, _)| place).collect()
     }
 
     fn check_relations(&self) -> Result<(), CatalogueError> {
-        let mut known = BTreeSet::new();
-        for signature in &self.signatures {
-            if !known.insert(signature.id.as_str()) {
-                return Err(entry(&signature.area, &signature.id, "there are two of this id"));
-            }
-        }
         for signature in &self.signatures {
             for other in signature.overrides.iter().chain(&signature.beside).chain(&signature.explained_by) {
-                let one_of_several = || known.iter().any(|id| super::place::glob(other, id));
-                if !known.contains(other.as_str()) && !one_of_several() {
+                let one_of_several = || self.signatures.iter().any(|known| glob(other, &known.id));
+                if self.place(other).is_none() && !one_of_several() {
                     return Err(entry(&signature.area, &signature.id, format!("no signature is called {other}")));
                 }
             }

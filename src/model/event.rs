@@ -308,6 +308,29 @@ pub enum Level {
     Error,
 }
 
+impl Level {
+    /// What loggers call it (logrus, `level.go`, also cut to four letters as on a terminal).
+    pub fn of(word: &str) -> Option<Self> {
+        match word.to_ascii_lowercase().as_str() {
+            "trace" | "trac" | "debug" | "debu" => Some(Self::Debug),
+            "info" => Some(Self::Info),
+            "warning" | "warn" => Some(Self::Warn),
+            "error" | "erro" | "fatal" | "fata" | "panic" => Some(Self::Error),
+            _ => None,
+        }
+    }
+
+    /// A word that [`Self::of`] understands.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warning",
+            Self::Error => "error",
+        }
+    }
+}
+
 /// One line of a log as it is kept in the segment files. The text is already free of control sequences and secrets.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LogLine {

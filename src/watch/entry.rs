@@ -217,14 +217,7 @@ fn level_of(priority: &str) -> Level {
 /// The level that the text itself carries: kubelet (klog) and crio (logrus) write all levels with one PRIORITY.
 fn own_level(text: &str) -> Option<Level> {
     if let Some(rest) = text.strip_prefix("time=") {
-        let level = rest.split_once(" level=")?.1.split(' ').next()?;
-        return match level {
-            "trace" | "debug" => Some(Level::Debug),
-            "info" => Some(Level::Info),
-            "warning" => Some(Level::Warn),
-            "error" | "fatal" | "panic" => Some(Level::Error),
-            _ => None,
-        };
+        return Level::of(rest.split_once(" level=")?.1.split(' ').next()?);
     }
     let (letter, rest) = text.split_at_checked(1)?;
     let digits = rest.get(..4)?;

@@ -63,13 +63,8 @@ pub fn parse(line: &str) -> Result<Entry, LineError> {
     let at = stamp.parse().map_err(|_| LineError::Time { column: place(rest), found: one_line(&stamp, 60) })?;
     let rest = after.strip_prefix(" level=").ok_or_else(|| shape(after, " level="))?;
     let (level, after) = word(rest).ok_or(LineError::Open { column: place(rest) })?;
-    let level = match level.as_str() {
-        "trace" | "debug" => Level::Debug,
-        "info" => Level::Info,
-        "warning" | "warn" => Level::Warn,
-        "error" | "fatal" | "panic" => Level::Error,
-        other => return Err(LineError::Level { column: place(rest), found: one_line(other, 60) }),
-    };
+    let wrong = || LineError::Level { column: place(rest), found: one_line(&level, 60) };
+    let level = Level::of(&level).ok_or_else(wrong)?;
     let rest = after.strip_prefix(" msg=").ok_or_else(|| shape(after, " msg="))?;
     let (message, after) = word(rest).ok_or(LineError::Open { column: place(rest) })?;
     Ok(Entry { at, level, message: clean(&message), fields: clean(after) })

@@ -3,6 +3,8 @@
 
 use memchr::memmem::find;
 
+use super::sound::is_typed;
+
 /// Lines that are put together at most, and bytes.
 const LINES: usize = 40;
 const BYTES: usize = 16 << 10;
@@ -22,8 +24,8 @@ pub(super) struct Folded {
 /// What the next line must be to belong to it.
 #[derive(Debug, Clone, Copy)]
 enum GoesOn {
-    /// Behind `message: words`, deeper than its key.
-    Below(usize),
+    /// Behind `message: words`, deeper than its key, up to the quote that closes it, if it began with one.
+    Below { key: usize, quote: Option<u8> },
     /// The rest of a sentence.
     Sentence,
     /// `Caused by:`, as it stands below `Error: words` and an empty line.
@@ -36,9 +38,12 @@ impl Folded {
     pub fn new(number: u64, line: Vec<u8>) -> Self {
         let rest = line.trim_ascii_start();
         let value = rest.strip_prefix(b"- ").unwrap_or(rest);
-        let goes_on = match value.starts_with(b"message: ") {
-            true => GoesOn::Below(line.len() - value.len()),
-            false => GoesOn::Sentence,
+        let goes_on = match value.strip_prefix(b"message: ") {
+            Some(words) => GoesOn::Below {
+                key: line.len() - value.len(),
+                quote: words.first().copied().filter(|first| b"'\"".contains(first)),
+            },
+            None => GoesOn::Sentence,
         };
         Self { number, line, lines: 1, goes_on }
     }
@@ -52,7 +57,10 @@ impl Folded {
                 return true;
             }
             _ if rest.is_empty() || self.lines >= LINES || self.line.len() + rest.len() > BYTES => None,
-            GoesOn::Below(indent) => (next.len() - next.trim_ascii_start().len() > indent).then_some(self.goes_on),
+            GoesOn::Below { quote, .. } if quote.is_some() && self.line.trim_ascii_end().last() == quote.as_ref() => {
+                None
+            }
+            GoesOn::Below { key, .. } => (indent(next) > key).then_some(self.goes_on),
             GoesOn::Sentence => runs_on(&self.line, next).then_some(GoesOn::Sentence),
             GoesOn::Chain => (rest == b"Caused by:").then_some(GoesOn::Causes),
             GoesOn::Causes => next.starts_with(b"  ").then_some(GoesOn::Causes),
@@ -68,8 +76,9 @@ impl Folded {
 }
 
 /// Whether a sentence ends in neither of the two but in the next: it stops inside, and that does not begin as lines of
-/// programs, commands and tables do.
+/// programs, commands and tables do. It may be indented further.
 fn runs_on(line: &[u8], next: &[u8]) -> bool {
+    let next = if indent(next) > indent(line) { next.trim_ascii_start() } else { next };
     let Some(last) = line.trim_ascii_end().last() else { return false };
     let goes_on = match next {
         [first, ..] if first.is_ascii_lowercase() || *first == b'(' => true,
@@ -81,7 +90,7 @@ fn runs_on(line: &[u8], next: &[u8]) -> bool {
         && line.len() >= NARROW
         && !is_headed(next)
         && word(line) != word(next)
-        && !is_command(line)
+        && !is_typed(line)
         && [line, next].iter().all(|line| find(line.trim_ascii(), b"  ").is_none() && !line.contains(&b'\t'))
 }
 
@@ -91,14 +100,12 @@ fn is_headed(line: &[u8]) -> bool {
     word.ends_with(b":") || word.iter().any(|byte| b"=[@".contains(byte))
 }
 
-fn word(line: &[u8]) -> &[u8] {
-    line.split(|byte| *byte == b' ').next().unwrap_or(line)
+fn indent(line: &[u8]) -> usize {
+    line.len() - line.trim_ascii_start().len()
 }
 
-/// What somebody typed at a prompt.
-fn is_command(line: &[u8]) -> bool {
-    [&b"$ "[..], b"# ", b"+"].iter().any(|prompt| line.starts_with(prompt))
-        || [&b"]$ "[..], b"]# ", b"~$ "].iter().any(|prompt| find(line, prompt).is_some())
+fn word(line: &[u8]) -> &[u8] {
+    line.split(|byte| *byte == b' ').next().unwrap_or(line)
 }
 
 #[cfg(test)]
@@ -123,6 +130,7 @@ mod tests {
         assert_eq!(lines[1], "2     message: 'Node a is reporting: \"failed to retrieve: no such user\"'");
         assert_eq!(lines.len(), 3);
         assert_eq!(together("- message: one\n  reason: two").len(), 2);
+        assert_eq!(together("message: 'one: \"two\"'\n    reason: three").len(), 2);
         assert_eq!(together("- message: one\n    and more\n  reason: two").len(), 2);
     }
 
@@ -135,6 +143,9 @@ mod tests {
                     dial tcp: i/o timeout";
         assert_eq!(together(text).len(), 1);
         assert!(together(text)[0].contains("failed caused by: Post"));
+        let text =
+            "Error syncing load balancer: failed to ensure load balancer: could not\n    find any suitable subnets";
+        assert!(together(text)[0].ends_with("balancer: could not find any suitable subnets"));
         let text =
             "An error occurred (InvalidParameter) when calling the ImportSnapshot operation:\nThe role does not exist";
         assert_eq!(together(text).len(), 1);
@@ -162,6 +173,8 @@ mod tests {
             "[core@bastion ~]$ oc get clusterversion version -o yaml\napiVersion of it is no sentence",
             "Mar 11 09:49:14 okd4 bootkube.sh[749]: [#3542] failed to create some manifests:\nMar 11 09:49:14 okd4 bootkube.sh",
             "waiting for catalog pod mock-ocs-main-update2 to be available - connecting\nwaiting for catalog pod mock-ocs",
+            "    command: [the first word of it is longer than all the others together, and\n      beside: it",
+            "    - the first words of it are longer than all the others, which is why\n    - another one",
             "Nothing ends here, since it ends with a full stop, as it should.\nand this is another sentence",
         ] {
             assert_eq!(together(text).len(), 2, "{text}");

@@ -139,7 +139,7 @@ impl Forms {
             && let Some(found) = of(&self.logrus)
         {
             let message = found.get(3).map_or("", |part| line.get(part.start()..).unwrap_or(""));
-            let (at, level) = (text(&found, 1).parse().ok(), Some(level(text(&found, 2))));
+            let (at, level) = (text(&found, 1).parse().ok(), Level::of(text(&found, 2)));
             return Some(Parts { at, level, text: message, ..Parts::default() });
         }
         if let Some(parts) = self.journal(line) {
@@ -148,19 +148,19 @@ impl Forms {
         if matches!(first, b'D' | b'I' | b'W' | b'E' | b'F')
             && let Some(found) = of(&self.terminal)
         {
-            return Some(Parts { level: Some(level(text(&found, 1))), text: text(&found, 2), ..Parts::default() });
+            return Some(Parts { level: Level::of(text(&found, 1)), text: text(&found, 2), ..Parts::default() });
         }
         if first.is_ascii_digit()
             && let Some(found) = of(&self.mirror)
         {
             let part = |place: usize| text(&found, place);
             let at = format!("{}-{}-{}T{}Z", part(1), part(2), part(3), part(4)).parse().ok();
-            return Some(Parts { at, level: Some(level(part(5))), text: part(6), ..Parts::default() });
+            return Some(Parts { at, level: Level::of(part(5)), text: part(6), ..Parts::default() });
         }
         if line.contains("level=")
             && let Some(found) = of(&self.level)
         {
-            return Some(Parts { level: Some(level(text(&found, 1))), text: text(&found, 2), ..Parts::default() });
+            return Some(Parts { level: Level::of(text(&found, 1)), text: text(&found, 2), ..Parts::default() });
         }
         if first.is_ascii_digit()
             && let Some(found) = of(&self.container)
@@ -261,15 +261,6 @@ fn logrus_message(text: &str) -> Option<String> {
     let quoted = text.get(..at + 2)?;
     let message = serde_json::from_str::<String>(quoted).unwrap_or_else(|_| rest.get(..at).unwrap_or("").to_owned());
     Some(format!("{message}{}", rest.get(at + 1..).unwrap_or("")))
-}
-
-fn level(word: &str) -> Level {
-    match word.to_ascii_lowercase().as_str() {
-        "error" | "erro" | "fatal" | "fata" | "panic" => Level::Error,
-        "warning" | "warn" => Level::Warn,
-        "info" => Level::Info,
-        _ => Level::Debug,
-    }
 }
 
 /// Unit of a line in text form: systemd's own lines are about the unit that they begin with.

@@ -7,6 +7,7 @@ mod folded;
 pub mod forms;
 pub mod objects;
 pub mod report;
+mod sound;
 mod unknown;
 
 use std::borrow::Cow;
@@ -25,7 +26,7 @@ use super::matcher::{CLUSTER, Seen, WINDOW};
 use super::said::Known;
 use super::signature::{Catalogue, CatalogueError};
 use super::{Matcher, rank};
-use crate::model::event::{Data, Event, Finding, Level, LogLine, Outcome};
+use crate::model::event::{Data, Event, Finding, LogLine, Outcome};
 
 /// What reading may cost.
 #[derive(Debug, Clone, Copy)]
@@ -215,7 +216,7 @@ impl<'a> Reader<'a> {
             let read = self.forms.read(&log.origin, &text, log.at);
             if !self.catalogue.prefilter.knows(&decoded(&read.text)) {
                 let source = read.source.clone();
-                self.report.unknown.complaint(unknown::ends(&line), &source, number, read.into_line());
+                self.report.unknown.complaint(sound::ends(&line), &source, number, read.into_line());
             }
         }
         match self.hear(log, &line) {
@@ -229,7 +230,7 @@ impl<'a> Reader<'a> {
 
     /// Hold a line against the catalogue, when what it says is not known already.
     fn hear(&mut self, log: &mut Log<'_>, line: &[u8]) -> Heard {
-        let last_words = unknown::ends(line);
+        let last_words = sound::ends(line);
         if last_words.is_none() && !self.catalogue.prefilter.may_match(line) {
             return Heard::Known(None);
         }
@@ -380,16 +381,8 @@ impl<'a> Reader<'a> {
             }
             report.findings.push(early);
         }
-        let silent = report.findings.iter().all(|found| found.finding.severity <= Level::Info);
-        let given_up = report.unknown.given_up().filter(|_| silent);
-        let loud = if silent { 0 } else { unknown::LOUD };
-        let mut complained = report.unknown.complained(loud).filter(|_| report.files == 1);
-        // Beside what is known it is not the first thing to look at.
-        complained.iter_mut().filter(|_| !silent).for_each(|words| words.finding.severity = Level::Info);
-        let quoted =
-            |words: &Located| report.findings.iter().any(|known| known.file == words.file && known.line == words.line);
-        let words = [complained, given_up].into_iter().flatten().find(|words| !quoted(words));
-        report.findings.extend(words);
+        let unknown = report.unknown.finding(&report.findings, report.files);
+        report.findings.extend(unknown);
         let mut places: BTreeMap<String, Located> = BTreeMap::new();
         for found in report.findings.drain(..) {
             match places.get_mut(&found.finding.id) {

@@ -77,11 +77,7 @@ impl Report {
                 rank: 0,
                 signature: finding.signature.clone(),
                 phase: signature.map_or("unknown", |known| &known.phase).to_owned(),
-                severity: match finding.severity {
-                    Level::Error => "error",
-                    Level::Warn => "warning",
-                    _ => "info",
-                },
+                severity: finding.severity.max(Level::Info).word(),
                 confidence: located.confidence,
                 title: finding.title.clone(),
                 cause: told(finding),

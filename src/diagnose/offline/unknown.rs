@@ -1,14 +1,11 @@
 //! What can be said of a failure that no signature knows: what a program said as it gave up, the first error of every
 //! file, units that failed, and how far each log went.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::LazyLock;
 
-use regex::{Regex, bytes};
-
+use super::sound::{is_typed, is_vague, loudness, reason, says_error};
 use super::{Located, plain, text_of};
-use crate::diagnose::line::{CAPTURE_LIMIT, cut, decoded, innermost, shortened};
+use crate::diagnose::line::{CAPTURE_LIMIT, cut, innermost, shortened};
 use crate::diagnose::matcher::EVIDENCE_LIMIT;
 use crate::diagnose::rank::UNKNOWN;
 use crate::model::event::{Finding, Level, LogLine};
@@ -25,7 +22,7 @@ const HORIZON: u64 = 40;
 /// of a node something complains all the time.
 const EXCERPT: u64 = 60;
 /// As loud as what is told beside findings that are known: an error, or words that say what is wrong and that it is.
-pub(super) const LOUD: u32 = 3;
+const LOUD: u32 = 3;
 /// Bytes of words that can be understood by themselves.
 const ENOUGH: usize = 160;
 /// Units of which it is kept that they failed.
@@ -47,98 +44,27 @@ pub struct Unknown {
     pub failed_units: BTreeSet<String>,
     /// By file, its last line.
     pub last_lines: BTreeMap<String, Sighting>,
-    /// What complains in the log that is being read, and how loud.
-    complaints: Vec<Complaint>,
-    /// The loudest of the first log that is an excerpt, and how loud it is.
-    complaint: Option<(Located, u32)>,
     /// Whether the log that is being read has said an error.
     erred: bool,
-    /// What the log that is being read was given up with, and the first of the errors at its end.
+    /// What it was given up with, and the first of the errors at its end.
     fatal: Option<Words>,
     error: Option<Words>,
-    /// The same of all the logs before it; the first one speaks.
-    given_up: Option<(Located, Level)>,
+    /// What complains in it, as long as it is an excerpt.
+    complaints: Vec<Words>,
+    /// Of the logs before it, what the first one was given up with.
+    given_up: Option<Located>,
+    /// The loudest complaint of the first excerpt, and how loud it is.
+    complaint: Option<(Located, u32)>,
 }
 
-/// What a program said as it gave up.
+/// A line that says what is wrong, and how loud.
 #[derive(Debug, Clone)]
 struct Words {
     number: u64,
     source: String,
     line: LogLine,
-}
-
-/// A line of an excerpt that says that something is wrong.
-#[derive(Debug, Clone)]
-struct Complaint {
-    words: Words,
-    loud: u32,
     severity: Level,
-}
-
-/// How lines begin with which a program ends for good, and with an error that may not be the last one. Lines of the
-/// journal and of klog are none: what goes on says frightening things there all the time.
-const FATAL: &[&str] = &["FATAL ", "FATA[", "fatal: ", "fatal error: ", "panic: "];
-const ERROR: &[&str] = &[
-    "ERROR ",
-    "ERRO[",
-    "[ERROR]",
-    "Error: ",
-    "error: ",
-    // Ansible goes on after some of its fatal errors.
-    "fatal: [",
-    "Failed to ",
-    "failed to ",
-    "Unable to ",
-    "unable to ",
-    "Could not ",
-    "could not ",
-    "Cannot ",
-    "cannot ",
-];
-/// What is looked for in every line until it is found.
-static ERRORS: LazyLock<Option<bytes::Regex>> =
-    LazyLock::new(|| bytes::Regex::new("error|Error|ERROR|fatal|FATAL|panic:|Failed to ").ok());
-/// How a line sounds that says what is wrong, and one that says only that something is.
-static WHAT: LazyLock<Option<bytes::Regex>> = LazyLock::new(|| {
-    let words = [
-        "denied|forbidden|refused|cannot|can't|couldn't|could not|invalid|not found|no such|missing|unknown|expired",
-        "timed out|timeout|exceed(?:ed|s)?|unsupported|not supported|not allowed|conflicts?|mismatch|unauthorized",
-        "rejected|insufficient|must|does not|doesn't|do not|is not|isn't|not (?:available|ready|valid|permitted|loaded)",
-        "unavailable|already (?:exists|in use)|no (?:space|route|usable)|has no|there is no|reset by peer|blocked|busy|EOF",
-        "required|expected|incompatible|too (?:old|new|large|small|long|many|few)|out of|exhausted|corrupt(?:ed)?|undefined",
-    ];
-    bytes::Regex::new(&format!(r"(?i-u)\b(?:{})\b", words.join("|"))).ok()
-});
-static THAT: LazyLock<Option<bytes::Regex>> = LazyLock::new(|| {
-    bytes::Regex::new("(?i-u)error|fail|fatal|unable|panic|unexpected|degraded|warning|problem|backoff|abort|crash")
-        .ok()
-});
-/// Where loggers put a message and its error: klog's text, logfmt, JSON of zap and others.
-static MESSAGE: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    Regex::new(r#"(?:\bmsg="|"(?:msg|message)": ?"|^(?:[IWEF]\d{4} \S+ +\d+ \S+\] )?")((?:[^"\\]|\\.)+)""#).ok()
-});
-static KLOG: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"^[IWEF]\d{4} \S+ +\d+ \S+\] ").ok());
-static ERROR_OF: LazyLock<Option<Regex>> =
-    LazyLock::new(|| Regex::new(r#"(?:\berr(?:or)?="|"err(?:or)?": ?")((?:[^"\\]|\\.)+)""#).ok());
-/// Bytes at the beginning of a line of logfmt that hold its level.
-const HEAD: usize = 80;
-
-pub(super) fn ends(line: &[u8]) -> Option<Level> {
-    let line = line.strip_prefix("│ ".as_bytes()).unwrap_or(line);
-    let begins = |starts: &[&str]| starts.iter().any(|start| line.starts_with(start.as_bytes()));
-    let says = |word: &str| memchr::memmem::find(line.get(..HEAD).unwrap_or(line), word.as_bytes()).is_some();
-    match line.first()? {
-        b'0'..=b'9' => {
-            let behind_time = line.get(19..)?.trim_ascii_start();
-            behind_time.starts_with(b"[ERROR]").then_some(Level::Warn)
-        }
-        b't' | b'l' if !begins(&["time=\"", "level="]) => None,
-        b't' | b'l' if says("level=fatal") => Some(Level::Error),
-        b't' | b'l' => says("level=error").then_some(Level::Warn),
-        _ if begins(ERROR) => Some(Level::Warn),
-        _ => begins(FATAL).then_some(Level::Error),
-    }
+    loud: u32,
 }
 
 impl Unknown {
@@ -146,7 +72,7 @@ impl Unknown {
         if self.erred || self.first_errors.len() >= FILES {
             return;
         }
-        if matches(&ERRORS, line) {
+        if says_error(line) {
             self.erred = true;
             self.first_errors.insert(file.to_owned(), sighting(number, line));
         }
@@ -160,54 +86,39 @@ impl Unknown {
         }
     }
 
-    /// A line that [`ends`] something.
+    /// A line with which a program ends ([`super::sound::ends`]), for good when `how` is an error.
     pub(super) fn last_words(&mut self, how: Level, source: &str, number: u64, line: &LogLine) {
-        let words = || Some(Words { number, source: source.to_owned(), line: line.clone() });
-        if innermost(&line.text).is_empty() {
-        } else if how >= Level::Error {
-            self.fatal = words();
-        } else if self.error.as_ref().is_none_or(|first| number > first.number + HORIZON) {
-            self.error = words();
-        }
+        let after = |first: &Words| number > first.number + HORIZON;
+        let place = match how {
+            _ if innermost(&line.text).is_empty() => return,
+            Level::Error => &mut self.fatal,
+            _ if self.error.as_ref().is_none_or(after) => &mut self.error,
+            _ => return,
+        };
+        *place = Some(Words::new(how, source, number, line.clone()));
+    }
+
+    /// Whether a line may be what an excerpt is about.
+    pub(super) fn complains(number: u64, line: &[u8]) -> bool {
+        // Heads of tables name what can be wrong, and so does who types a command.
+        number <= EXCERPT && !is_typed(line) && line.iter().any(u8::is_ascii_lowercase) && loudness(line) > 0
+    }
+
+    /// A line that [`Self::complains`] and that no signature knows.
+    pub(super) fn complaint(&mut self, how: Option<Level>, source: &str, number: u64, line: LogLine) {
+        self.complaints.push(Words::new(how.unwrap_or_default(), source, number, line));
     }
 
     /// The line after the last words, when these break off in the middle of a sentence.
     pub(super) fn go_on(&mut self, number: u64, line: &[u8]) {
-        let complaint = self.complaints.last_mut().map(|complaint| &mut complaint.words);
-        for words in self.fatal.iter_mut().chain(&mut self.error).chain(complaint) {
+        for words in self.fatal.iter_mut().chain(&mut self.error).chain(self.complaints.last_mut()) {
             if words.number + 1 == number && words.line.text.trim_end().ends_with([',', ':']) {
                 words.line.text = format!("{} {}", words.line.text.trim_end(), text_of(line).trim());
             }
         }
     }
 
-    /// The finding that says of a failure which no signature knows what the program said itself.
-    pub(super) fn given_up(&mut self) -> Option<Located> {
-        self.given_up.take().map(|(located, _)| located)
-    }
-
-    /// Whether a line may be what an excerpt is about.
-    pub(super) fn complains(number: u64, line: &[u8]) -> bool {
-        // Heads of tables name what can be wrong, and so does who types a command.
-        let typed = ["$ ", "# "].iter().any(|prompt| line.starts_with(prompt.as_bytes()))
-            || ["]$ ", "]# "].iter().any(|prompt| memchr::memmem::find(line, prompt.as_bytes()).is_some());
-        number <= EXCERPT && !typed && line.iter().any(u8::is_ascii_lowercase) && loudness(line) > 0
-    }
-
-    /// A line that [`Self::complains`] and that no signature knows.
-    pub(super) fn complaint(&mut self, ends: Option<Level>, source: &str, number: u64, line: LogLine) {
-        let fatal = ends.is_some_and(|how| how >= Level::Error);
-        let error = ends.is_some() || line.level >= Level::Error;
-        let loud = loudness(line.text.as_bytes()) + 2 * u32::from(error) + u32::from(fatal);
-        let words = Words { number, source: source.to_owned(), line };
-        self.complaints.push(Complaint { words, loud, severity: if fatal { Level::Error } else { Level::Info } });
-    }
-
-    /// What an excerpt says besides what is known, when that is `loud` enough.
-    pub(super) fn complained(&mut self, loud: u32) -> Option<Located> {
-        self.complaint.take().filter(|(_, loudest)| *loudest >= loud).map(|(located, _)| located)
-    }
-
+    /// A log is over.
     pub(super) fn end(&mut self, file: &str, number: u64, line: &[u8]) {
         let (fatal, error) = (self.fatal.take(), self.error.take());
         let complaints = std::mem::take(&mut self.complaints);
@@ -215,34 +126,57 @@ impl Unknown {
             self.complaint = loudest(complaints).map(|(line, found, loud)| (Located::new(found, file, line), loud));
         }
         self.erred = false;
-        let error = error.filter(|first| number <= first.number + HORIZON).map(|words| (words, Level::Info));
-        let fatal = fatal.map(|words| (words, Level::Error));
-        let says_why = |(words, _): &(Words, Level)| !is_vague(innermost(&words.line.text));
+        let error = error.filter(|first| number <= first.number + HORIZON);
+        let says_why = |words: &Words| !is_vague(innermost(&words.line.text));
         let chosen = fatal.clone().filter(says_why).or(error.filter(says_why)).or(fatal);
-        if let Some((words, severity)) = chosen
-            && self.given_up.as_ref().is_none_or(|(_, known)| severity > *known)
+        if let Some(words) = chosen
+            && self.given_up.as_ref().is_none_or(|known| words.severity > known.finding.severity)
         {
             let (number, why) = (words.number, words.why());
-            self.given_up = Some((Located::new(words.finding(severity, why), file, number), severity));
+            self.given_up = Some(Located::new(words.finding(why), file, number));
         }
         if self.last_lines.len() < FILES {
             self.last_lines.insert(file.to_owned(), sighting(number, line));
         }
     }
+
+    /// The finding that says in a program's own words what no signature knows, beside those that are `known`.
+    pub(super) fn finding(&mut self, known: &[Located], files: usize) -> Option<Located> {
+        let silent = known.iter().all(|found| found.finding.severity <= Level::Info);
+        let least = if silent { 0 } else { LOUD };
+        let mut complaint = self.complaint.take().filter(|(_, loud)| files == 1 && *loud >= least);
+        // Beside what is known it is not the first thing to look at.
+        complaint.iter_mut().filter(|_| !silent).for_each(|(words, _)| words.finding.severity = Level::Info);
+        let given_up = self.given_up.take().filter(|_| silent);
+        let quoted = |words: &Located| known.iter().any(|known| known.file == words.file && known.line == words.line);
+        complaint.map(|(words, _)| words).into_iter().chain(given_up).find(|words| !quoted(words))
+    }
 }
 
 impl Words {
+    /// `how` a program ends with them: an error for good, a warning perhaps, otherwise not at all.
+    fn new(how: Level, source: &str, number: u64, line: LogLine) -> Self {
+        let (fatal, error) = (how >= Level::Error, how >= Level::Warn || line.level >= Level::Error);
+        let loud = loudness(line.text.as_bytes()) + 2 * u32::from(error) + u32::from(fatal);
+        let severity = if fatal { Level::Error } else { Level::Info };
+        Self { number, source: source.to_owned(), line, severity, loud }
+    }
+
     fn why(&self) -> String {
         shortened(&plain(innermost(&reason(&self.line.text))), CAPTURE_LIMIT)
     }
 
-    fn finding(self, severity: Level, why: String) -> Finding {
+    fn loud(&self) -> u32 {
+        if is_vague(innermost(&reason(&self.line.text))) { self.loud / 2 } else { self.loud }
+    }
+
+    fn finding(self, why: String) -> Finding {
         Finding {
             id: UNKNOWN.to_owned(),
             signature: UNKNOWN.to_owned(),
             title: format!("No signature knows this failure; in its own words: {why}"),
             next: Some("Look at the lines before it; `bartizan signature new` makes a signature of it".to_owned()),
-            severity,
+            severity: self.severity,
             captures: [("why".to_owned(), why)].into(),
             source: self.source,
             unit: self.line.unit,
@@ -257,15 +191,12 @@ impl Words {
     }
 }
 
-/// The loudest of these (the first of such); what is too short to be understood by itself, with what the others say.
-fn loudest(mut complaints: Vec<Complaint>) -> Option<(u64, Finding, u32)> {
-    let loud = |complaint: &Complaint| match is_vague(innermost(&reason(&complaint.words.line.text))) {
-        true => complaint.loud / 2,
-        false => complaint.loud,
-    };
-    complaints.sort_by_cached_key(|complaint| std::cmp::Reverse(loud(complaint)));
+/// Of the loudest of these (the first of such) its line and its finding, and how loud it is. What is too short to be
+/// understood by itself is said with what the others say.
+fn loudest(mut complaints: Vec<Words>) -> Option<(u64, Finding, u32)> {
+    complaints.sort_by_cached_key(|words| std::cmp::Reverse(words.loud()));
     let (mut said, mut length) = (Vec::new(), 0);
-    for why in complaints.iter().map(|complaint| complaint.words.why()) {
+    for why in complaints.iter().map(Words::why) {
         let more = length < ENOUGH && length + why.len() <= CAPTURE_LIMIT && !said.contains(&why);
         if more || said.is_empty() {
             length += why.len();
@@ -273,42 +204,8 @@ fn loudest(mut complaints: Vec<Complaint>) -> Option<(u64, Finding, u32)> {
         }
     }
     let loudest = complaints.into_iter().next()?;
-    let (loud, Complaint { words, severity, .. }) = (loud(&loudest), loudest);
-    Some((words.number, words.finding(severity, said.join("; ")), loud))
-}
-
-fn matches(words: &LazyLock<Option<bytes::Regex>>, line: &[u8]) -> bool {
-    words.as_ref().is_some_and(|words| words.is_match(line))
-}
-
-fn loudness(line: &[u8]) -> u32 {
-    2 * u32::from(matches(&WHAT, line)) + u32::from(matches(&THAT, line))
-}
-
-/// Of a line with fields its message and its error, of any other the whole.
-fn reason(text: &str) -> Cow<'_, str> {
-    let field = |of: &LazyLock<Option<Regex>>| {
-        let found = of.as_ref()?.captures(text)?.get(1)?;
-        Some(decoded(found.as_str()))
-    };
-    match (field(&MESSAGE), field(&ERROR_OF)) {
-        (Some(message), Some(error)) if !message.contains(&*error) => Cow::Owned(format!("{message}: {error}")),
-        (Some(error), _) if text.starts_with('{') => error,
-        (None, Some(error)) => error,
-        _ => {
-            let head = KLOG.as_ref().and_then(|klog| klog.find(text)).map_or(0, |head| head.end());
-            Cow::Borrowed(text.get(head..).unwrap_or(text))
-        }
-    }
-}
-
-/// Whether it only says that it failed.
-fn is_vague(why: &str) -> bool {
-    why.len() < 20
-        || why.trim_end().ends_with(':')
-        || ["exit status 1", "failed", "errors occurred", "failed to complete", "errors", "failure"]
-            .iter()
-            .any(|end| why.trim_end_matches(['.', ' ']).ends_with(end))
+    let (number, loud) = (loudest.number, loudest.loud());
+    Some((number, loudest.finding(said.join("; ")), loud))
 }
 
 fn sighting(line: u64, text: &[u8]) -> Sighting {

@@ -1,0 +1,120 @@
+//! How a line sounds, whoever says it: whether a program ends with it, how loud it says that something is wrong, and where
+//! in it the reason stands.
+
+use std::borrow::Cow;
+use std::sync::LazyLock;
+
+use regex::{Regex, bytes};
+
+use crate::diagnose::line::decoded;
+use crate::model::event::Level;
+
+/// How lines begin with which a program ends for good, and with an error that may not be the last one. Lines of the
+/// journal and of klog are none: what goes on says frightening things there all the time.
+const LAST: &[&str] = &["FATAL ", "FATA[", "fatal: ", "fatal error: ", "panic: "];
+const ERROR: &[&str] = &[
+    "ERROR ",
+    "ERRO[",
+    "[ERROR]",
+    "Error: ",
+    "error: ",
+    // Ansible goes on after some of its fatal errors.
+    "fatal: [",
+    "Failed to ",
+    "failed to ",
+    "Unable to ",
+    "unable to ",
+    "Could not ",
+    "could not ",
+    "Cannot ",
+    "cannot ",
+];
+/// Bytes at the beginning of a line of logfmt that hold its level.
+const HEAD: usize = 80;
+
+/// What is looked for in every line until it is found.
+static ANY: LazyLock<Option<bytes::Regex>> =
+    LazyLock::new(|| bytes::Regex::new("error|Error|ERROR|fatal|FATAL|panic:|Failed to ").ok());
+/// How a line sounds that says what is wrong, and one that says only that something is.
+static WHAT: LazyLock<Option<bytes::Regex>> = LazyLock::new(|| {
+    let words = [
+        "denied|forbidden|refused|cannot|can't|couldn't|could not|invalid|not found|no such|missing|unknown|expired",
+        "timed out|timeout|exceed(?:ed|s)?|unsupported|not supported|not allowed|conflicts?|mismatch|unauthorized",
+        "rejected|insufficient|must|does not|doesn't|do not|is not|isn't|not (?:available|ready|valid|permitted|loaded)",
+        "unavailable|already (?:exists|in use)|no (?:space|route|usable)|has no|there is no|reset by peer|blocked|busy|EOF",
+        "required|expected|incompatible|too (?:old|new|large|small|long|many|few)|out of|exhausted|corrupt(?:ed)?|undefined",
+    ];
+    bytes::Regex::new(&format!(r"(?i-u)\b(?:{})\b", words.join("|"))).ok()
+});
+static THAT: LazyLock<Option<bytes::Regex>> = LazyLock::new(|| {
+    bytes::Regex::new("(?i-u)error|fail|fatal|unable|panic|unexpected|degraded|warning|problem|backoff|abort|crash")
+        .ok()
+});
+/// Where loggers put a message and its error: behind the head of klog, in logfmt, in the JSON of zap and others.
+static KLOG: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"^[IWEF]\d{4} \S+ +\d+ \S+\] ").ok());
+static MESSAGE: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r#"(?:\bmsg="|"(?:msg|message)": ?"|^")((?:[^"\\]|\\.)+)""#).ok());
+static REASON: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r#"(?:\berr(?:or)?="|"err(?:or)?": ?")((?:[^"\\]|\\.)+)""#).ok());
+
+/// Whether a program ends with this line: an error for good, a warning perhaps.
+pub(super) fn ends(line: &[u8]) -> Option<Level> {
+    let line = line.strip_prefix("│ ".as_bytes()).unwrap_or(line);
+    let begins = |starts: &[&str]| starts.iter().any(|start| line.starts_with(start.as_bytes()));
+    let says = |word: &str| memchr::memmem::find(line.get(..HEAD).unwrap_or(line), word.as_bytes()).is_some();
+    match line.first()? {
+        b'0'..=b'9' => {
+            let behind_time = line.get(19..)?.trim_ascii_start();
+            behind_time.starts_with(b"[ERROR]").then_some(Level::Warn)
+        }
+        b't' | b'l' if !begins(&["time=\"", "level="]) => None,
+        b't' | b'l' if says("level=fatal") => Some(Level::Error),
+        b't' | b'l' => says("level=error").then_some(Level::Warn),
+        _ if begins(ERROR) => Some(Level::Warn),
+        _ => begins(LAST).then_some(Level::Error),
+    }
+}
+
+/// What somebody typed at a prompt.
+pub(super) fn is_typed(line: &[u8]) -> bool {
+    ["$ ", "# ", "+"].iter().any(|prompt| line.starts_with(prompt.as_bytes()))
+        || ["]$ ", "]# ", "~$ "].iter().any(|prompt| memchr::memmem::find(line, prompt.as_bytes()).is_some())
+}
+
+pub(super) fn says_error(line: &[u8]) -> bool {
+    matches(&ANY, line)
+}
+
+/// From 0 to 3: most for words that say what is wrong and that it is.
+pub(super) fn loudness(line: &[u8]) -> u32 {
+    2 * u32::from(matches(&WHAT, line)) + u32::from(matches(&THAT, line))
+}
+
+fn matches(words: &LazyLock<Option<bytes::Regex>>, line: &[u8]) -> bool {
+    words.as_ref().is_some_and(|words| words.is_match(line))
+}
+
+/// Of a line with fields its message and its error, of any other the whole.
+pub(super) fn reason(text: &str) -> Cow<'_, str> {
+    let head = KLOG.as_ref().and_then(|klog| klog.find(text)).map_or(0, |head| head.end());
+    let text = text.get(head..).unwrap_or(text);
+    let field = |of: &LazyLock<Option<Regex>>| {
+        let found = of.as_ref()?.captures(text)?.get(1)?;
+        Some(decoded(found.as_str()))
+    };
+    match (field(&MESSAGE), field(&REASON)) {
+        (Some(message), Some(error)) if !message.contains(&*error) => Cow::Owned(format!("{message}: {error}")),
+        (Some(error), _) if text.starts_with('{') => error,
+        (None, Some(error)) => error,
+        _ => Cow::Borrowed(text),
+    }
+}
+
+/// Whether it only says that it failed.
+pub(super) fn is_vague(why: &str) -> bool {
+    why.len() < 20
+        || why.trim_end().ends_with(':')
+        || ["exit status 1", "failed", "errors occurred", "failed to complete", "errors", "failure"]
+            .iter()
+            .any(|end| why.trim_end_matches(['.', ' ']).ends_with(end))
+}
