@@ -522,7 +522,7 @@ fn filled(text: &str, captures: &BTreeMap<String, String>) -> String {
     let mut parts = text.split('{');
     let mut filled = parts.next().unwrap_or_default().to_owned();
     for part in parts {
-        let Some((name, rest)) = part.split_once('}') else {
+        let Some((name, rest)) = named(part) else {
             filled.push('{');
             filled.push_str(part);
             continue;
@@ -541,7 +541,15 @@ fn filled(text: &str, captures: &BTreeMap<String, String>) -> String {
 
 /// Names in braces.
 pub(super) fn placeholders(text: &str) -> impl Iterator<Item = &str> {
-    text.split('{').skip(1).filter_map(|rest| rest.split_once('}')).map(|(name, _)| name)
+    text.split('{').skip(1).filter_map(named).map(|(name, _)| name)
+}
+
+/// The name of a capture and what stands behind it, of what follows a brace. `{.status}` of a command is none.
+fn named(text: &str) -> Option<(&str, &str)> {
+    let (name, rest) = text.split_once('}')?;
+    let is_name = name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+    is_name.then_some((name, rest))
 }
 
 #[cfg(test)]
@@ -558,5 +566,6 @@ mod tests {
         );
         assert_eq!(filled("{host} refuses, at {place}"), "refuses");
         assert_eq!(filled("set {why} or {"), "set {host} is { or {");
+        assert_eq!(filled("oc get x -o jsonpath='{.status}'"), "oc get x -o jsonpath='{.status}'");
     }
 }
