@@ -25,13 +25,19 @@ pub(super) struct Folded {
 #[derive(Debug, Clone, Copy)]
 enum GoesOn {
     /// Behind `message: words`, deeper than its key, up to the quote that closes it, if it began with one.
-    Below { key: usize, quote: Option<u8> },
+    Below {
+        key: usize,
+        quote: Option<u8>,
+    },
     /// The rest of a sentence.
     Sentence,
     /// `Caused by:`, as it stands below `Error: words` and an empty line.
     Chain,
     /// One of the causes, which are indented.
     Causes,
+    /// Behind `panic: words` of a program in Go, up to the function of its own where that happened.
+    Panic,
+    Ended,
 }
 
 impl Folded {
@@ -43,6 +49,7 @@ impl Folded {
                 key: line.len() - value.len(),
                 quote: words.first().copied().filter(|first| b"'\"".contains(first)),
             },
+            None if line.starts_with(b"panic: ") => GoesOn::Panic,
             None => GoesOn::Sentence,
         };
         Self { number, line, lines: 1, goes_on }
@@ -56,6 +63,7 @@ impl Folded {
                 self.goes_on = GoesOn::Chain;
                 return true;
             }
+            GoesOn::Panic if rest.is_empty() => return true,
             _ if rest.is_empty() || self.lines >= LINES || self.line.len() + rest.len() > BYTES => None,
             GoesOn::Below { quote, .. } if quote.is_some() && self.line.trim_ascii_end().last() == quote.as_ref() => {
                 None
@@ -64,6 +72,15 @@ impl Folded {
             GoesOn::Sentence => runs_on(&self.line, next).then_some(GoesOn::Sentence),
             GoesOn::Chain => (rest == b"Caused by:").then_some(GoesOn::Causes),
             GoesOn::Causes => next.starts_with(b"  ").then_some(GoesOn::Causes),
+            GoesOn::Panic if is_way_to_fault(next) => return true,
+            GoesOn::Panic => {
+                let Some(function) = called(rest) else { return false };
+                self.line.extend_from_slice(b" in ");
+                self.line.extend_from_slice(function);
+                self.goes_on = GoesOn::Ended;
+                return true;
+            }
+            GoesOn::Ended => None,
         };
         let Some(then) = then else { return false };
         self.goes_on = then;
@@ -98,6 +115,17 @@ fn runs_on(line: &[u8], next: &[u8]) -> bool {
 fn is_headed(line: &[u8]) -> bool {
     let word = word(line);
     word.ends_with(b":") || word.iter().any(|byte| b"=[@".contains(byte))
+}
+
+/// What Go's runtime prints between a panic and the function that made it (`runtime/panic.go`, `traceback.go`).
+fn is_way_to_fault(line: &[u8]) -> bool {
+    ["[signal ", "goroutine ", "panic(", "runtime.", "\t"].iter().any(|start| line.starts_with(start.as_bytes()))
+}
+
+/// The function of a line of a stack: `github.com/openshift/installer/pkg/asset.Load(0xc001294460, 0x44)`.
+fn called(line: &[u8]) -> Option<&[u8]> {
+    let arguments = line.iter().rposition(|byte| *byte == b'(').filter(|_| line.ends_with(b")"))?;
+    line.get(..arguments).filter(|function| function.contains(&b'.') && !function.contains(&b' '))
 }
 
 fn indent(line: &[u8]) -> usize {
@@ -161,6 +189,20 @@ mod tests {
             ["1 Error: parsing Ignition config install.ign Caused by: unsupported config version: 3.6.0", "5 next"]
         );
         assert_eq!(together("Error: it is over\n\nand this is something else").len(), 2);
+    }
+
+    #[test]
+    fn a_panic_says_which_function_made_it() {
+        let text = "panic: runtime error: invalid memory address or nil pointer dereference\n[signal SIGSEGV: segmentation \
+                    violation code=0x1]\n\ngoroutine 1 [running]:\npanic({0x1, 0x2})\n\t/usr/local/go/src/runtime/panic.go:88\n\
+                    github.com/a/b.(*Client).Load(0xc001294460, 0x44)\n\t/go/src/b.go:30 +0x3e\nmain.main()";
+        let lines = together(text);
+        let first = "1 panic: runtime error: invalid memory address or nil pointer dereference in github.com/a/b.(*Client).Load";
+        assert_eq!(lines, [first, "8 \t/go/src/b.go:30 +0x3e", "9 main.main()"]);
+        assert_eq!(
+            together("panic: it is over\nand this is something else"),
+            ["1 panic: it is over", "2 and this is something else"]
+        );
     }
 
     #[test]
