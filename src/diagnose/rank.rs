@@ -127,7 +127,7 @@ pub const CARRIERS: u32 = 90;
 pub fn order(finding: &Finding) -> impl Ord + use<> {
     let kind = match finding.rank {
         _ if finding.severity <= Level::Info && !finding.captures.contains_key(EARLY) => 2,
-        CARRIERS.. => 1,
+        CARRIERS.. if finding.signature != UNKNOWN => 1,
         _ => 0,
     };
     let explained = finding.explained_by.is_some();

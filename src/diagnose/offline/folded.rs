@@ -95,7 +95,8 @@ impl Folded {
 /// Whether a sentence ends in neither of the two but in the next: it stops inside, and that does not begin as lines of
 /// programs, commands and tables do. It may be indented further.
 fn runs_on(line: &[u8], next: &[u8]) -> bool {
-    let next = if indent(next) > indent(line) { next.trim_ascii_start() } else { next };
+    let deeper = indent(next) > indent(line);
+    let next = if deeper { next.trim_ascii_start() } else { next };
     let Some(last) = line.trim_ascii_end().last() else { return false };
     let goes_on = match next {
         [first, ..] if first.is_ascii_lowercase() || *first == b'(' => true,
@@ -104,7 +105,7 @@ fn runs_on(line: &[u8], next: &[u8]) -> bool {
     };
     goes_on
         && (last.is_ascii_lowercase() || b",:-(".contains(last))
-        && line.len() >= NARROW
+        && (line.len() >= NARROW || deeper && *last == b':' && word(line.trim_ascii()) != line.trim_ascii())
         && !is_headed(next)
         && word(line) != word(next)
         && !is_typed(line)
@@ -174,6 +175,8 @@ mod tests {
         let text =
             "Error syncing load balancer: failed to ensure load balancer: could not\n    find any suitable subnets";
         assert!(together(text)[0].ends_with("balancer: could not find any suitable subnets"));
+        let text = "Error running must-gather collection:\n    gather never finished for pod must-gather-cwwln";
+        assert_eq!(together(text).len(), 1);
         let text =
             "An error occurred (InvalidParameter) when calling the ImportSnapshot operation:\nThe role does not exist";
         assert_eq!(together(text).len(), 1);

@@ -251,7 +251,8 @@ impl<'a> Reader<'a> {
         }
         self.feed(log.name, &source, &read, log.number, &mut log.open);
         if let Some(how) = last_words {
-            self.report.unknown.last_words(how, &source, log.number, &read);
+            let known = self.catalogue.prefilter.knows(&decoded(&read.text));
+            self.report.unknown.last_words(how, &source, log.number, &read, known);
         }
         Heard::New
     }

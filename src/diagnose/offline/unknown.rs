@@ -7,7 +7,7 @@ use super::sound::{is_typed, is_vague, loudness, reason, says_error};
 use super::{Located, plain, text_of};
 use crate::diagnose::line::{CAPTURE_LIMIT, cut, innermost, shortened};
 use crate::diagnose::matcher::EVIDENCE_LIMIT;
-use crate::diagnose::rank::UNKNOWN;
+use crate::diagnose::rank::{CARRIERS, UNKNOWN};
 use crate::model::event::{Finding, Level, LogLine};
 
 /// Behind everything that is known.
@@ -51,8 +51,8 @@ pub struct Unknown {
     error: Option<Words>,
     /// What complains in it, as long as it is an excerpt.
     complaints: Vec<Words>,
-    /// Of the logs before it, what the first one was given up with.
-    given_up: Option<Located>,
+    /// Of the logs before it, what the first one was given up with, and whether a signature knows it.
+    given_up: Option<(Located, bool)>,
     /// The loudest complaint of the first excerpt, and how loud it is.
     complaint: Option<(Located, u32)>,
 }
@@ -65,6 +65,8 @@ struct Words {
     line: LogLine,
     severity: Level,
     loud: u32,
+    /// Whether a signature knows them.
+    known: bool,
 }
 
 impl Unknown {
@@ -86,8 +88,9 @@ impl Unknown {
         }
     }
 
-    /// A line with which a program ends ([`super::sound::ends`]), for good when `how` is an error.
-    pub(super) fn last_words(&mut self, how: Level, source: &str, number: u64, line: &LogLine) {
+    /// A line with which a program ends ([`super::sound::ends`]), for good when `how` is an error, and
+    /// whether a signature knows it.
+    pub(super) fn last_words(&mut self, how: Level, source: &str, number: u64, line: &LogLine, known: bool) {
         let after = |first: &Words| number > first.number + HORIZON;
         let place = match how {
             _ if innermost(&line.text).is_empty() => return,
@@ -95,7 +98,7 @@ impl Unknown {
             _ if self.error.as_ref().is_none_or(after) => &mut self.error,
             _ => return,
         };
-        *place = Some(Words::new(how, source, number, line.clone()));
+        *place = Some(Words { known, ..Words::new(how, source, number, line.clone()) });
     }
 
     /// Whether a line may be what an excerpt is about.
@@ -130,10 +133,10 @@ impl Unknown {
         let says_why = |words: &Words| !is_vague(innermost(&words.line.text));
         let chosen = fatal.clone().filter(says_why).or(error.filter(says_why)).or(fatal);
         if let Some(words) = chosen
-            && self.given_up.as_ref().is_none_or(|known| words.severity > known.finding.severity)
+            && self.given_up.as_ref().is_none_or(|(known, _)| words.severity > known.finding.severity)
         {
-            let (number, why) = (words.number, words.why());
-            self.given_up = Some(Located::new(words.finding(why), file, number));
+            let (number, why, known) = (words.number, words.why(), words.known);
+            self.given_up = Some((Located::new(words.finding(why), file, number), known));
         }
         if self.last_lines.len() < FILES {
             self.last_lines.insert(file.to_owned(), sighting(number, line));
@@ -142,14 +145,21 @@ impl Unknown {
 
     /// The finding that says in a program's own words what no signature knows, beside those that are `known`.
     pub(super) fn finding(&mut self, known: &[Located], files: usize) -> Option<Located> {
-        let silent = known.iter().all(|found| found.finding.severity <= Level::Info);
-        let least = if silent { 0 } else { LOUD };
-        let mut complaint = self.complaint.take().filter(|(_, loud)| files == 1 && *loud >= least);
-        // Beside what is known it is not the first thing to look at.
-        complaint.iter_mut().filter(|_| !silent).for_each(|(words, _)| words.finding.severity = Level::Info);
-        let given_up = self.given_up.take().filter(|_| silent);
+        let serious = || known.iter().map(|found| &found.finding).filter(|found| found.severity > Level::Info);
+        let worst = serious().map(|found| found.severity).max();
+        let least = if worst.is_none() { 0 } else { LOUD };
+        let complaint = self.complaint.take().filter(|(_, loud)| files == 1 && *loud >= least);
+        // Where all that is known only says that something is stuck or over, they may say why.
+        let stuck = serious().all(|found| found.rank >= CARRIERS);
+        let says_why = |words: &Located| stuck && loudness(words.finding.line.as_bytes()) >= LOUD;
+        let given_up = self.given_up.take().filter(|(words, known)| worst.is_none() || says_why(words) && !known);
         let quoted = |words: &Located| known.iter().any(|known| known.file == words.file && known.line == words.line);
-        complaint.map(|(words, _)| words).into_iter().chain(given_up).find(|words| !quoted(words))
+        let candidates = complaint.map(|(words, _)| words).into_iter().chain(given_up.map(|(words, _)| words));
+        let mut words = candidates.into_iter().find(|words| !quoted(words))?;
+        if let Some(worst) = worst {
+            words.finding.severity = if says_why(&words) { worst } else { Level::Info };
+        }
+        Some(words)
     }
 }
 
@@ -159,7 +169,7 @@ impl Words {
         let (fatal, error) = (how >= Level::Error, how >= Level::Warn || line.level >= Level::Error);
         let loud = loudness(line.text.as_bytes()) + 2 * u32::from(error) + u32::from(fatal);
         let severity = if fatal { Level::Error } else { Level::Info };
-        Self { number, source: source.to_owned(), line, severity, loud }
+        Self { number, source: source.to_owned(), line, severity, loud, known: false }
     }
 
     fn why(&self) -> String {

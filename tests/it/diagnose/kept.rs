@@ -224,6 +224,14 @@ fn a_program_that_gives_up_is_quoted_where_no_signature_knows_why() {
     let moved = format!("{CA}\nFATAL the third phase of the moon has been moved\n");
     assert_eq!(ids(&said(&moved)), ["REG-CA", "UNKNOWN"]);
     assert_eq!(ids(&said(&format!("{moved}{}", "leaving\n".repeat(70)))), ["REG-CA"]);
+    // What only says that it is over stands behind words that say why, however long the log.
+    let over = "ERROR Error: the ferry cannot carry whales on sundays\n\
+                ERROR failed to fetch Cluster: failed to generate asset \"Cluster\": failed to apply Terraform: exit status 1\n";
+    for text in [over.to_owned(), format!("{}{over}", "INFO sailing\n".repeat(70))] {
+        let found = said(&text);
+        assert_eq!(ids(&found), ["UNKNOWN", "INST-APPLY"]);
+        assert!(found[0]["cause"].as_str().is_some_and(|cause| cause.contains("whales on sundays")), "{found:#?}");
+    }
 }
 
 /// Signatures that say `words`, with their rank and what explains them.
