@@ -69,7 +69,10 @@ impl Folded {
                 None
             }
             GoesOn::Below { key, .. } => (indent(next) > key).then_some(self.goes_on),
-            GoesOn::Sentence => runs_on(&self.line, next).then_some(GoesOn::Sentence),
+            GoesOn::Sentence => {
+                let cause = self.line.starts_with(b"Error: ") && next.starts_with(b"Caused by: ");
+                (cause || runs_on(&self.line, next)).then_some(GoesOn::Sentence)
+            }
             GoesOn::Chain => (rest == b"Caused by:").then_some(GoesOn::Causes),
             GoesOn::Causes => next.starts_with(b"  ").then_some(GoesOn::Causes),
             GoesOn::Panic if is_way_to_fault(next) => return true,
@@ -192,6 +195,8 @@ mod tests {
             ["1 Error: parsing Ignition config install.ign Caused by: unsupported config version: 3.6.0", "5 next"]
         );
         assert_eq!(together("Error: it is over\n\nand this is something else").len(), 2);
+        let lines = together("Error: checking /dev/sda\nCaused by: device is in use\nCaused by: EBUSY\nnext");
+        assert_eq!(lines, ["1 Error: checking /dev/sda Caused by: device is in use Caused by: EBUSY", "4 next"]);
     }
 
     #[test]
