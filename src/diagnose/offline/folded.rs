@@ -1,5 +1,5 @@
 //! Messages that are broken into several lines: by YAML, as `oc get -o yaml` prints them, by `anyhow` of programs in Rust,
-//! or by the terminal that somebody copied them from. The reason stands on the last one.
+//! by a panic of Go, or by the terminal that somebody copied them from. The reason stands on the last one.
 
 use memchr::memmem::find;
 
@@ -63,7 +63,10 @@ impl Folded {
                 self.goes_on = GoesOn::Chain;
                 return true;
             }
-            GoesOn::Panic if rest.is_empty() => return true,
+            GoesOn::Panic if self.lines < LINES && (rest.is_empty() || is_way_to_fault(next)) => {
+                self.lines += 1;
+                return true;
+            }
             _ if rest.is_empty() || self.lines >= LINES || self.line.len() + rest.len() > BYTES => None,
             GoesOn::Below { quote, .. } if quote.is_some() && self.line.trim_ascii_end().last() == quote.as_ref() => {
                 None
@@ -75,7 +78,6 @@ impl Folded {
             }
             GoesOn::Chain => (rest == b"Caused by:").then_some(GoesOn::Causes),
             GoesOn::Causes => next.starts_with(b"  ").then_some(GoesOn::Causes),
-            GoesOn::Panic if is_way_to_fault(next) => return true,
             GoesOn::Panic => {
                 let Some(function) = called(rest) else { return false };
                 self.line.extend_from_slice(b" in ");

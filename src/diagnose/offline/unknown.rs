@@ -88,8 +88,8 @@ impl Unknown {
         }
     }
 
-    /// A line with which a program ends ([`super::sound::ends`]), for good when `how` is an error, and
-    /// whether a signature knows it.
+    /// A line with which a program ends ([`super::sound::ends`]), for good when `how` is an error, and whether a signature
+    /// knows it.
     pub(super) fn last_words(&mut self, how: Level, source: &str, number: u64, line: &LogLine, known: bool) {
         let after = |first: &Words| number > first.number + HORIZON;
         let place = match how {
