@@ -12,8 +12,6 @@ const EARLY: &str = "early";
 /// Stands where the id of a signature would: a program has given up, and nobody knows the words it did it with.
 pub const UNKNOWN: &str = "UNKNOWN";
 
-/// A matching signature and how its relations to the others on the same line came out.
-///
 /// Of the signatures (by place in the catalogue) that match one line, those that speak: one, and what it wants beside it.
 pub(super) fn speakers(catalogue: &Catalogue, hits: &[usize]) -> Vec<usize> {
     let known: Vec<(usize, &Signature)> =
