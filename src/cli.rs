@@ -246,6 +246,11 @@ enum SignatureVerb {
         #[arg(long, default_value = "MY-FAILURE")]
         id: String,
     },
+    /// Hold signatures against their own examples: yours of the configuration directory, or those of these files.
+    Check {
+        #[arg(value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
 }
 
 /// Runs the program.
@@ -293,6 +298,7 @@ async fn dispatch(args: Args) -> Result<u8, Failure> {
         Verb::Replay { run, front } => look::replay(state, &run, &front).await,
         Verb::Diagnose { paths, json, phase } => diagnose::diagnose(&paths, json, phase.as_deref()),
         Verb::Signature(SignatureVerb::New { line, id }) => diagnose::new_signature(&line, &id),
+        Verb::Signature(SignatureVerb::Check { files }) => diagnose::check_signatures(files),
         #[cfg(feature = "lab")]
         Verb::Status { run, json, cloud: true, cloud_file } => {
             status::with_cloud(state, &run, json, cloud_file.as_deref()).await

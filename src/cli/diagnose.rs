@@ -5,14 +5,20 @@ use std::path::PathBuf;
 
 use crate::diagnose::offline::{self, Limits, Located, Report, report::Entry};
 use crate::diagnose::rank::UNKNOWN;
-use crate::diagnose::{Catalogue, Checklists, template};
+use crate::diagnose::signature::user_files;
+use crate::diagnose::{Catalogue, Checklists, proof, template};
 
 use super::{Failure, exit};
 
 /// The built-in signatures and the user's own.
 pub fn catalogue() -> Result<Catalogue, Failure> {
-    let Some(own) = super::config::directory() else { return Catalogue::builtin().map_err(Failure::other) };
-    Catalogue::with_user(&own.join("signatures")).map_err(|error| Failure::usage(error.to_string()))
+    let Some(own) = signatures() else { return Catalogue::builtin().map_err(Failure::other) };
+    Catalogue::with_user(&own).map_err(|error| Failure::usage(error.to_string()))
+}
+
+/// Where the user's own are.
+fn signatures() -> Option<PathBuf> {
+    super::config::directory().map(|own| own.join("signatures"))
 }
 
 pub fn diagnose(paths: &[PathBuf], as_json: bool, phase: Option<&str>) -> Result<u8, Failure> {
@@ -100,4 +106,28 @@ pub fn new_signature(line: &str, id: &str) -> Result<u8, Failure> {
     let text = template::signature(id, &line).map_err(|error| Failure::usage(error.to_string()))?;
     print!("{text}");
     Ok(exit::DONE)
+}
+
+/// Holds the signatures of these files, or else the user's own, against their examples.
+pub fn check_signatures(mut files: Vec<PathBuf>) -> Result<u8, Failure> {
+    if files.is_empty() {
+        let own = signatures().ok_or_else(|| Failure::usage("there is no configuration directory: name files"))?;
+        files = user_files(&own).map_err(|error| Failure::usage(error.to_string()))?;
+        if files.is_empty() {
+            return Err(Failure::usage(format!("there are no signatures in {}: name files", own.display())));
+        }
+    }
+    let catalogue = Catalogue::with_files(&files).map_err(|error| Failure::usage(error.to_string()))?;
+    let areas: Vec<String> = files.iter().map(|path| path.display().to_string()).collect();
+    let mut wrong = 0;
+    for signature in catalogue.signatures().iter().filter(|known| areas.contains(&known.area)) {
+        let faults = proof::faults(&catalogue, signature);
+        println!("{}: {}", signature.id, if faults.is_empty() { "good" } else { "wrong" });
+        faults.iter().for_each(|fault| println!("  {fault}"));
+        wrong += usize::from(!faults.is_empty());
+    }
+    match wrong {
+        0 => Ok(exit::DONE),
+        _ => Err(Failure::usage(format!("{wrong} of these signatures do not hold"))),
+    }
 }

@@ -61,7 +61,11 @@ pub fn trouble(object: &Value, now: Timestamp) -> Option<Trouble> {
                 let reason = waiting.get("reason").and_then(Value::as_str).unwrap_or("");
                 if !NORMAL.contains(&reason) {
                     let log = (restarts > 0).then_some(true);
-                    return Some(make(name, reason, text("/state/waiting/message"), restarts, log));
+                    // With terminationMessagePolicy FallbackToLogsOnError these are its last words.
+                    let last = text("/lastState/terminated/message").trim();
+                    let waits = text("/state/waiting/message");
+                    let message = if last.is_empty() { waits.to_owned() } else { format!("{waits}: {last}") };
+                    return Some(make(name, reason, &message, restarts, log));
                 }
             } else if let Some(ended) = status.pointer("/state/terminated") {
                 let code = ended.get("exitCode").and_then(Value::as_i64).unwrap_or(0);
@@ -116,12 +120,15 @@ mod tests {
             {"name": "bad", "ready": false, "restartCount": restarts, "state": state}])
         };
         let crash = json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s"}});
+        let mut crashed = status(crash.clone(), 3);
+        crashed[1]["lastState"] = json!({"terminated": {"exitCode": 1, "message": "no such host\n"}});
         let pull = json!({"waiting": {"reason": "ImagePullBackOff", "message": "manifest unknown"}});
         let ended = json!({"terminated": {"reason": "OOMKilled", "exitCode": 137}});
         let running = |at: &str| json!({"running": {"startedAt": at}});
         let none = || json!([]);
         for (statuses, wanted) in [
             (status(crash, 3), Some("bad CrashLoopBackOff back-off 40s 3 previous true")),
+            (crashed, Some("bad CrashLoopBackOff back-off 40s: no such host 3 previous true")),
             (status(pull, 0), Some("bad ImagePullBackOff manifest unknown 0 no log")),
             (status(ended, 0), Some("bad OOMKilled exit code 137 0 previous false")),
             (

@@ -7,7 +7,18 @@ use super::pattern::Pattern;
 use super::signature::Signature;
 
 /// Bytes of a capture that are kept.
-pub(super) const CAPTURE_LIMIT: usize = 300;
+pub(super) const CAPTURE_LIMIT: usize = 450;
+
+/// What stands behind a message that a program or a task wrote into fields: zap's stack, Ansible's outputs, the place in
+/// the source that logrus names.
+const BEHIND: &[&str] = &[
+    r#"","stacktrace":"#,
+    r#"", "stderr_lines":"#,
+    r#"", "stdout":"#,
+    r#"", "stdout_lines":"#,
+    r#"" func=github.com/"#,
+    r#"" func="github.com/"#,
+];
 
 /// Bytes that the innermost part of an error chain needs to be understood by itself.
 const INNERMOST: usize = 200;
@@ -89,9 +100,14 @@ pub(super) fn captures(pattern: &Pattern, text: &str) -> Option<Captures> {
     )
 }
 
-/// Without the ends of quotes that began before it.
+/// Without what stands behind the message.
+fn message(text: &str) -> &str {
+    BEHIND.iter().fold(text, |text, fields| text.split_once(fields).map_or(text, |(message, _)| message))
+}
+
+/// Without what stands behind it, and the ends of quotes that began before it.
 fn without_ends(text: &str) -> &str {
-    let text = text.trim();
+    let text = message(text).trim();
     let ends = |quote: &&char| text.ends_with(**quote) && text.matches(**quote).count() % 2 == 1;
     match ['"', '\''].iter().find(ends) {
         Some(quote) => without_ends(text.strip_suffix(*quote).unwrap_or(text)),
@@ -113,7 +129,8 @@ pub(super) fn fill(signature: &Signature, text: &str, into: &mut Captures) {
 /// The innermost parts of an error chain, as many as can be understood by themselves.
 pub(super) fn innermost(text: &str) -> &str {
     let starts = ["[ERROR]", "│", ":", "Error:", "error:", "fatal:"];
-    let text = starts.iter().fold(text.trim(), |text, start| text.strip_prefix(start).unwrap_or(text).trim_start());
+    let text =
+        starts.iter().fold(message(text).trim(), |text, start| text.strip_prefix(start).unwrap_or(text).trim_start());
     let tail = text.rmatch_indices(": ").filter_map(|(at, _)| text.get(at + 2..)).find(|tail| tail.len() >= INNERMOST);
     tail.unwrap_or(text)
 }

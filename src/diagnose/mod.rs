@@ -18,6 +18,7 @@ mod parallel;
 mod pattern;
 mod place;
 mod prefilter;
+pub mod proof;
 pub mod rank;
 pub mod recovery;
 mod said;

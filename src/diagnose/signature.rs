@@ -4,7 +4,7 @@
 //! operators, and from hive's `install-log-regexes` ConfigMap.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use foldhash::quality::RandomState;
@@ -227,6 +227,26 @@ fn error() -> Level {
     Level::Error
 }
 
+/// The signature files of a directory; none where there is no directory.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn user_files(directory: &Path) -> Result<Vec<PathBuf>, CatalogueError> {
+    let entries = match std::fs::read_dir(directory) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(unread(directory, &error)),
+        Ok(entries) => entries,
+    };
+    let mut paths: Vec<_> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|end| end == "toml"));
+    paths.sort();
+    Ok(paths)
+}
+
+fn unread(path: &Path, error: &std::io::Error) -> CatalogueError {
+    CatalogueError::File { file: path.display().to_string(), why: error.to_string() }
+}
+
 /// What a file has.
 struct Entries {
     signatures: Vec<Signature>,
@@ -267,26 +287,17 @@ impl Catalogue {
         Self::parse(FILES)
     }
 
-    /// The built-in ones and those of the user: `signatures/*.toml` in the configuration directory. A user's signature
-    /// takes the place of a built-in one of the same id.
+    /// The built-in ones and those of the user: `signatures/*.toml` in the configuration directory.
     pub fn with_user(directory: &Path) -> Result<Self, CatalogueError> {
-        let unread = |path: &Path, error: &std::io::Error| CatalogueError::File {
-            file: path.display().to_string(),
-            why: error.to_string(),
-        };
+        Self::with_files(&user_files(directory)?)
+    }
+
+    /// The built-in ones and those of these files. A signature of theirs takes the place of a built-in one of the same id.
+    pub fn with_files(paths: &[PathBuf]) -> Result<Self, CatalogueError> {
         let mut texts = Vec::new();
-        match std::fs::read_dir(directory) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Self::builtin(),
-            Err(error) => return Err(unread(directory, &error)),
-            Ok(entries) => {
-                let mut paths: Vec<_> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
-                paths.retain(|path| path.extension().is_some_and(|end| end == "toml"));
-                paths.sort();
-                for path in paths {
-                    let text = std::fs::read_to_string(&path).map_err(|error| unread(&path, &error))?;
-                    texts.push((path.display().to_string(), text));
-                }
-            }
+        for path in paths {
+            let text = std::fs::read_to_string(path).map_err(|error| unread(path, &error))?;
+            texts.push((path.display().to_string(), text));
         }
         // The user's first: of two of the same id the first stays.
         let mut files: Vec<(&str, &str)> = texts.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();

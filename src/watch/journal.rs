@@ -15,11 +15,11 @@ use futures::stream::BoxStream;
 use jiff::Timestamp;
 
 use crate::host::{Cmd, Host, HostError, StreamItem};
+use crate::model::entry::{Entry, JournalError, LINE_LIMIT};
 use crate::model::event::{BootStage, Data, Level, LogLine, Observed};
 use crate::model::text::one_line;
 use crate::spec::secret::redact;
 
-pub use super::entry::{Entry, JournalError, LINE_LIMIT};
 use super::{BackOff, Out};
 
 /// Name of the bootstrap node's journal in the record.

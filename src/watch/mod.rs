@@ -8,7 +8,6 @@
 pub mod attach;
 pub mod bootkube;
 pub mod cluster;
-pub mod entry;
 pub mod install_dir;
 pub mod installer;
 pub mod journal;

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use bartizan::model::entry::Entry;
 use bartizan::model::event::{BootStage, Observed};
 use bartizan::watch::bootkube::{Recogniser, stages};
-use bartizan::watch::entry::Entry;
 use serde_json::json;
 
 /// Stages with their state and evidence.

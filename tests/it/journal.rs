@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bartizan::host::{self, Cmd, Host, HostError, Output, StreamItem, Tunnel};
+use bartizan::model::entry::{Entry, LINE_LIMIT};
 use bartizan::model::event::{Data, Level, LogLine};
 use bartizan::record::Sink;
 use bartizan::record::sink::Entry as Recorded;
-use bartizan::watch::journal::{self, Entry, Options, Position};
+use bartizan::watch::journal::{self, Options, Position};
 use bartizan::watch::{Out, bootkube};
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -333,7 +334,7 @@ fn whose_line_it_is_and_how_bad() {
     assert_eq!(entry(r#""MESSAGE":[27,91,49,109,104,105]"#).text, "hi");
     assert_eq!(entry(r#""MESSAGE":["a",[98,99]]"#).text, "a bc");
     let cut = entry(&format!(r#""MESSAGE":"{}""#, "y".repeat(40_000))).text;
-    assert!(cut.len() < journal::LINE_LIMIT + 64 && cut.ends_with("bytes more]"));
+    assert!(cut.len() < LINE_LIMIT + 64 && cut.ends_with("bytes more]"));
     let error = Entry::parse(br#"{"__CURSOR":"c","__REALTIME_TIMESTAMP":"soon"}"#).unwrap_err();
     assert_eq!(
         error.to_string(),

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use encoding_rs_io::DecodeReaderBytes;
 use flate2::bufread::GzDecoder;
 
 use super::forms::Origin;
@@ -15,6 +16,15 @@ const BUFFER: usize = 1 << 20;
 /// What begins a gzip stream, and where and how a tar archive says that it is one.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 const TAR: (usize, &[u8]) = (257, b"ustar");
+/// What begins a text in UTF-16, as PowerShell's `>` writes it.
+const UTF16: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
+/// What begins packings that are not unpacked here, and what unpacks them.
+const PACKED: [(&[u8], &str, &str); 4] = [
+    (b"PK\x03\x04", "a zip archive", "unzip"),
+    (b"\xfd7zXZ\0", "packed by xz", "xz -d"),
+    (b"BZh", "packed by bzip2", "bzip2 -d"),
+    (b"\x28\xb5\x2f\xfd", "packed by zstd", "zstd -d"),
+];
 /// Archives inside archives are looked into this deep.
 const NESTED: u8 = 2;
 
@@ -107,6 +117,14 @@ pub trait Files: Sized {
             return self.any(&name, unzipped, nested + 1);
         }
         let start = from.fill_buf().map_err(unread)?;
+        if UTF16.iter().any(|mark| start.starts_with(mark)) {
+            self.one(name, BufReader::with_capacity(BUFFER, DecodeReaderBytes::new(from)));
+            return Ok(());
+        }
+        if let Some((_, what, with)) = PACKED.iter().find(|(mark, ..)| start.starts_with(mark)) {
+            let why = format!("it is {what}: unpack it (`{with}`) and name what comes out");
+            return Err(OfflineError::Read { path: plain(name), why });
+        }
         if start.get(TAR.0..).is_some_and(|rest| rest.starts_with(TAR.1)) {
             return self.archive(name, from, nested);
         }

@@ -10,6 +10,7 @@ use regex::Regex;
 
 use super::clean;
 use crate::diagnose::place::{ANYWHERE, anywhere};
+use crate::model::entry::Kept;
 use crate::model::event::{Level, LogLine};
 
 /// Where the lines of a file come from. An empty unit is taken from the lines.
@@ -89,10 +90,11 @@ impl Default for Forms {
 impl Forms {
     /// A line of any form. `before` is the time of the line before it.
     pub fn read<'a>(&mut self, origin: &'a Origin, line: &'a str, before: Timestamp) -> Parsed<'a> {
-        if let Some((unit, at, text)) = own(line).or_else(|| journal_json(line)) {
-            let unit = if origin.unit.is_empty() { Cow::Owned(unit) } else { Cow::Borrowed(origin.unit.as_str()) };
-            let text = Cow::Owned(clean(&text).into_owned());
-            return Parsed { source: origin.source.clone(), unit, at: at.unwrap_or(before), level: Level::Info, text };
+        if let Some(kept) = own(line).or_else(|| Kept::parse(line.as_bytes())) {
+            let unit = if origin.unit.is_empty() { Cow::Owned(kept.unit) } else { Cow::Borrowed(origin.unit.as_str()) };
+            let text = Cow::Owned(clean(&kept.text).into_owned());
+            let at = kept.at.unwrap_or(before);
+            return Parsed { source: origin.source.clone(), unit, at, level: Level::Info, text };
         }
         let parts = self.parts(line).unwrap_or(Parts { text: line, ..Parts::default() });
         let text = match logrus_message(parts.text) {
@@ -277,36 +279,8 @@ fn unit_of<'a>(program: &'a str, text: &'a str) -> &'a str {
     }
 }
 
-type Entry = (String, Option<Timestamp>, String);
-
 /// A line of this program's own segments.
-fn own(line: &str) -> Option<Entry> {
+fn own(line: &str) -> Option<Kept> {
     let line: LogLine = line.starts_with("{\"at\":").then(|| serde_json::from_str(line).ok()).flatten()?;
-    Some((line.unit, Some(line.at), line.text))
-}
-
-/// One line of `journalctl -o json`: unit, time, text. MESSAGE can be a string, bytes, null or several of them.
-fn journal_json(line: &str) -> Option<Entry> {
-    if !line.starts_with('{') || !line.contains("\"MESSAGE\"") {
-        return None;
-    }
-    let entry: serde_json::Value = serde_json::from_str(line).ok()?;
-    let text = match entry.get("MESSAGE")? {
-        serde_json::Value::String(text) => text.clone(),
-        serde_json::Value::Array(parts) if parts.iter().all(serde_json::Value::is_u64) => {
-            let bytes: Vec<u8> =
-                parts.iter().filter_map(|part| part.as_u64().and_then(|byte| u8::try_from(byte).ok())).collect();
-            String::from_utf8_lossy(&bytes).into_owned()
-        }
-        serde_json::Value::Array(parts) => {
-            parts.iter().filter_map(serde_json::Value::as_str).collect::<Vec<_>>().join(" ")
-        }
-        _ => String::new(),
-    };
-    let field = |name: &str| entry.get(name).and_then(serde_json::Value::as_str);
-    let unit = if field("_PID") == Some("1") { field("UNIT") } else { field("_SYSTEMD_UNIT") };
-    let unit = unit.or_else(|| field("SYSLOG_IDENTIFIER")).unwrap_or("");
-    let at = field("__REALTIME_TIMESTAMP").and_then(|micros| micros.parse().ok());
-    let at = at.and_then(|micros| Timestamp::from_microsecond(micros).ok());
-    Some((unit.strip_suffix(".service").unwrap_or(unit).to_owned(), at, text))
+    Some(Kept { at: Some(line.at), unit: line.unit, text: line.text })
 }

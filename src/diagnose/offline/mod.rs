@@ -26,7 +26,9 @@ use super::matcher::{CLUSTER, Seen, WINDOW};
 use super::said::Known;
 use super::signature::{Catalogue, CatalogueError};
 use super::{Matcher, rank};
+use crate::model::entry::spelled;
 use crate::model::event::{Data, Event, Finding, LogLine, Outcome};
+use crate::model::text::strip_control;
 
 /// What reading may cost.
 #[derive(Debug, Clone, Copy)]
@@ -188,6 +190,9 @@ impl<'a> Reader<'a> {
                 }
             }
             number += 1;
+            if let Some(spelled) = spelled(&line).or_else(|| uncoloured(&line)) {
+                line = spelled;
+            }
             if folded.as_mut().is_some_and(|before| before.takes(&line)) {
                 continue;
             }
@@ -460,6 +465,12 @@ impl Located {
     }
 }
 
+/// A line without what colours it on a terminal, if there is such: it stands before and between the words that are
+/// looked for.
+fn uncoloured(line: &[u8]) -> Option<Vec<u8>> {
+    memchr::memchr(0x1b, line).map(|_| strip_control(&text_of(line)).into_bytes())
+}
+
 /// Bytes as text. Most are in order, which is known faster than what to put where they are not.
 fn text_of(bytes: &[u8]) -> Cow<'_, str> {
     std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
@@ -475,11 +486,5 @@ fn clean(text: &str) -> Cow<'_, str> {
     if !text.bytes().fold(false, |found, byte| found | (byte < 0x20) | (byte == 0x7f) | (byte == 0xc2)) {
         return Cow::Borrowed(text);
     }
-    let kept = text.chars().filter_map(|c| match c {
-        '\n' => Some(' '),
-        '\t' => Some('\t'),
-        c if c.is_control() => None,
-        c => Some(c),
-    });
-    Cow::Owned(kept.collect())
+    Cow::Owned(strip_control(text).replace('\n', " "))
 }

@@ -1,5 +1,6 @@
 //! Objects of the cluster's API as a bundle or a must-gather keeps them (JSON or YAML, alone or in lists): operators,
-//! nodes, machines, certificate requests, pods that do not start, pools, events.
+//! nodes, machines, certificate requests, pods that do not start, pools, events, and whatever else says in its conditions
+//! that something is wrong.
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -26,6 +27,31 @@ pub(super) fn is_objects(path: &str) -> bool {
         "machineconfigpools",
         "pods",
         "events",
+        // Of these the conditions.
+        "apiservices",
+        "baremetalhosts",
+        "catalogsources",
+        "clustercatalogs",
+        "clusterextensions",
+        "clusterserviceversions",
+        "configs",
+        "controllerconfigs",
+        "credentialsrequests",
+        "daemonsets",
+        "deployments",
+        "dnses",
+        "etcds",
+        "ingresscontrollers",
+        "installplans",
+        "jobs",
+        "kubeapiservers",
+        "kubecontrollermanagers",
+        "kubeschedulers",
+        "machineconfignodes",
+        "networks",
+        "openshiftapiservers",
+        "persistentvolumeclaims",
+        "subscriptions",
     ];
     let mut parts = stem.rsplit('/');
     let file = parts.next().unwrap_or(stem);
@@ -60,7 +86,11 @@ pub(super) fn feed(matcher: &mut Matcher, object: &Value) -> Vec<Data> {
             Observed::Operator(operator) => operator.since,
             _ => None,
         };
-        return matcher.feed_observed(&observed, since.unwrap_or(at));
+        let mut told = matcher.feed_observed(&observed, since.unwrap_or(at));
+        if matches!(observed, Observed::ClusterVersion(_)) {
+            told.extend(complaints(matcher, object, at));
+        }
+        return told;
     }
     match text("/kind") {
         "Pod" => match trouble(object, at) {
@@ -75,8 +105,65 @@ pub(super) fn feed(matcher: &mut Matcher, object: &Value) -> Vec<Data> {
                 at,
             )
         }
-        _ => Vec::new(),
+        _ => complaints(matcher, object, at),
     }
+}
+
+/// Whether a condition of this type says, with this status, that something is wrong. Types are named by their ends
+/// (`NodeInstallerDegraded`, `LoadBalancerReady`, `CatalogSourcesUnhealthy`).
+fn is_wrong(kind: &str, status: &str) -> bool {
+    const BAD: &[&str] = &["Degraded", "Failing", "Failed", "Failure", "Unhealthy", "Invalid"];
+    const GOOD: &[&str] = &[
+        "Accepted",
+        "Admitted",
+        "Available",
+        "Healthy",
+        "Installed",
+        "Ready",
+        "RetrievedUpdates",
+        "Scheduled",
+        "Succeeded",
+        "Succeeding",
+        "Upgradeable",
+    ];
+    let ends = |with: &[&str]| with.iter().any(|end| kind.ends_with(end));
+    match status {
+        "True" => ends(BAD),
+        "False" => ends(GOOD) && !ends(BAD),
+        _ => false,
+    }
+}
+
+/// What an object of any kind says of itself that is wrong: in conditions (the operators', OLM's, of deployments), in the
+/// state of a catalog's connection, in the error of a bare-metal host. Worded as `oc adm upgrade` and the operators do.
+fn complaints(matcher: &mut Matcher, object: &Value, at: Timestamp) -> Vec<Data> {
+    let text = |object: &Value, path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or("").to_owned();
+    let unit = format!("{}/{}", text(object, "/kind").to_lowercase(), text(object, "/metadata/name"));
+    let mut told = Vec::new();
+    for condition in object.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten() {
+        let (kind, status) = (text(condition, "/type"), text(condition, "/status"));
+        let (reason, message) = (text(condition, "/reason"), text(condition, "/message"));
+        if !is_wrong(&kind, &status) && reason != "ProgressDeadlineExceeded" {
+            continue;
+        }
+        let words = match kind.ends_with("Degraded") {
+            true => format!("{kind}: {message}"),
+            false => format!("{kind}={status} ({reason}: {message})"),
+        };
+        let since = text(condition, "/lastTransitionTime").parse().unwrap_or(at);
+        told.extend(matcher.feed_state(&format!("{unit}/{kind}"), &words, since));
+    }
+    let state = text(object, "/status/connectionState/lastObservedState");
+    if !matches!(state.as_str(), "" | "READY") {
+        told.extend(matcher.feed_state(&unit, &format!("catalog {unit}: lastObservedState: {state}"), at));
+    }
+    let (phase, error) = (text(object, "/status/phase"), text(object, "/status/errorMessage"));
+    let message = if phase == "Failed" { text(object, "/status/message") } else { error };
+    if !message.is_empty() {
+        let words = format!("{unit} {phase}: {}: {message}", text(object, "/status/reason"));
+        told.extend(matcher.feed_state(&format!("{unit}/phase"), &words, at));
+    }
+    told
 }
 
 /// The newest time that an object speaks of.

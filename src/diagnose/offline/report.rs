@@ -46,7 +46,7 @@ pub struct Check {
 }
 
 /// Bytes of a quoted line, and of those that tell whether it stands in a title already.
-const QUOTED: usize = 240;
+const QUOTED: usize = 360;
 const ALIKE: usize = 20;
 
 fn told(finding: &Finding) -> String {

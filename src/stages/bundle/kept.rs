@@ -10,10 +10,11 @@ use serde_json::Value;
 use crate::diagnose::offline::files::{Files, Holds, next_line, origin};
 use crate::diagnose::offline::forms::{Forms, Origin};
 use crate::diagnose::offline::{Limits, objects, plain};
+use crate::model::entry::LINE_LIMIT;
 use crate::model::event::{Level, LogLine};
 use crate::model::text::one_line;
 use crate::spec::secret::redact;
-use crate::watch::journal::{BOOTSTRAP, BOOTSTRAP_UNITS, LINE_LIMIT, NODE_UNITS, QUIET_UNITS};
+use crate::watch::journal::{BOOTSTRAP, BOOTSTRAP_UNITS, NODE_UNITS, QUIET_UNITS};
 use crate::watch::records::{self, Record};
 use crate::watch::{installer, mcs};
 

@@ -125,6 +125,91 @@ fn objects_of_the_cluster_are_read_as_a_bundle_and_as_a_must_gather_keep_them() 
 }
 
 #[test]
+fn what_objects_of_any_kind_say_of_themselves_is_read() {
+    let config = tempfile::tempdir().expect("a directory");
+    let dir = tempfile::tempdir().expect("a directory");
+    let keep = |path: &str, kind: &str, name: &str, status: &str| {
+        let path = dir.path().join("must-gather").join(path);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        std::fs::write(path, format!("kind: {kind}\nmetadata:\n  name: {name}\nstatus:\n{status}")).expect("written");
+    };
+    let condition = |kind: &str, status: &str, reason: &str, message: &str| {
+        format!(
+            "  conditions:\n  - type: {kind}\n    status: \"{status}\"\n    reason: {reason}\n    lastTransitionTime: \
+             \"2025-03-01T10:00:00Z\"\n    message: '{message}'\n"
+        )
+    };
+    keep(
+        "cluster-scoped-resources/config.openshift.io/clusterversions/version.yaml",
+        "ClusterVersion",
+        "version",
+        &condition(
+            "ReleaseAccepted",
+            "False",
+            "RetrievePayload",
+            "Retrieving payload failed version=\"4.18.3\" image=\"quay.io/a/b@sha256:9c\" failure: The update cannot be \
+             verified: unable to verify sha256:9c against keyrings: verifier-public-key-redhat",
+        ),
+    );
+    keep(
+        "namespaces/openshift-operators/operators.coreos.com/subscriptions/cert-manager.yaml",
+        "Subscription",
+        "cert-manager",
+        &condition(
+            "ResolutionFailed",
+            "True",
+            "ConstraintsNotSatisfiable",
+            "constraints not satisfiable: no operators found in package cert-manager-operator in the catalog referenced by \
+             subscription cert-manager-operator, subscription cert-manager-operator exists",
+        ),
+    );
+    keep(
+        "namespaces/openshift-marketplace/operators.coreos.com/catalogsources/redhat-operators.yaml",
+        "CatalogSource",
+        "redhat-operators",
+        "  connectionState:\n    lastObservedState: TRANSIENT_FAILURE\n",
+    );
+    // What is as it should be is not told.
+    keep(
+        "cluster-scoped-resources/operator.openshift.io/etcds/cluster.yaml",
+        "Etcd",
+        "cluster",
+        &condition("NodeInstallerDegraded", "False", "AsExpected", "Back-off pulling image x: manifest unknown"),
+    );
+    let found = objects(&bartizan(config.path(), &["diagnose", dir.path().to_str().expect("a path"), "--json"], ""));
+    assert_eq!(ids(&found), ["CV-SIGNATURE", "OLM-SOURCE", "OLM-RESOLVE"], "{found:#?}");
+}
+
+/// PowerShell writes UTF-16, and journald what it does not think printable as numbers.
+#[test]
+fn words_are_found_in_other_spellings() {
+    let config = tempfile::tempdir().expect("a directory");
+    let dir = tempfile::tempdir().expect("a directory");
+    let line = "Error: initializing source docker://mirror.c1.ex.com:8443/a/b:1: reading manifest 1 in \
+                mirror.c1.ex.com:8443/a/b: unauthorized: access to the requested resource is not authorized";
+    let plain = objects(&bartizan(config.path(), &["diagnose", "-", "--json"], line));
+    assert_eq!(plain.len(), 1, "{plain:#?}");
+    let wide: Vec<u8> = format!("\u{feff}{line}\r\n").encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let coloured = line.replace("unauthorized", "\u{1b}[31munauth\u{1b}[0morized");
+    let entry = serde_json::json!({"__REALTIME_TIMESTAMP": "1740823200000000", "MESSAGE": coloured.as_bytes()});
+    for (name, bytes) in [
+        ("wide.log", wide),
+        ("coloured.log", coloured.clone().into_bytes()),
+        ("journal.json", entry.to_string().into_bytes()),
+    ] {
+        let path = dir.path().join(name);
+        std::fs::write(&path, bytes).expect("written");
+        let found = objects(&bartizan(config.path(), &["diagnose", path.to_str().expect("a path"), "--json"], ""));
+        assert_eq!((ids(&found), &found[0]["cause"]), (ids(&plain), &plain[0]["cause"]), "{name}");
+    }
+    let zip = dir.path().join("logs.zip");
+    std::fs::write(&zip, b"PK\x03\x04 and so on").expect("written");
+    let output = bartizan(config.path(), &["diagnose", zip.to_str().expect("a path")], "");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("`unzip`"));
+}
+
+#[test]
 fn the_users_own_signatures_are_known_too() {
     let config = tempfile::tempdir().expect("a directory");
     let line = "frobnicator[77]: cannot frobnicate 10.0.0.8:5000 of sha256:0123456789abcdef";
@@ -135,6 +220,18 @@ fn the_users_own_signatures_are_known_too() {
     let other = "frobnicator[78]: cannot frobnicate 10.1.2.3:8443 of sha256:fedcba9876543210";
     let found = objects(&bartizan(config.path(), &["diagnose", "-", "--json"], other));
     assert_eq!(ids(&found), ["FROB"]);
+    // Its own example holds, until a line is said to be another one that is not.
+    let check = || bartizan(config.path(), &["signature", "check"], "");
+    assert_eq!((check().status.code(), String::from_utf8_lossy(&check().stdout).trim()), (Some(0), "FROB: good"));
+    let text = String::from_utf8_lossy(&text.stdout);
+    let mine = text.replace("counter_examples = []", &format!("counter_examples = [{other:?}, 'something else']"));
+    std::fs::write(config.path().join("signatures/mine.toml"), mine).expect("written");
+    let said = String::from_utf8_lossy(&check().stdout).into_owned();
+    assert_eq!(check().status.code(), Some(2));
+    assert!(
+        said.contains(&format!("this counter example is taken for it: {other}")) && !said.contains("else"),
+        "{said}"
+    );
     // One that cannot be read is said, not passed over.
     std::fs::write(config.path().join("signatures/mine.toml"), "nonsense").expect("written");
     assert_eq!(bartizan(config.path(), &["diagnose", "-"], other).status.code(), Some(2));

@@ -10,8 +10,8 @@ use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use crate::model::event::{Level, LogLine};
-use crate::model::text::one_line;
+use super::event::{Level, LogLine};
+use super::text::one_line;
 use crate::spec::secret;
 
 /// Longest text of a line, in bytes. journald itself cuts at 48 KiB.
@@ -48,24 +48,16 @@ impl Entry {
         if line.trim_ascii_start().first() != Some(&b'{') {
             return Err(JournalError::Json { column: 1, why: "expected an object".into() });
         }
-        let fields: Fields<'_> = serde_json::from_slice(line)
-            .map_err(|error| JournalError::Json { column: error.column(), why: kind_of(&error) })?;
+        let fields = Fields::read(line)?;
         if fields.cursor.is_empty() {
             return Err(JournalError::Field { field: "__CURSOR", wanted: "a cursor", found: "nothing".into() });
         }
         let stamp = &fields.realtime.0;
-        let at = stamp.parse().ok().and_then(|micros| Timestamp::from_microsecond(micros).ok()).ok_or_else(|| {
-            JournalError::Field {
-                field: "__REALTIME_TIMESTAMP",
-                wanted: "microseconds since the epoch",
-                found: if stamp.is_empty() { "nothing".into() } else { format!("{:?}", one_line(stamp, 80)) },
-            }
+        let at = fields.at().ok_or_else(|| JournalError::Field {
+            field: "__REALTIME_TIMESTAMP",
+            wanted: "microseconds since the epoch",
+            found: if stamp.is_empty() { "nothing".into() } else { format!("{:?}", one_line(stamp, 80)) },
         })?;
-        // PID 1 speaks about units from its own scope; the unit that it means is in UNIT.
-        let manager = fields.pid.0 == "1" && !fields.about.is_empty();
-        let unit = if manager { &fields.about.0 } else { &fields.unit.0 };
-        let identifier = one_line(&fields.identifier.0, 80);
-        let unit = one_line(unit.strip_suffix(".service").unwrap_or(unit), 80);
         let text = one_line(&fields.message.0, LINE_LIMIT);
         let text = match secret::redacted(Cow::Borrowed(&text)) {
             Cow::Borrowed(_) => text,
@@ -73,10 +65,10 @@ impl Entry {
         };
         Ok(Self {
             at,
-            boot: fields.boot.0.into_owned(),
+            unit: fields.unit(),
+            identifier: one_line(&fields.identifier.0, 80),
             cursor: one_line(&fields.cursor.0, 512),
-            unit: if unit.is_empty() { identifier.clone() } else { unit },
-            identifier,
+            boot: fields.boot.0.into_owned(),
             container: Some(fields.container.0.into_owned()).filter(|name| !name.is_empty()),
             level: own_level(&text).unwrap_or_else(|| level_of(&fields.priority.0)),
             text,
@@ -93,6 +85,36 @@ impl Entry {
     pub fn into_line(self) -> LogLine {
         LogLine { at: self.at, unit: self.unit, level: self.level, text: self.text, cursor: Some(self.cursor) }
     }
+}
+
+/// What somebody kept of an entry: any field may be missing, and nothing is left out of the text.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Kept {
+    pub at: Option<Timestamp>,
+    pub unit: String,
+    pub text: String,
+}
+
+impl Kept {
+    /// `None` when the line is no entry of a journal.
+    pub fn parse(line: &[u8]) -> Option<Self> {
+        if !line.starts_with(b"{") || memchr::memmem::find(line, b"\"MESSAGE\"").is_none() {
+            return None;
+        }
+        let fields = Fields::read(line).ok()?;
+        Some(Self { at: fields.at(), unit: fields.unit(), text: fields.message.0.into_owned() })
+    }
+}
+
+/// The same entry with its message as a string, where journald wrote it as bytes: none of its words can be seen there.
+pub fn spelled(line: &[u8]) -> Option<Vec<u8>> {
+    if !line.starts_with(b"{") || memchr::memmem::find(line, b"\"MESSAGE\":[").is_none() {
+        return None;
+    }
+    let mut entry: Value = serde_json::from_slice(line).ok()?;
+    let message = entry.get_mut("MESSAGE")?;
+    *message = Value::String(decode(message));
+    serde_json::to_vec(&entry).ok()
 }
 
 /// The fields of an entry that are asked for.
@@ -119,6 +141,25 @@ struct Fields<'a> {
     priority: Field<'a>,
     #[serde(rename = "MESSAGE", borrow)]
     message: Field<'a>,
+}
+
+impl<'a> Fields<'a> {
+    fn read(line: &'a [u8]) -> Result<Self, JournalError> {
+        serde_json::from_slice(line)
+            .map_err(|error| JournalError::Json { column: error.column(), why: kind_of(&error) })
+    }
+
+    fn at(&self) -> Option<Timestamp> {
+        self.realtime.0.parse().ok().and_then(|micros| Timestamp::from_microsecond(micros).ok())
+    }
+
+    /// Without `.service`. PID 1 speaks about units from its own scope; the unit that it means is in UNIT.
+    fn unit(&self) -> String {
+        let manager = self.pid.0 == "1" && !self.about.is_empty();
+        let unit = if manager { &self.about } else { &self.unit };
+        let unit = if unit.is_empty() { &self.identifier } else { unit };
+        one_line(unit.0.strip_suffix(".service").unwrap_or(&unit.0), 80)
+    }
 }
 
 /// A field as text, in whatever shape it came; empty when it is not there. Most are plain strings and are not copied.
