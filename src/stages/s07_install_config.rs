@@ -16,6 +16,7 @@ use super::s03_credentials::{aws_credentials, merged};
 use super::s04_tools::tool;
 use super::s07_asked;
 use super::s07_ignition::{too_late, until};
+use super::s08_install::standing;
 use super::world::{Cx, World, exec, fact, file, get, must, put, sha256};
 
 /// install-config.yaml, checked as the installer would.
@@ -133,6 +134,14 @@ impl Step<World> for InstallConfig {
             Cmd::sh("[ -e \"$1/metadata.json\" ] || [ -e \"$1/.openshift_install_state.json\" ]").arg(directory)
         };
         if exec(cx, &bastion, used(&directory)).await?.ok() {
+            if cx.fact(fact::INSTALL_DIR).is_some()
+                && let Ok(infra_id) = standing(cx)?
+            {
+                let why = format!("{infra_id} stands, which {directory} was made for with another install-config.yaml");
+                return Err(StepError::fatal(why).hint(
+                    "destroy it first: `bartizan recover --apply reinstall` does, and begins again from 07",
+                ));
+            }
             // State of another configuration: a new directory, so that nothing of it is silently used.
             let next = number(cx) + 1;
             cx.set_fact(fact::INSTALL_NUMBER, next.to_string()).await;

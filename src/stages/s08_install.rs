@@ -164,6 +164,13 @@ pub(super) fn cluster(cx: &Cx) -> Result<Object, StepError> {
     Ok(Object { kind: "cluster".into(), name: base })
 }
 
+/// The cluster of this install directory, while it stands; `Err` says why there is none.
+pub(super) fn standing(cx: &Cx) -> Result<Result<String, String>, StepError> {
+    let Some(infra_id) = cx.fact(fact::INFRA_ID) else { return Ok(Err("no cluster was begun".into())) };
+    let gone = cx.model.objects.get(&cluster(cx)?).is_some_and(|record| record.gone.is_some());
+    Ok(if gone { Err(format!("{infra_id} is gone")) } else { Ok(infra_id) })
+}
+
 /// For whoever watches: what the cluster is now, with what its machines cost.
 pub(super) async fn show_cluster(cx: &Cx, state: &str, standing: Standing) -> Result<(), StepError> {
     let resource = Observed::Resource {

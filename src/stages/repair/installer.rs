@@ -8,16 +8,9 @@ use crate::host::Cmd;
 use crate::model::event::{Action, Evidence};
 use crate::stages::live;
 use crate::stages::s07_install_config::InstallConfig;
-use crate::stages::s08_install::{cluster, phase_evidence};
+use crate::stages::s08_install::{phase_evidence, standing};
 use crate::stages::s10_cleanup::{cluster_is_gone, destroy_cluster};
 use crate::stages::world::{Cx, World, action, exec, fact, must};
-
-/// The cluster of this install directory, while it stands; `Err` says why there is none.
-fn standing(cx: &Cx) -> Result<Result<String, String>, StepError> {
-    let Some(infra_id) = cx.fact(fact::INFRA_ID) else { return Ok(Err("no cluster was begun".into())) };
-    let gone = cx.model.objects.get(&cluster(cx)?).is_some_and(|record| record.gone.is_some());
-    Ok(if gone { Err(format!("{infra_id} is gone")) } else { Ok(infra_id) })
-}
 
 /// Good for so long are the certificates that Ignition brings (openshift/installer, `pkg/asset/tls`).
 const DAY_MINUTES: &str = "+1440";

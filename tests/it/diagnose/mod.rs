@@ -84,6 +84,26 @@ fn the_confusion_matrix_is_a_diagonal() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// A file's reader takes lines apart before they are held against the catalogue.
+#[test]
+fn every_example_is_known_in_a_file_too() {
+    let catalogue = catalogue();
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("a.log");
+    let mut missed = Vec::new();
+    for signature in catalogue.signatures().iter().filter(|known| known.severity != Level::Debug) {
+        for example in &signature.examples {
+            std::fs::write(&path, &example.line).expect("written");
+            let report = offline::diagnose_with(&catalogue, &path, Limits::default()).expect("a report");
+            if report.findings.iter().all(|located| located.finding.signature != signature.id) {
+                let said = report.findings.first().map(|located| located.finding.signature.as_str());
+                missed.push(format!("{} {}: {}", signature.id, said.unwrap_or("nothing"), example.line));
+            }
+        }
+    }
+    assert!(missed.is_empty(), "{} examples are missed: {missed:#?}", missed.len());
+}
+
 #[test]
 fn every_signature_says_what_a_person_needs() {
     let catalogue = catalogue();
