@@ -130,9 +130,10 @@ impl Matcher {
             told.extend(self.tick(line.at));
         }
         let mut seen = Seen { number, ..Seen::new(source, &line.unit, &line.text, line.at, line.level) };
+        let printed = self.as_printed(&seen);
         let remembered = if seen.goes_on() {
             None
-        } else if self.catalogue.prefilter.may_match(line.text.as_bytes()) {
+        } else if self.catalogue.prefilter.may_match(printed.as_deref().unwrap_or(&line.text).as_bytes()) {
             Some(self.said.of(&seen))
         } else {
             self.pass_by(&seen, None);
@@ -153,6 +154,15 @@ impl Matcher {
         self.keep_causes(&seen, &evidence);
         self.remember(&seen);
         told
+    }
+
+    /// A line with what stands before it where a person reads it, when patterns want to see that: the program's name, or
+    /// that openshift-install calls it an error what begins with that word by itself.
+    fn as_printed(&self, seen: &Seen<'_>) -> Option<String> {
+        if seen.last_word && seen.text.starts_with("Error: ") {
+            return Some(format!("ERROR {}", seen.text));
+        }
+        self.catalogue.prefilter.tagged(seen.unit, seen.text)
     }
 
     /// The line of the same unit before this one.
@@ -283,11 +293,14 @@ impl Matcher {
 
     /// Classify a line, raise and clear. Gives the findings that it is evidence of; `key` is what it is remembered by.
     fn look(&mut self, seen: &Seen<'_>, key: Option<Key>, told: &mut Vec<Data>) -> Known {
-        let candidates = self.catalogue.prefilter.candidates(seen.text);
+        let printed = self.as_printed(seen);
+        let candidates = self.catalogue.prefilter.candidates(printed.as_deref().unwrap_or(seen.text));
         if candidates.is_empty() && !seen.goes_on() {
             return Known::default();
         }
-        self.look_closer(seen, &candidates, key, told)
+        let mut texts = vec![seen.text];
+        texts.extend(printed.as_deref());
+        self.look_closer(seen, &texts, &candidates, key, told)
     }
 
     fn keep_causes(&mut self, seen: &Seen<'_>, evidence: &[Evidence]) {
@@ -301,9 +314,25 @@ impl Matcher {
         }
     }
 
-    /// The findings that a line is evidence of which is not known to be; `key` is what it is remembered by.
-    fn look_closer(&mut self, seen: &Seen<'_>, candidates: &[usize], key: Option<Key>, told: &mut Vec<Data>) -> Known {
-        let (hits, clears, milestones) = self.touched(seen, candidates, seen.text);
+    /// The findings that a line, in all its `texts`, is evidence of which is not known to be; `key` is what it is remembered
+    /// by.
+    fn look_closer(
+        &mut self,
+        seen: &Seen<'_>,
+        texts: &[&str],
+        candidates: &[usize],
+        key: Option<Key>,
+        told: &mut Vec<Data>,
+    ) -> Known {
+        let (mut matched, mut clears, mut milestones) = (Vec::<(usize, &str)>::new(), Vec::new(), Vec::new());
+        for text in texts {
+            let (hits, clear, passed) = self.touched(seen, candidates, text);
+            let known: Vec<usize> = matched.iter().map(|(place, _)| *place).collect();
+            matched.extend(hits.into_iter().filter(|place| !known.contains(place)).map(|place| (place, *text)));
+            clears.extend(clear);
+            let new = passed.into_iter().filter(|place| !milestones.contains(place)).collect::<Vec<_>>();
+            milestones.extend(new);
+        }
         let mut lasting = clears.is_empty() && milestones.is_empty();
         for place in clears {
             let because = shortened(seen.text, CAPTURE_LIMIT);
@@ -312,7 +341,6 @@ impl Matcher {
         for place in milestones {
             self.pass(place, seen, told);
         }
-        let mut matched: Vec<(usize, &str)> = hits.iter().map(|place| (*place, seen.text)).collect();
         let whole = matched.iter().any(|(place, _)| self.signature(*place).is_some_and(|known| known.whole));
         if !whole {
             let mut within = Vec::new();

@@ -76,6 +76,14 @@ impl Pattern {
         self.names.iter().map(String::as_str)
     }
 
+    /// The expression of a program's name, where it wants to see that as a console prints it: `ignition\[\d+\]: `.
+    pub(super) fn tag(&self) -> Option<&str> {
+        let (before, _) = self.text.split_once(r"\[\d+\]: ")?;
+        let is_name = |c: char| c.is_ascii_alphanumeric() || r"_.-\()?:|".contains(c);
+        let name = before.rsplit(|c| !is_name(c)).next().unwrap_or(before).trim_start_matches('|');
+        Some(name).filter(|name| !name.is_empty())
+    }
+
     /// # Errors
     /// When it is larger than a regular expression may be.
     pub(super) fn regex(&self) -> Result<&Regex, String> {

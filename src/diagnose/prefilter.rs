@@ -6,9 +6,11 @@
 //! text was found are tried. The texts have no quotes and backslashes in them, so that they are found in lines that are
 //! still wrapped into JSON or logfmt as well.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
+
+use regex::Regex;
 
 use super::ordinary::{Ordinary, rare};
 use super::parallel::side_by_side;
@@ -44,6 +46,8 @@ const BESIDES: &[&str] = &["MESSAGE\":[", ": Failed w", "caused by: "];
 pub(super) struct Prefilter {
     texts: Arc<Texts>,
     patterns: Arc<Vec<(Arc<Pattern>, Owner)>>,
+    /// Programs that patterns want to see named before their words, as a console prints them: `ignition[812]: `.
+    tags: Option<Regex>,
 }
 
 /// Texts that are looked for.
@@ -94,10 +98,23 @@ impl Prefilter {
                 Err(why) => without.push(why),
             }
         }
+        let tags: BTreeSet<&str> = patterns.iter().filter_map(|(pattern, _)| pattern.tag()).collect();
+        let tags = tags.into_iter().collect::<Vec<_>>().join("|");
+        let tags = if tags.is_empty() { None } else { Regex::new(&format!("^(?:{tags})$")).ok() };
         match without.is_empty() {
-            true => Ok(Self { texts: Arc::new(Texts::new(texts, &ordinary)), patterns: Arc::new(patterns) }),
+            true => Ok(Self { texts: Arc::new(Texts::new(texts, &ordinary)), patterns: Arc::new(patterns), tags }),
             false => Err(without.join("; ")),
         }
+    }
+
+    /// What a unit said, with its program's name before it, when patterns want to see that.
+    pub(super) fn tagged(&self, unit: &str, text: &str) -> Option<String> {
+        let program = match unit {
+            "bootkube" => "bootkube.sh",
+            "kubelet" => "kubenswrapper",
+            other => other,
+        };
+        self.tags.as_ref()?.is_match(program).then(|| format!("{program}[1]: {text}"))
     }
 
     /// Whether any pattern may match this line, which can still be wrapped: what it says across the end of a line that it
@@ -119,9 +136,11 @@ impl Prefilter {
         candidates
     }
 
-    /// Whether any signature knows this line, wherever it stands.
-    pub(super) fn knows(&self, text: &str) -> bool {
-        self.touched(&self.candidates(text), text).any(|owner| matches!(owner, Owner::Signature(_)))
+    /// Whether any signature knows this line of a unit, wherever it stands.
+    pub(super) fn knows(&self, unit: &str, text: &str) -> bool {
+        let knows =
+            |text: &str| self.touched(&self.candidates(text), text).any(|owner| matches!(owner, Owner::Signature(_)));
+        knows(text) || self.tagged(unit, text).is_some_and(|tagged| knows(&tagged))
     }
 
     /// Owners of those of the candidates that match.
@@ -190,7 +209,7 @@ mod tests {
     fn a_text_is_found_at_every_place() {
         for wanted in ["zebra", "zebra quiz", "the server is waiting for a zebra"] {
             let texts = Texts::new([(wanted.to_owned(), Vec::new())].into(), &Ordinary::new());
-            let prefilter = Prefilter { texts: Arc::new(texts), patterns: Arc::new(Vec::new()) };
+            let prefilter = Prefilter { texts: Arc::new(texts), patterns: Arc::new(Vec::new()), tags: None };
             for length in wanted.len()..100 {
                 assert!(!prefilter.may_match(&vec![b'z'; length]));
                 for at in 0..=length - wanted.len() {

@@ -58,15 +58,6 @@ pub struct First {
     pub recovery: String,
 }
 
-/// What came of a recovery that did not fail.
-enum Applied {
-    Changed,
-    /// All of it was true already: then the cause is another.
-    Held,
-    /// It is none for this world: why.
-    Unfit(String),
-}
-
 impl<W: Send + Sync + 'static> Runner<W> {
     /// Would `--recover` apply something for this finding?
     pub(super) fn wants(&self, finding: &Finding, tried: &Tried) -> bool {
@@ -114,10 +105,10 @@ impl<W: Send + Sync + 'static> Runner<W> {
                 stopped = true;
             }
             match (self.apply(recovery, finding).await, &recovery.resume) {
-                (Ok(Applied::Held | Applied::Unfit(_)), _) => {}
-                (Ok(Applied::Changed), Resume::Live) if stopped => return Some(Next::Again),
-                (Ok(Applied::Changed), Resume::Live) => return None,
-                (Ok(Applied::Changed), Resume::From(stage)) => return Some(self.go_back(stage, recovery).await),
+                (Ok(false), _) => {}
+                (Ok(true), Resume::Live) if stopped => return Some(Next::Again),
+                (Ok(true), Resume::Live) => return None,
+                (Ok(true), Resume::From(stage)) => return Some(self.go_back(stage, recovery).await),
                 (Err(causes), Resume::From(_)) if Some(&recovery.id) == recoveries.last().map(|last| &last.id) => {
                     return Some(Next::End(self.failure(step, &causes, None)));
                 }
@@ -137,8 +128,9 @@ impl<W: Send + Sync + 'static> Runner<W> {
         Next::Back(stage.clone())
     }
 
-    /// Runs the fixes in order; the finding is cleared when all verified.
-    async fn apply(&self, recovery: &Recovery<W>, finding: &Finding) -> Result<Applied, Vec<String>> {
+    /// Runs the fixes in order; the finding is cleared when all verified. False when all of it was true already, or none of
+    /// it is for this world: then the cause is another.
+    async fn apply(&self, recovery: &Recovery<W>, finding: &Finding) -> Result<bool, Vec<String>> {
         self.sink
             .commit(Data::Decision {
                 command: "recover".into(),
@@ -147,7 +139,7 @@ impl<W: Send + Sync + 'static> Runner<W> {
                 reason: Some(recovery.title.clone()),
             })
             .await;
-        let mut applied = Applied::Held;
+        let (mut changed, mut unfit) = (false, None);
         for (id, fix) in &recovery.fixes {
             let plan = StepPlan {
                 id: id.clone(),
@@ -160,20 +152,16 @@ impl<W: Send + Sync + 'static> Runner<W> {
             let cx = self.cx(id, 0, &CancellationToken::new()).await;
             match tries(plan, fix.clone(), cx, Arc::default()).await {
                 Outcome::Failed { causes } => return Err(causes),
-                Outcome::Success | Outcome::Warning { .. } => applied = Applied::Changed,
-                Outcome::Skipped { why } if matches!(applied, Applied::Held) => applied = Applied::Unfit(why),
+                Outcome::Success | Outcome::Warning { .. } => changed = true,
+                Outcome::Skipped { why } => unfit = unfit.or(Some(why)),
                 _ => {}
             }
         }
-        let why = match &applied {
-            Applied::Changed => None,
-            Applied::Held => Some("all of it holds already"),
-            Applied::Unfit(why) => Some(why.as_str()),
-        };
-        if let Some(why) = why {
+        if !changed {
+            let why = unfit.as_deref().unwrap_or("all of it holds already");
             let text = format!("recovery {}: {why}; nothing was changed", recovery.id);
             self.sink.emit(Data::Note { level: Level::Info, text }).await;
-            return Ok(applied);
+            return Ok(false);
         }
         let model = self.sink.model().await;
         let fixed = |open: &&FindingRecord| {
@@ -185,7 +173,7 @@ impl<W: Send + Sync + 'static> Runner<W> {
             let because = format!("recovery {} was applied and verified", recovery.id);
             self.sink.emit(Data::FindingCleared { finding: open.finding.id.clone(), because }).await;
         }
-        Ok(applied)
+        Ok(true)
     }
 
     /// The recovery that was asked for at the start, of a run that has ended.
@@ -199,9 +187,8 @@ impl<W: Send + Sync + 'static> Runner<W> {
         };
         match (self.apply(&recovery, &asked.finding).await, &recovery.resume) {
             (Err(causes), _) => failed(&causes),
-            (Ok(Applied::Unfit(why)), _) => failed(&[why]),
-            (Ok(Applied::Changed), Resume::From(stage)) => self.go_back(stage, &recovery).await,
-            (Ok(Applied::Changed | Applied::Held), _) => Next::On,
+            (Ok(true), Resume::From(stage)) => self.go_back(stage, &recovery).await,
+            (Ok(_), _) => Next::On,
         }
     }
 
@@ -209,9 +196,9 @@ impl<W: Send + Sync + 'static> Runner<W> {
     pub(super) async fn recover_failed(&self, finding: &Finding, recoveries: &[Recovery<W>]) -> Option<Next> {
         for recovery in recoveries {
             match (self.apply(recovery, finding).await, &recovery.resume) {
-                (Ok(Applied::Held | Applied::Unfit(_)), _) => {}
-                (Ok(Applied::Changed), Resume::Live) => return Some(Next::Again),
-                (Ok(Applied::Changed), Resume::From(stage)) => return Some(self.go_back(stage, recovery).await),
+                (Ok(false), _) => {}
+                (Ok(true), Resume::Live) => return Some(Next::Again),
+                (Ok(true), Resume::From(stage)) => return Some(self.go_back(stage, recovery).await),
                 (Err(causes), _) => self.did_not_work(recovery, &causes).await,
             }
         }

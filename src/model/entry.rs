@@ -106,17 +106,6 @@ impl Kept {
     }
 }
 
-/// The same entry with its message as a string, where journald wrote it as bytes: none of its words can be seen there.
-pub fn spelled(line: &[u8]) -> Option<Vec<u8>> {
-    if !line.starts_with(b"{") || memchr::memmem::find(line, b"\"MESSAGE\":[").is_none() {
-        return None;
-    }
-    let mut entry: Value = serde_json::from_slice(line).ok()?;
-    let message = entry.get_mut("MESSAGE")?;
-    *message = Value::String(decode(message));
-    serde_json::to_vec(&entry).ok()
-}
-
 /// The fields of an entry that are asked for.
 #[derive(Default, Deserialize)]
 #[serde(default)]

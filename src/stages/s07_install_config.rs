@@ -138,9 +138,8 @@ impl Step<World> for InstallConfig {
                 && let Ok(infra_id) = standing(cx)?
             {
                 let why = format!("{infra_id} stands, which {directory} was made for with another install-config.yaml");
-                return Err(StepError::fatal(why).hint(
-                    "destroy it first: `bartizan recover --apply reinstall` does, and begins again from 07",
-                ));
+                return Err(StepError::fatal(why)
+                    .hint("destroy it first: `bartizan recover --apply reinstall` does, and begins again from 07"));
             }
             // State of another configuration: a new directory, so that nothing of it is silently used.
             let next = number(cx) + 1;

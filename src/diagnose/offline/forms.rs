@@ -77,7 +77,7 @@ impl Default for Forms {
             // oc-mirror v2.
             mirror: make(r"^(\d{4})/(\d\d)/(\d\d) (\d\d:\d\d:\d\d)  ?\[(\w+)\] *: (.*)$"),
             // CRI log files, and others that begin with a time.
-            container: make(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\S*)[ \t](?:std(?:out|err) [FP] )?(.*)$"),
+            container: make(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[\d.,:Z+-]*)[ \t](?:std(?:out|err) [FP] )?(.*)$"),
             // A journal in another language.
             foreign: make(r"^.{0,30}\d\d:\d\d:\d\d\S* (?:(\S+) )?([A-Za-z][\w@.-]*)\[\d+\]: (.*)$"),
             now: Timestamp::now(),

@@ -26,7 +26,6 @@ use super::matcher::{CLUSTER, Seen, WINDOW};
 use super::said::Known;
 use super::signature::{Catalogue, CatalogueError};
 use super::{Matcher, rank};
-use crate::model::entry::spelled;
 use crate::model::event::{Data, Event, Finding, LogLine, Outcome};
 use crate::model::text::strip_control;
 
@@ -190,8 +189,8 @@ impl<'a> Reader<'a> {
                 }
             }
             number += 1;
-            if let Some(spelled) = spelled(&line).or_else(|| uncoloured(&line)) {
-                line = spelled;
+            if let Some(plain) = uncoloured(&line) {
+                line = plain;
             }
             if folded.as_mut().is_some_and(|before| before.takes(&line)) {
                 continue;
@@ -219,7 +218,7 @@ impl<'a> Reader<'a> {
         if Unknown::complains(number, &line) {
             let text = text_of(&line);
             let read = self.forms.read(&log.origin, &text, log.at);
-            if !self.catalogue.prefilter.knows(&decoded(&read.text)) {
+            if !self.catalogue.prefilter.knows(&read.unit, &decoded(&read.text)) {
                 let source = read.source.clone();
                 self.report.unknown.complaint(sound::ends(&line), &source, number, read.into_line());
             }
@@ -256,7 +255,7 @@ impl<'a> Reader<'a> {
         }
         self.feed(log.name, &source, &read, log.number, &mut log.open);
         if let Some(how) = last_words {
-            let known = self.catalogue.prefilter.knows(&decoded(&read.text));
+            let known = self.catalogue.prefilter.knows(&read.unit, &decoded(&read.text));
             self.report.unknown.last_words(how, &source, log.number, &read, known);
         }
         Heard::New

@@ -60,6 +60,20 @@ fn a_line_is_known_in_every_form_that_it_is_kept_in() {
     }
 }
 
+/// A console prints the program's name before its words, a journal keeps it apart.
+#[test]
+fn words_of_a_named_program_are_known_in_a_journal_too() {
+    let config = tempfile::tempdir().expect("a directory");
+    let words = "ignition[886]: error at line 1, column 12409";
+    for text in [format!("[   12.345678] {words}"), format!("Mar 01 10:00:01 localhost {words}")] {
+        let found = objects(&bartizan(config.path(), &["diagnose", "-", "--json"], &text));
+        assert_eq!(ids(&found), ["IGN-CONFIG"], "{text}");
+    }
+    let other = format!("Mar 01 10:00:01 localhost {}", words.replace("ignition", "other"));
+    let found = objects(&bartizan(config.path(), &["diagnose", "-", "--json"], &other));
+    assert!(!ids(&found).contains(&"IGN-CONFIG"), "{found:#?}");
+}
+
 #[test]
 fn what_is_found_is_one_object_a_line_and_the_exit_code_says_the_rest() {
     let config = tempfile::tempdir().expect("a directory");
@@ -322,7 +336,7 @@ fn a_program_that_gives_up_is_quoted_where_no_signature_knows_why() {
     assert_eq!(ids(&said(&moved)), ["REG-CA", "UNKNOWN"]);
     assert_eq!(ids(&said(&format!("{moved}{}", "leaving\n".repeat(70)))), ["REG-CA"]);
     // What only says that it is over stands behind words that say why, however long the log.
-    let over = "ERROR Error: the ferry cannot carry whales on sundays\n\
+    let over = "ERROR failed to sail: the ferry cannot carry whales on sundays\n\
                 ERROR failed to fetch Cluster: failed to generate asset \"Cluster\": failed to apply Terraform: exit status 1\n";
     for text in [over.to_owned(), format!("{}{over}", "INFO sailing\n".repeat(70))] {
         let found = said(&text);
