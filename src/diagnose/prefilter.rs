@@ -98,7 +98,9 @@ impl Prefilter {
                 Err(why) => without.push(why),
             }
         }
-        let tags: BTreeSet<&str> = patterns.iter().filter_map(|(pattern, _)| pattern.tag()).collect();
+        // What is no expression by itself is none of a program's name.
+        let tags = patterns.iter().filter_map(|(pattern, _)| pattern.tag());
+        let tags: BTreeSet<&str> = tags.filter(|tag| regex_syntax::parse(tag).is_ok()).collect();
         let tags = tags.into_iter().collect::<Vec<_>>().join("|");
         let tags = if tags.is_empty() { None } else { Regex::new(&format!("^(?:{tags})$")).ok() };
         match without.is_empty() {

@@ -16,16 +16,23 @@ pub const UNKNOWN: &str = "UNKNOWN";
 pub(super) fn speakers(catalogue: &Catalogue, hits: &[usize]) -> Vec<usize> {
     let known: Vec<(usize, &Signature)> =
         hits.iter().filter_map(|hit| catalogue.signatures.get(*hit).map(|signature| (*hit, signature))).collect();
-    let stands_back = |id: &str| known.iter().any(|(_, other)| other.id != id && covers(&other.overrides, id));
+    let stands_back = |signature: &Signature| {
+        known.iter().any(|(_, other)| overrides(other, signature) > overrides(signature, other))
+    };
     let lowest = |wanted: &dyn Fn(&Signature) -> bool| {
         known.iter().filter(|(_, signature)| wanted(signature)).min_by_key(|(hit, signature)| (signature.rank, *hit))
     };
-    let Some((winner, signature)) = lowest(&|signature| !stands_back(&signature.id)).or_else(|| lowest(&|_| true))
-    else {
+    let Some((winner, signature)) = lowest(&|signature| !stands_back(signature)).or_else(|| lowest(&|_| true)) else {
         return Vec::new();
     };
     let beside = known.iter().filter(|(_, other)| covers(&signature.beside, &other.id)).map(|(hit, _)| *hit);
     std::iter::once(*winner).chain(beside).collect()
+}
+
+/// How strongly a signature wants another one to stand back: what names it outweighs what covers it among others.
+fn overrides(one: &Signature, other: &Signature) -> u8 {
+    let named = |pattern: &String| if *pattern == other.id { 2 } else { u8::from(glob(pattern, &other.id)) };
+    if one.id == other.id { 0 } else { one.overrides.iter().map(named).max().unwrap_or(0) }
 }
 
 /// The one among `all`, the findings that are open together, that explains this one: of the nearest to the cause, the

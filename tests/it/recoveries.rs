@@ -297,3 +297,19 @@ fn every_recovery_puts_right_what_it_is_for_and_a_second_time_changes_nothing() 
         results.iter().filter(|(_, result, _)| result.is_err()).map(|(row, ..)| row.recovery).collect();
     assert!(failed.is_empty(), "{failed:?}");
 }
+
+/// The wrong recovery of a run that has ended: the mirror has another CA now, so the install-config would be another one
+/// too, and a second cluster must not be begun beside the one that stands.
+#[test]
+fn while_a_cluster_stands_no_other_install_config_is_begun() {
+    let wrong = row("registry-certificate", "mirror-ca", How::After(5), "08", "60");
+    let right = row("reinstall", "mirror-ca", How::After(5), "08", "60");
+    let world = World::start(&wrong).expect("a lab");
+    let spec = world.lab("cluster.toml").display().to_string();
+    let run = |args: &[&str]| world.bartizan(args, wrong.until, LONGEST, false).expect("an end");
+    assert_eq!(run(&["run", &spec]), Some(5), "{}", world.last());
+    assert_eq!(world.recover(&wrong).expect("an end"), Some(3), "{}", world.last());
+    assert!(world.last().contains("bartizan recover --apply reinstall"), "{}", world.last());
+    assert!(!world.state().contains_key("install-2"));
+    assert_eq!(world.recover(&right).expect("an end"), Some(0), "{}", world.last());
+}

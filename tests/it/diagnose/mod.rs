@@ -645,3 +645,23 @@ async fn a_checklist_runs_where_it_can() {
     ];
     assert_eq!(results, wanted.map(|(check, state, action)| (check.to_owned(), state, action)));
 }
+
+#[test]
+fn of_two_that_override_each_other_one_speaks() {
+    let signature = |id: &str, rank: u32, overrides: &str| {
+        format!(
+            "[[signature]]\nid = '{id}'\ntitle = 't'\npatterns = ['moonlight']\nrank = {rank}\noverrides = ['{overrides}']\n\
+             examples = ['moonlight']\n"
+        )
+    };
+    let taken = |signatures: &[String]| {
+        let text = format!("{}{}", signatures.concat(), signature("CLASS", 89, "NONE-*"));
+        let text = format!("{text}{}", signature("NONE-1", 99, "NONE-*"));
+        let catalogue = Catalogue::parse(&[("test", &text)]).expect("a catalogue");
+        let example = Example { source: "sync".into(), unit: "unit".into(), line: "moonlight".into() };
+        proof::taken_for(&catalogue, &example)
+    };
+    // The one nearer to the cause, unless the other one names it and is named only among others.
+    assert_eq!(taken(&[signature("ONE-A", 20, "TWO-B"), signature("TWO-B", 10, "ONE-A")]), ["TWO-B"]);
+    assert_eq!(taken(&[signature("ONE-A", 20, "TWO-B"), signature("TWO-B", 10, "ONE-*")]), ["ONE-A"]);
+}
