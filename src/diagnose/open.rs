@@ -171,7 +171,8 @@ impl Matcher {
         true
     }
 
-    /// Of a known finding whose line gave hardly a reason, another line may give more of one.
+    /// Of a known finding whose line gave hardly a reason, or did not tell which of its causes it is, another line may give
+    /// more of one.
     fn say_better(&mut self, id: &str, signature: &Signature, text: &str, seen: &Seen<'_>, told: &mut Vec<Data>) {
         let (finding, tries, open) = match (self.open.get_mut(id), self.waiting.get_mut(id)) {
             (Some(open), _) => (&mut open.finding, &mut open.tries, true),
@@ -180,12 +181,16 @@ impl Matcher {
         };
         let before = finding.captures.get(WHY).map_or(0, String::len);
         let elsewhere = finding.source != seen.source || finding.unit != seen.unit;
-        if *tries == 0 || before >= POOR || elsewhere || !placeholders(&signature.title).any(|name| name == WHY) {
+        let poor = before < POOR && placeholders(&signature.title).any(|name| name == WHY);
+        let vague = signature.ways() > 0 && signature.way(&finding.captures, &finding.line).is_none();
+        if *tries == 0 || elsewhere || !(poor || vague) {
             return;
         }
         *tries -= 1;
         let captures = Self::said_by(signature, text, seen);
-        if captures.get(WHY).is_none_or(|why| why.len() < before + POOR / 2) {
+        let fuller = poor && captures.get(WHY).is_some_and(|why| why.len() >= before + POOR / 2);
+        let named = vague && signature.way(&captures, seen.text).is_some();
+        if !(fuller || named) {
             return;
         }
         finding.captures.extend(captures);

@@ -117,10 +117,10 @@ fn runs_on(line: &[u8], next: &[u8]) -> bool {
         && [line, next].iter().all(|line| find(line.trim_ascii(), b"  ").is_none() && !line.contains(&b'\t'))
 }
 
-/// `unit[1]: words`, `error: words`, `key=value`.
+/// `unit[1]: words`, `error: words`, `key=value`, `kubelet.go:2254] words`.
 fn is_headed(line: &[u8]) -> bool {
     let word = word(line);
-    word.ends_with(b":") || word.iter().any(|byte| b"=[@".contains(byte))
+    word.ends_with(b":") || word.ends_with(b"]") || word.iter().any(|byte| b"=[@".contains(byte))
 }
 
 /// What Go's runtime prints between a panic and the function that made it (`runtime/panic.go`, `traceback.go`).
@@ -227,6 +227,7 @@ mod tests {
             "waiting for catalog pod mock-ocs-main-update2 to be available - connecting\nwaiting for catalog pod mock-ocs",
             "    command: [the first word of it is longer than all the others together, and\n      beside: it",
             "    - the first words of it are longer than all the others, which is why\n    - another one",
+            "belet.go:2254] node \"os-test-9fxbk-worker-s5fll\" not found\nflector.go:161] Listing and watching *v1.Pod from",
             "Nothing ends here, since it ends with a full stop, as it should.\nand this is another sentence",
         ] {
             assert_eq!(together(text).len(), 2, "{text}");
