@@ -33,8 +33,12 @@ pub fn diagnose(paths: &[PathBuf], as_json: bool, phase: Option<&str>) -> Result
     let entries = report.entries(&catalogue, &checklists, phase);
     let mut out = std::io::stdout().lock();
     let written = if as_json { objects(&mut out, &entries) } else { sentences(&mut out, &report, &entries) };
+    or_seen_enough(written)
+}
+
+/// Whoever read it may have seen enough.
+fn or_seen_enough(written: std::io::Result<()>) -> Result<u8, Failure> {
     match written {
-        // Whoever read it has seen enough.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(exit::DONE),
         written => written.map(|()| exit::DONE).map_err(Failure::other),
     }
@@ -119,11 +123,13 @@ pub fn check_signatures(mut files: Vec<PathBuf>) -> Result<u8, Failure> {
     }
     let catalogue = Catalogue::with_files(&files).map_err(|error| Failure::usage(error.to_string()))?;
     let areas: Vec<String> = files.iter().map(|path| path.display().to_string()).collect();
-    let mut wrong = 0;
+    let (mut out, mut wrong) = (std::io::stdout().lock(), 0);
     for signature in catalogue.signatures().iter().filter(|known| areas.contains(&known.area)) {
         let faults = proof::faults(&catalogue, signature);
-        println!("{}: {}", signature.id, if faults.is_empty() { "good" } else { "wrong" });
-        faults.iter().for_each(|fault| println!("  {fault}"));
+        let word = if faults.is_empty() { "good" } else { "wrong" };
+        let written = writeln!(out, "{}: {word}", signature.id)
+            .and_then(|()| faults.iter().try_for_each(|fault| writeln!(out, "  {fault}")));
+        or_seen_enough(written)?;
         wrong += usize::from(!faults.is_empty());
     }
     match wrong {

@@ -20,6 +20,9 @@ const BEHIND: &[&str] = &[
     r#"" func="github.com/"#,
 ];
 
+/// What openshift-install puts before `Error: ` of Terraform, on a terminal and elsewhere.
+pub(super) const MARKS: [&str; 2] = ["ERROR ", "level=error msg="];
+
 /// Bytes that the innermost part of an error chain needs to be understood by itself.
 const INNERMOST: usize = 200;
 

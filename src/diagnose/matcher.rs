@@ -10,7 +10,7 @@ use foldhash::quality::RandomState;
 use jiff::Timestamp;
 
 use super::line::{
-    CAPTURE_LIMIT, Captures, behind_mirrors, captures, cut, decoded, goes_on, is_mirrors_part, shortened,
+    CAPTURE_LIMIT, Captures, MARKS, behind_mirrors, captures, cut, decoded, goes_on, is_mirrors_part, shortened,
 };
 use super::open::{Opens, Waiting, Waitings, over};
 use super::place::{anywhere, within};
@@ -130,10 +130,11 @@ impl Matcher {
             told.extend(self.tick(line.at));
         }
         let mut seen = Seen { number, ..Seen::new(source, &line.unit, &line.text, line.at, line.level) };
-        let printed = self.as_printed(&seen);
+        let other = self.otherwise(&seen);
+        let may_match = |text: &str| self.catalogue.prefilter.may_match(text.as_bytes());
         let remembered = if seen.goes_on() {
             None
-        } else if self.catalogue.prefilter.may_match(printed.as_deref().unwrap_or(&line.text).as_bytes()) {
+        } else if may_match(&line.text) || other.as_deref().is_some_and(may_match) {
             Some(self.said.of(&seen))
         } else {
             self.pass_by(&seen, None);
@@ -156,13 +157,15 @@ impl Matcher {
         told
     }
 
-    /// A line with what stands before it where a person reads it, when patterns want to see that: the program's name, or
-    /// that openshift-install calls it an error what begins with that word by itself.
-    fn as_printed(&self, seen: &Seen<'_>) -> Option<String> {
-        if seen.last_word && seen.text.starts_with("Error: ") {
-            return Some(format!("ERROR {}", seen.text));
+    /// A line as patterns may want to see it as well: with the program's name before it; what Terraform told
+    /// openshift-install with the mark of that, or without it.
+    fn otherwise(&self, seen: &Seen<'_>) -> Option<String> {
+        let [mark, _] = MARKS;
+        if seen.source == INSTALLER && seen.last_word && seen.text.starts_with("Error: ") {
+            return Some(format!("{mark}{}", seen.text));
         }
-        self.catalogue.prefilter.tagged(seen.unit, seen.text)
+        let unmarked = MARKS.iter().find_map(|mark| seen.text.strip_prefix(mark)).map(str::to_owned);
+        unmarked.or_else(|| self.catalogue.prefilter.tagged(seen.unit, seen.text))
     }
 
     /// The line of the same unit before this one.
@@ -293,13 +296,15 @@ impl Matcher {
 
     /// Classify a line, raise and clear. Gives the findings that it is evidence of; `key` is what it is remembered by.
     fn look(&mut self, seen: &Seen<'_>, key: Option<Key>, told: &mut Vec<Data>) -> Known {
-        let printed = self.as_printed(seen);
-        let candidates = self.catalogue.prefilter.candidates(printed.as_deref().unwrap_or(seen.text));
+        let other = self.otherwise(seen);
+        // One of the two stands in the other.
+        let longer = other.as_deref().filter(|other| other.len() > seen.text.len()).unwrap_or(seen.text);
+        let candidates = self.catalogue.prefilter.candidates(longer);
         if candidates.is_empty() && !seen.goes_on() {
             return Known::default();
         }
         let mut texts = vec![seen.text];
-        texts.extend(printed.as_deref());
+        texts.extend(other.as_deref());
         self.look_closer(seen, &texts, &candidates, key, told)
     }
 

@@ -179,11 +179,13 @@ impl Matcher {
             (None, Some(waiting)) => (&mut waiting.finding, &mut waiting.tries, false),
             (None, None) => return,
         };
+        if *tries == 0 || finding.source != seen.source || finding.unit != seen.unit {
+            return;
+        }
         let before = finding.captures.get(WHY).map_or(0, String::len);
-        let elsewhere = finding.source != seen.source || finding.unit != seen.unit;
         let poor = before < POOR && placeholders(&signature.title).any(|name| name == WHY);
         let vague = signature.ways() > 0 && signature.way(&finding.captures, &finding.line).is_none();
-        if *tries == 0 || elsewhere || !(poor || vague) {
+        if !(poor || vague) {
             return;
         }
         *tries -= 1;

@@ -111,11 +111,7 @@ impl Prefilter {
 
     /// What a unit said, with its program's name before it, when patterns want to see that.
     pub(super) fn tagged(&self, unit: &str, text: &str) -> Option<String> {
-        let program = match unit {
-            "bootkube" => "bootkube.sh",
-            "kubelet" => "kubenswrapper",
-            other => other,
-        };
+        let program = if unit == "bootkube" { "bootkube.sh" } else { unit };
         self.tags.as_ref()?.is_match(program).then(|| format!("{program}[1]: {text}"))
     }
 

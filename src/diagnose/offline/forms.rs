@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp, civil};
 use regex::Regex;
 
 use super::clean;
+use crate::diagnose::line::MARKS;
 use crate::diagnose::place::{ANYWHERE, anywhere};
 use crate::model::entry::Kept;
 use crate::model::event::{Level, LogLine};
@@ -150,7 +151,8 @@ impl Forms {
         if matches!(first, b'D' | b'I' | b'W' | b'E' | b'F')
             && let Some(found) = of(&self.terminal)
         {
-            return Some(Parts { level: Level::of(text(&found, 1)), text: text(&found, 2), ..Parts::default() });
+            let text = marked(line, text(&found, 2));
+            return Some(Parts { level: Level::of(found.get(1)?.as_str()), text, ..Parts::default() });
         }
         if first.is_ascii_digit()
             && let Some(found) = of(&self.mirror)
@@ -162,7 +164,9 @@ impl Forms {
         if line.contains("level=")
             && let Some(found) = of(&self.level)
         {
-            return Some(Parts { level: Level::of(text(&found, 1)), text: text(&found, 2), ..Parts::default() });
+            let begun = line.get(line.find("level=")?..)?;
+            let text = marked(begun, text(&found, 2));
+            return Some(Parts { level: Level::of(found.get(1)?.as_str()), text, ..Parts::default() });
         }
         if first.is_ascii_digit()
             && let Some(found) = of(&self.container)
@@ -277,6 +281,12 @@ fn unit_of<'a>(program: &'a str, text: &'a str) -> &'a str {
         "hyperkube" | "kubenswrapper" => "kubelet",
         other => other.strip_suffix(".sh").unwrap_or(other),
     }
+}
+
+/// The message of a line that openshift-install prints. What Terraform told it keeps its mark: others say `Error: ` too.
+fn marked<'a>(line: &'a str, message: &'a str) -> &'a str {
+    let terraforms = MARKS.iter().any(|mark| line.strip_prefix(mark).is_some_and(|rest| rest.starts_with(message)));
+    if terraforms && message.trim_start_matches('"').starts_with("Error: ") { line } else { message }
 }
 
 /// A line of this program's own segments.

@@ -138,7 +138,9 @@ fn is_wrong(kind: &str, status: &str) -> bool {
 /// state of a catalog's connection, in the error of a bare-metal host. Worded as `oc adm upgrade` and the operators do.
 fn complaints(matcher: &mut Matcher, object: &Value, at: Timestamp) -> Vec<Data> {
     let text = |object: &Value, path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or("").to_owned();
-    let unit = format!("{}/{}", text(object, "/kind").to_lowercase(), text(object, "/metadata/name"));
+    let place =
+        [text(object, "/kind").to_lowercase(), text(object, "/metadata/namespace"), text(object, "/metadata/name")];
+    let unit = place.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/");
     let mut told = Vec::new();
     for condition in object.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten() {
         let (kind, status) = (text(condition, "/type"), text(condition, "/status"));

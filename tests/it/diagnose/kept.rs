@@ -74,6 +74,21 @@ fn words_of_a_named_program_are_known_in_a_journal_too() {
     assert!(!ids(&found).contains(&"IGN-CONFIG"), "{found:#?}");
 }
 
+/// Others say `Error: ` too.
+#[test]
+fn what_terraform_tells_the_installer_is_no_word_of_others() {
+    let config = tempfile::tempdir().expect("a directory");
+    let error = "Error: the moon is full of holes";
+    for (text, wanted) in [
+        (format!("ERROR {error}"), "TF-ERROR"),
+        (format!("level=error msg={error}"), "TF-ERROR"),
+        (format!("2025/03/01 10:00:00  [ERROR]  : {error}"), "UNKNOWN"),
+    ] {
+        let found = objects(&bartizan(config.path(), &["diagnose", "-", "--json"], &text));
+        assert_eq!(ids(&found), [wanted], "{text}");
+    }
+}
+
 #[test]
 fn what_is_found_is_one_object_a_line_and_the_exit_code_says_the_rest() {
     let config = tempfile::tempdir().expect("a directory");
