@@ -4,9 +4,9 @@ use std::io::{BufRead, Write};
 use std::path::PathBuf;
 
 use crate::diagnose::offline::{self, Limits, Located, Report, report::Entry};
-use crate::diagnose::rank::UNKNOWN;
 use crate::diagnose::signature::user_files;
 use crate::diagnose::{Catalogue, Checklists, proof, template};
+use crate::model::cause::UNKNOWN;
 
 use super::{Failure, exit};
 

@@ -1,7 +1,7 @@
 //! Taking a line apart.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::pattern::Pattern;
 use super::signature::Signature;
@@ -129,22 +129,52 @@ pub(super) fn fill(signature: &Signature, text: &str, into: &mut Captures) {
     }
 }
 
+/// At most about `limit` bytes of a line: the whole where it is short enough, else the innermost parts of its error.
+pub(super) fn quoted(text: &str, limit: usize) -> String {
+    let whole = without_mark(text);
+    if whole.len() <= limit {
+        return whole.to_owned();
+    }
+    let whole = without_repeats(whole);
+    shortened(if whole.len() <= limit { &whole } else { innermost(&whole) }, limit)
+}
+
+/// The message without what says that it is an error.
+fn without_mark(text: &str) -> &str {
+    let marks = ["[ERROR]", "│", ":", "Error:", "error:", "fatal:"];
+    marks.iter().fold(message(text).trim(), |text, mark| text.strip_prefix(mark).unwrap_or(text).trim_start())
+}
+
 /// The innermost parts of an error chain, as many as can be understood by themselves.
 pub(super) fn innermost(text: &str) -> &str {
-    let starts = ["[ERROR]", "│", ":", "Error:", "error:", "fatal:"];
-    let text =
-        starts.iter().fold(message(text).trim(), |text, start| text.strip_prefix(start).unwrap_or(text).trim_start());
+    let text = without_mark(text);
     let tail = text.rmatch_indices(": ").filter_map(|(at, _)| text.get(at + 2..)).find(|tail| tail.len() >= INNERMOST);
     tail.unwrap_or(text)
 }
 
-/// At most about `limit` bytes, of what is longer the beginning and the end: error chains say at the end why.
+/// At most about `limit` bytes. Of what is longer each kind of part once, and of what is still longer the beginning and the
+/// end: error chains say at the end why.
 pub(super) fn shortened(text: &str, limit: usize) -> String {
     if text.len() <= limit {
         return text.to_owned();
     }
+    let text = without_repeats(text);
+    if text.len() <= limit {
+        return text;
+    }
     let end = text.get(text.ceil_char_boundary(text.len() - limit * 2 / 3)..).unwrap_or("");
-    format!("{} ... {end}", cut(text, limit / 3).trim_end())
+    format!("{} ... {end}", cut(&text, limit / 3).trim_end())
+}
+
+/// A list without the parts that say what one before them has said, of another name or not.
+fn without_repeats(text: &str) -> String {
+    let mut said = BTreeSet::new();
+    let parts = text.split_inclusive([',', ';']).filter(|part| {
+        // What stands in quotes, and numbers, are the names.
+        let unquoted = part.split('"').step_by(2).flat_map(str::chars);
+        said.insert(unquoted.filter(|letter| letter.is_alphabetic()).collect::<String>())
+    });
+    parts.collect::<String>().trim_end_matches([',', ';', ' ']).to_owned()
 }
 
 /// At most `limit` bytes, whole characters.

@@ -18,6 +18,7 @@ use super::prefilter::Owner;
 use super::said::{Evidence, Key, Known, Said};
 use super::signature::{Catalogue, Signature};
 use super::{observed, rank};
+use crate::model::cause::likeliest_first;
 use crate::model::event::{Data, Finding, ImageState, Level, LogLine, Observed, SyncEvent};
 
 /// Lines of the same unit in which a carrier looks for its cause.
@@ -51,6 +52,15 @@ pub struct Matcher {
     due: Option<Timestamp>,
     pub(super) state: observed::State,
     said: Said,
+    pub(super) passed: Option<Passed>,
+}
+
+/// What a milestone says of earlier trouble of its own place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Passed {
+    /// That of some phases is over, as far as signatures tell which it belongs to.
+    Phases,
+    All,
 }
 
 #[derive(Debug, Default)]
@@ -97,6 +107,7 @@ impl Matcher {
             due: None,
             state: observed::State::default(),
             said: Said::default(),
+            passed: None,
         }
     }
 
@@ -109,6 +120,12 @@ impl Matcher {
         self.due = None;
         self.state = observed::State::default();
         self.said.forget();
+        self.passed = None;
+    }
+
+    /// What, since this was asked, a line has said to be over.
+    pub(super) fn take_passed(&mut self) -> Option<Passed> {
+        self.passed.take()
     }
 
     /// The signatures that it knows.
@@ -119,7 +136,7 @@ impl Matcher {
     /// Findings that are open now, causes first.
     pub fn open(&self) -> Vec<&Finding> {
         let mut open: Vec<&Finding> = self.open.values().map(|open| &open.finding).collect();
-        open.sort_by_key(|finding| rank::order(finding));
+        likeliest_first(&mut open, |finding| finding);
         open
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 
 use super::line::{CAPTURE_LIMIT, Captures, cut, fill, shortened};
-use super::matcher::{EVIDENCE_LIMIT, FINDING_LIMIT, Matcher, Seen, WINDOW};
+use super::matcher::{EVIDENCE_LIMIT, FINDING_LIMIT, Matcher, Passed, Seen, WINDOW};
 use super::place::within;
 use super::rank;
 use super::recovery::Recovery;
@@ -344,22 +344,35 @@ impl Matcher {
     /// A milestone was passed: earlier trouble of the places that it ends is over.
     pub(super) fn pass(&mut self, place: usize, seen: &Seen<'_>, told: &mut Vec<Data>) {
         let Some(milestone) = self.catalogue.milestones.get(place).cloned() else { return };
-        let ended = |finding: &Finding| {
+        let all = milestone.phases.is_empty();
+        let ended = |finding: &Finding, signature: usize| {
             let same_machine = !finding.source.starts_with("journal:")
                 || !seen.source.starts_with("journal:")
                 || finding.source == seen.source;
-            same_machine && within(&milestone.ends, &finding.source, &finding.unit)
+            let phase = self.signature(signature).map(|signature| &signature.phase);
+            let of_it = all || phase.is_some_and(|phase| milestone.phases.contains(phase));
+            of_it && same_machine && within(&milestone.ends, &finding.source, &finding.unit)
         };
-        let mine = |finding: &Finding| finding.source == seen.source && finding.unit == seen.unit;
+        let mine = |finding: &Finding| all && finding.source == seen.source && finding.unit == seen.unit;
         let because = shortened(seen.text, CAPTURE_LIMIT);
         let moved = |before: &Option<Arc<str>>| before.as_deref() != Some(seen.text);
-        self.waiting
-            .retain(|_, waiting| !(ended(&waiting.finding) || mine(&waiting.finding) && moved(&waiting.milestone)));
+        let past = |waiting: &Waiting| {
+            ended(&waiting.finding, waiting.signature) || mine(&waiting.finding) && moved(&waiting.milestone)
+        };
         let stays = |open: &Open| self.signature(open.signature).is_some_and(|signature| signature.stays);
-        let over = |open: &Open| ended(&open.finding) || mine(&open.finding) && moved(&open.milestone) && !stays(open);
-        let ids = self.open.iter().filter(|(_, open)| over(open)).map(|(id, _)| id.clone()).collect();
-        self.close(ids, &because, told);
-        if let Some(unit) = self.unit_mut(seen) {
+        let over = |open: &Open| {
+            ended(&open.finding, open.signature) || mine(&open.finding) && moved(&open.milestone) && !stays(open)
+        };
+        let waiting = self.waiting.iter().filter(|(_, waiting)| past(waiting)).map(|(id, _)| id.clone());
+        let waiting: Vec<String> = waiting.collect();
+        let open = self.open.iter().filter(|(_, open)| over(open)).map(|(id, _)| id.clone()).collect();
+        waiting.iter().for_each(|id| drop(self.waiting.remove(id)));
+        self.close(open, &because, told);
+        if within(&milestone.ends, seen.source, seen.unit) {
+            let passed = if all { Passed::All } else { Passed::Phases };
+            self.passed = self.passed.max(Some(passed));
+        }
+        if let Some(unit) = self.unit_mut(seen).filter(|_| all) {
             unit.milestone = Some(seen.text.into());
         }
     }

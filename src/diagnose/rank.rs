@@ -1,16 +1,9 @@
 //! Which finding explains which. Specific over generic, cause over symptom, earlier over later.
 
-use jiff::Timestamp;
-
 use super::place::glob;
 use super::signature::{Catalogue, Signature};
+use crate::model::cause::{CARRIERS, UNKNOWN, likeliest_first};
 use crate::model::event::{Finding, Level};
-
-/// A capture of findings that were seen, but for a shorter time than is unusual: how bad they would be.
-const EARLY: &str = "early";
-
-/// Stands where the id of a signature would: a program has given up, and nobody knows the words it did it with.
-pub const UNKNOWN: &str = "UNKNOWN";
 
 /// Of the signatures (by place in the catalogue) that match one line, those that speak: one, and what it wants beside it.
 pub(super) fn speakers(catalogue: &Catalogue, hits: &[usize]) -> Vec<usize> {
@@ -58,7 +51,7 @@ pub(super) fn behind<'a>(from: &'a Finding, all: &[&'a Finding]) -> impl Iterato
 }
 
 /// Work out `explained_by` anew among findings that were made apart from each other, and put causes first.
-pub fn arrange(catalogue: &Catalogue, findings: &mut [Finding]) {
+pub fn arrange(catalogue: &Catalogue, findings: &mut Vec<Finding>) {
     // Where signatures explain each other in a ring, the one that is nearest to the cause is the one that is left.
     findings.sort_by_key(|finding| (std::cmp::Reverse(finding.rank), finding.id.clone()));
     for place in 0..findings.len() {
@@ -71,7 +64,7 @@ pub fn arrange(catalogue: &Catalogue, findings: &mut [Finding]) {
             finding.explained_by = Some(cause);
         }
     }
-    findings.sort_by_key(order);
+    likeliest_first(findings, |finding| finding);
 }
 
 /// How much speaks for each of these (in their order) being the cause, 0 to 1, and why. What comes later is not more
@@ -100,10 +93,10 @@ fn weigh_one(catalogue: &Catalogue, finding: &Finding, before: &[Finding], all: 
         true => say(0.45, "it says that something is stuck, not why".to_owned()),
         false => say(0.85, "it names a cause".to_owned()),
     }
-    if finding.severity <= Level::Info && !finding.captures.contains_key(EARLY) {
+    if finding.is_mild() {
         say(-0.5, "it stops no installation by itself".to_owned());
     }
-    if finding.captures.contains_key(EARLY) {
+    if finding.is_early() {
         say(-0.4, "it was not seen for longer than is usual".to_owned());
     }
     if let Some(cause) = &finding.explained_by {
@@ -122,34 +115,6 @@ fn weigh_one(catalogue: &Catalogue, finding: &Finding, before: &[Finding], all: 
         say(-0.15, format!("{} is nearer to the beginning of things", rival.signature));
     }
     (value.clamp(0.05, 0.98), reasons)
-}
-
-/// From here on a rank says that the signature only carries a cause: something is stuck, or over.
-pub const CARRIERS: u32 = 90;
-
-/// Causes before what they explain, and before what only says that something is stuck; worse before milder, near to the
-/// cause before far from it, earlier before later.
-pub fn order(finding: &Finding) -> impl Ord + use<> {
-    let kind = match finding.rank {
-        _ if finding.severity <= Level::Info && !finding.captures.contains_key(EARLY) => 2,
-        CARRIERS.. if finding.signature != UNKNOWN => 1,
-        _ => 0,
-    };
-    let explained = finding.explained_by.is_some();
-    (explained, kind, std::cmp::Reverse(would_be(finding)), finding.rank, finding.at, finding.id.clone())
-}
-
-/// Tell of a finding that it was not seen for longer than is usual.
-pub(super) fn set_early(finding: &mut Finding) {
-    finding.captures.insert(EARLY.to_owned(), finding.severity.word().to_owned());
-    finding.severity = finding.severity.min(Level::Info);
-}
-
-/// How bad it is. Lines without a time do not say how long something lasts, so it may be as bad as if it did.
-fn would_be(finding: &Finding) -> Level {
-    let timeless = finding.at == Timestamp::UNIX_EPOCH;
-    let early = finding.captures.get(EARLY).filter(|_| timeless);
-    early.and_then(|would_be| Level::of(would_be)).unwrap_or(finding.severity)
 }
 
 fn covers(globs: &[String], id: &str) -> bool {

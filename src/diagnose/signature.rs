@@ -131,6 +131,8 @@ pub(super) struct Milestone {
     /// Places whose findings are over. Findings of the milestone's own unit are over when an earlier, different
     /// milestone was the last one of that unit as they were opened: a unit that starts again says the same line again.
     pub(super) ends: Vec<Place>,
+    /// When named, only what went wrong in these is over, whichever milestone came before.
+    pub(super) phases: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -221,6 +223,8 @@ struct RawMilestone {
     pattern: String,
     scope: Vec<String>,
     ends: Vec<String>,
+    #[serde(default)]
+    phases: Vec<String>,
 }
 
 fn error() -> Level {
@@ -275,7 +279,7 @@ impl Entries {
             let pattern = patterns.get(&raw.pattern).map_err(|why| entry(name, "milestone", why))?;
             let places = raw.scope.iter().map(|place| Place::parse(place)).collect();
             let ends = raw.ends.iter().map(|place| Place::parse(place)).collect();
-            milestones.push(Milestone { pattern, places, ends });
+            milestones.push(Milestone { pattern, places, ends, phases: raw.phases });
         }
         Ok(Self { signatures, milestones })
     }

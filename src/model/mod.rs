@@ -3,6 +3,7 @@
 //! This floor is pure. It knows no clock, no file, no socket and no runtime; everything here can be
 //! replayed from a file, and [`reduce`] is total: an event it does not know changes nothing.
 
+pub mod cause;
 pub mod entry;
 pub mod event;
 pub mod fact;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
+use super::cause::likeliest_first;
 use super::event::*;
 use super::plan::{Plan, StageId, StepId};
 use super::progress::Rate;
@@ -373,14 +374,7 @@ impl RunModel {
     /// Open findings, the likeliest cause first.
     pub fn open_findings(&self) -> Vec<&FindingRecord> {
         let mut open: Vec<&FindingRecord> = self.findings.iter().filter(|record| record.cleared.is_none()).collect();
-        open.sort_by_key(|record| {
-            (
-                record.finding.explained_by.is_some(),
-                std::cmp::Reverse(record.finding.severity),
-                record.finding.rank,
-                record.opened,
-            )
-        });
+        likeliest_first(&mut open, |record| &record.finding);
         open
     }
 

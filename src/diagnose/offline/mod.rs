@@ -254,6 +254,9 @@ impl<'a> Reader<'a> {
             self.matcher.pass_by(&seen(&passed_by), passed.evidence.as_deref());
         }
         self.feed(log.name, &source, &read, log.number, &mut log.open);
+        if let Some(passed) = self.matcher.take_passed() {
+            self.report.unknown.over(passed);
+        }
         if let Some(how) = last_words {
             let known = self.catalogue.prefilter.knows(&read.unit, &decoded(&read.text));
             self.report.unknown.last_words(how, &source, log.number, &read, known);
@@ -382,7 +385,7 @@ impl<'a> Reader<'a> {
         let known: Vec<String> = report.findings.iter().map(|found| found.finding.id.clone()).collect();
         for mut early in self.early.into_iter().filter(|early| !known.contains(&early.finding.id)) {
             if !failed {
-                rank::set_early(&mut early.finding);
+                early.finding.set_early();
             }
             report.findings.push(early);
         }

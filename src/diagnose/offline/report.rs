@@ -3,10 +3,10 @@
 use serde::Serialize;
 
 use super::{Located, Report, plain};
-use crate::diagnose::line::{cut, innermost, shortened};
+use crate::diagnose::line::{cut, quoted};
 use crate::diagnose::matcher::CLUSTER;
-use crate::diagnose::rank::UNKNOWN;
 use crate::diagnose::{Catalogue, Checklists};
+use crate::model::cause::UNKNOWN;
 use crate::model::event::{Finding, Level};
 
 /// A finding, the most likely cause being of rank 1.
@@ -51,8 +51,7 @@ const ALIKE: usize = 20;
 
 fn told(finding: &Finding) -> String {
     let title = &finding.title;
-    let words = plain(innermost(&finding.line));
-    let words = shortened(words.trim(), QUOTED);
+    let words = quoted(&plain(&finding.line), QUOTED);
     let begins = cut(&words, ALIKE);
     let ends = words.get(words.ceil_char_boundary(words.len().saturating_sub(ALIKE))..).unwrap_or(&words);
     match finding.source == CLUSTER || words.is_empty() || title.contains(begins) || title.contains(ends) {

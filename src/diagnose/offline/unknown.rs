@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::sound::{is_typed, is_vague, loudness, reason, says_error};
 use super::{Located, plain, text_of};
-use crate::diagnose::line::{CAPTURE_LIMIT, cut, innermost, shortened};
-use crate::diagnose::matcher::EVIDENCE_LIMIT;
-use crate::diagnose::rank::{CARRIERS, UNKNOWN};
+use crate::diagnose::line::{CAPTURE_LIMIT, cut, innermost, quoted};
+use crate::diagnose::matcher::{EVIDENCE_LIMIT, Passed};
+use crate::model::cause::{CARRIERS, UNKNOWN};
 use crate::model::event::{Finding, Level, LogLine};
 
 /// Behind everything that is known.
@@ -101,6 +101,12 @@ impl Unknown {
         *place = Some(Words { known, ..Words::new(how, source, number, line.clone()) });
     }
 
+    /// What a program ended with before is over. Words that no signature knows belong to no phase.
+    pub(super) fn over(&mut self, passed: Passed) {
+        let over = |words: &mut Words| passed == Passed::All || words.known;
+        (self.fatal.take_if(over), self.error.take_if(over));
+    }
+
     /// Whether a line may be what an excerpt is about.
     pub(super) fn complains(number: u64, line: &[u8]) -> bool {
         // Heads of tables name what can be wrong, and so does who types a command.
@@ -173,7 +179,7 @@ impl Words {
     }
 
     fn why(&self) -> String {
-        shortened(&plain(innermost(&reason(&self.line.text))), CAPTURE_LIMIT)
+        quoted(&plain(&reason(&self.line.text)), CAPTURE_LIMIT)
     }
 
     fn loud(&self) -> u32 {

@@ -308,6 +308,75 @@ fn a_line_that_says_more_speaks_for_its_finding() {
 }
 
 #[test]
+fn what_is_wrong_with_many_does_not_hide_what_else_is_wrong() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let refused = |host: u8| {
+        format!(
+            "level=warning msg=\"control-plane 10.0.1.{host} access error: ssh: connect to host 10.0.1.{host} port 22: Connection refused\"\n"
+        )
+    };
+    let over = "level=error msg=\"Bootstrap failed to complete: timed out waiting for the condition\"\n";
+    let text = format!("{}{}{}{over}", refused(1), refused(2), refused(3));
+    let found = objects(&bartizan(dir.path(), &["diagnose", "--json", "-"], &text));
+    assert_eq!(ids(&found), ["SSH-REFUSED", "BOOTSTRAP-TIMEOUT", "SSH-REFUSED", "SSH-REFUSED"], "{found:#?}");
+}
+
+/// The installer adds to the log of the directory each time that it is run.
+#[test]
+fn what_an_earlier_run_of_the_installer_failed_with_is_over_when_a_later_one_gets_on() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = |lines: &[(&str, &str)]| {
+        let line =
+            |(level, text): &(&str, &str)| format!("time=\"2025-03-01T10:00:00Z\" level={level} msg=\"{text}\"\n");
+        let text: String = lines.iter().map(line).collect();
+        let file = dir.path().join(".openshift_install.log");
+        std::fs::write(&file, text).expect("a log");
+        objects(&bartizan(dir.path(), &["diagnose", "--json", &file.to_string_lossy()], ""))
+    };
+    let begins = ("debug", "OpenShift Installer 4.18.1");
+    let config = (
+        "fatal",
+        "failed to fetch Metadata: failed to load asset \\\"Install Config\\\": failed to create install config: invalid \\\"install-config.yaml\\\" file: baseDomain: Required value",
+    );
+    let strange = ("fatal", "the ferry of the islands carries no whales on sundays");
+    let timeout = ("fatal", "failed to wait for bootstrapping to complete: timed out waiting for the condition");
+    assert_eq!(ids(&log(&[begins, config])), ["CFG-INVALID"]);
+    assert_eq!(
+        ids(&log(&[begins, config, begins, ("info", "Consuming Install Config from target directory")])),
+        Vec::<&str>::new()
+    );
+    // Logs are gathered, and the bootstrap has failed all the same; nor is it known what a strange word belongs to.
+    assert_eq!(
+        ids(&log(&[begins, timeout, begins, ("info", "Pulling debug logs from the bootstrap machine")])),
+        ["BOOTSTRAP-TIMEOUT"]
+    );
+    assert_eq!(
+        ids(&log(&[begins, strange, begins, ("info", "Pulling debug logs from the bootstrap machine")])),
+        ["UNKNOWN"]
+    );
+    assert_eq!(ids(&log(&[begins, strange, begins, ("info", "Install complete!")])), Vec::<&str>::new());
+}
+
+/// The decisive words of a long list stand in its middle.
+#[test]
+fn a_long_list_is_quoted_without_what_it_repeats() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let closed = |name: &str| {
+        format!("harbour \"{name}\": closed to everybody who sails under that flag and to all of their friends")
+    };
+    let names = ["north", "south", "east", "west", "upper", "lower", "inner", "outer", "old", "new"];
+    let list: Vec<String> = names.iter().map(|name| closed(name)).collect();
+    let text = format!(
+        "FATAL the ferry cannot land: [{}, harbour \"new\": the tide is out, {}]\n",
+        list[..5].join(", "),
+        list[5..].join(", ")
+    );
+    let found = objects(&bartizan(dir.path(), &["diagnose", "--json", "-"], &text));
+    let cause = found[0]["cause"].as_str().unwrap_or("");
+    assert!(cause.contains("the tide is out") && cause.contains("north") && !cause.contains("west"), "{cause}");
+}
+
+#[test]
 fn a_program_that_gives_up_is_quoted_where_no_signature_knows_why() {
     let dir = tempfile::tempdir().expect("a directory");
     let said = |text: &str| objects(&bartizan(dir.path(), &["diagnose", "--json", "-"], text));
@@ -316,15 +385,23 @@ fn a_program_that_gives_up_is_quoted_where_no_signature_knows_why() {
         assert_eq!(ids(&found), ["UNKNOWN"], "{text}");
         (found[0]["severity"].to_string(), found[0]["cause"].to_string(), found[0]["evidence"][0]["line"].to_string())
     };
-    // The installer: of a chain the innermost parts; the fatal line and not the errors before it.
+    // The installer: the fatal line and not the errors before it.
     let (severity, cause, line) = quoted(
         "time=\"2025-03-01T10:00:00Z\" level=debug msg=\"Fetching Moon...\"\n\
          time=\"2025-03-01T10:00:01Z\" level=error msg=\"the tide is out\"\n\
          time=\"2025-03-01T10:00:02Z\" level=fatal msg=\"moving the harbour: asking the moon: the third phase of the moon has been moved into the next month by the astronomers of the old tower on the hill, who did not ask the harbour whether it minds, nor the ferry that goes to the islands on sundays\"\n",
     );
     assert_eq!((severity.as_str(), line.as_str()), ("\"error\"", "3"));
-    let end = "in its own words: the third phase of the moon has been moved into the next month by the astronomers of the old tower on the hill, who did not ask the harbour whether it minds, nor the ferry that goes to the islands on sundays\"";
+    let end = "in its own words: moving the harbour: asking the moon: the third phase of the moon has been moved into the next month by the astronomers of the old tower on the hill, who did not ask the harbour whether it minds, nor the ferry that goes to the islands on sundays\"";
     assert!(cause.ends_with(end), "{cause}");
+    // Of a chain that is too long for a sentence, its innermost parts.
+    let wrapped = format!(
+        "FATAL {}the ferry of the islands carries no whales, {}",
+        "moving the harbour: ".repeat(30),
+        "ever ".repeat(40)
+    );
+    let (_, cause, _) = quoted(&wrapped);
+    assert!(cause.contains("words: the ferry of the islands") && !cause.contains("harbour"), "{cause}");
     // A sentence that breaks off goes on in the next line.
     let (_, cause, _) = quoted("Error: the ferry carries no whales, \nand no ponies either\n");
     assert!(cause.contains("no whales, and no ponies either"), "{cause}");

@@ -11,11 +11,11 @@ use std::sync::Arc;
 use bartizan::diagnose::checklist::{Expect, judge};
 use bartizan::diagnose::offline::{self, Limits};
 use bartizan::diagnose::proof::{self, Fault};
-use bartizan::diagnose::rank::UNKNOWN;
 use bartizan::diagnose::recovery::{Because, Danger, Fix, Resume};
 use bartizan::diagnose::signature::{Catalogue, Example};
 use bartizan::diagnose::{Checklists, Matcher, Recovery};
 use bartizan::host::{Cmd, Host, HostError, Output, Stdin, StreamItem, Tunnel};
+use bartizan::model::cause::UNKNOWN;
 use bartizan::model::event::{
     BootStage, CheckState, CsrState, Data, Finding, ImageState, Level, LogLine, Observed, SyncEvent,
 };

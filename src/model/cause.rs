@@ -1,0 +1,68 @@
+//! Which finding is most likely the cause: the order that they are shown and repaired in.
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+
+use super::event::{Finding, Level};
+
+/// Stands where the id of a signature would: a program has given up, and nobody knows the words it did it with.
+pub const UNKNOWN: &str = "UNKNOWN";
+
+/// From here on a rank says that the signature only carries a cause: something is stuck, or over.
+pub const CARRIERS: u32 = 90;
+
+/// A capture of findings that were seen, but for a shorter time than is unusual: how bad they would be.
+const EARLY: &str = "early";
+
+impl Finding {
+    /// Tell of it that it was not seen for longer than is usual.
+    pub fn set_early(&mut self) {
+        self.captures.insert(EARLY.to_owned(), self.severity.word().to_owned());
+        self.severity = self.severity.min(Level::Info);
+    }
+
+    pub fn is_early(&self) -> bool {
+        self.captures.contains_key(EARLY)
+    }
+
+    /// Whether it stops no installation by itself.
+    pub fn is_mild(&self) -> bool {
+        self.severity <= Level::Info && !self.is_early()
+    }
+
+    /// How bad it is. Lines without a time do not say how long something lasts, so it may be as bad as if it did.
+    fn would_be(&self) -> Level {
+        let timeless = self.at == Timestamp::UNIX_EPOCH;
+        let early = self.captures.get(EARLY).filter(|_| timeless);
+        early.and_then(|would_be| Level::of(would_be)).unwrap_or(self.severity)
+    }
+
+    /// Causes before what they explain, and before what only says that something is stuck; worse before milder, near to
+    /// the cause before far from it, earlier before later.
+    fn order(&self) -> impl Ord + use<> {
+        let kind = match self.rank {
+            _ if self.is_mild() => 2,
+            CARRIERS.. if self.signature != UNKNOWN => 1,
+            _ => 0,
+        };
+        (self.explained_by.is_some(), kind, Reverse(self.would_be()), self.rank, self.at)
+    }
+}
+
+/// Put causes first. Of findings of one signature the first speaks for the others: these stand behind what else is wrong.
+pub fn likeliest_first<T>(found: &mut Vec<T>, finding: impl Fn(&T) -> &Finding) {
+    found.sort_by_cached_key(|one| finding(one).order());
+    let mut spoken = BTreeSet::new();
+    let mut placed: Vec<_> = found
+        .drain(..)
+        .map(|one| {
+            let known = finding(&one);
+            let again = !spoken.insert(known.signature.clone());
+            ((known.explained_by.is_some(), known.is_mild(), again), one)
+        })
+        .collect();
+    placed.sort_by_key(|(place, _)| *place);
+    found.extend(placed.into_iter().map(|(_, one)| one));
+}
