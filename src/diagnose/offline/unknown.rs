@@ -105,6 +105,7 @@ impl Unknown {
     pub(super) fn over(&mut self, passed: Passed) {
         let over = |words: &mut Words| passed == Passed::All || words.known;
         (self.fatal.take_if(over), self.error.take_if(over));
+        self.complaints.retain_mut(|words| !over(words));
     }
 
     /// Whether a line may be what an excerpt is about.
