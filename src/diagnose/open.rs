@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::line::{CAPTURE_LIMIT, Captures, cut, fill, shortened};
 use super::matcher::{EVIDENCE_LIMIT, FINDING_LIMIT, Matcher, Passed, Seen, WINDOW};
-use super::place::within;
+use super::place::meant;
 use super::rank;
 use super::recovery::Recovery;
 use super::signature::{Signature, placeholders};
@@ -351,7 +351,7 @@ impl Matcher {
                 || finding.source == seen.source;
             let phase = self.signature(signature).map(|signature| &signature.phase);
             let of_it = all || phase.is_some_and(|phase| milestone.phases.contains(phase));
-            of_it && same_machine && within(&milestone.ends, &finding.source, &finding.unit)
+            of_it && same_machine && meant(&milestone.ends, &finding.source, &finding.unit)
         };
         let mine = |finding: &Finding| all && finding.source == seen.source && finding.unit == seen.unit;
         let because = shortened(seen.text, CAPTURE_LIMIT);
@@ -368,7 +368,7 @@ impl Matcher {
         let open = self.open.iter().filter(|(_, open)| over(open)).map(|(id, _)| id.clone()).collect();
         waiting.iter().for_each(|id| drop(self.waiting.remove(id)));
         self.close(open, &because, told);
-        if within(&milestone.ends, seen.source, seen.unit) {
+        if meant(&milestone.ends, seen.source, seen.unit) {
             let passed = if all { Passed::All } else { Passed::Phases };
             self.passed = self.passed.max(Some(passed));
         }

@@ -53,6 +53,14 @@ pub(super) fn within(places: &[Place], source: &str, unit: &str) -> bool {
     !covers(true) && (covers(false) || places.iter().all(|place| place.excluded))
 }
 
+/// Like [`within`], but a place whose source nobody knows has to have a unit that is meant, if one is known.
+pub(super) fn meant(places: &[Place], source: &str, unit: &str) -> bool {
+    match anywhere(source) && !unit.is_empty() {
+        true => places.iter().any(|place| place.unit.as_deref().is_none_or(|wanted| glob(wanted, unit))),
+        false => within(places, source, unit),
+    }
+}
+
 /// `*` stands for any text, also none.
 pub(super) fn glob(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
@@ -93,6 +101,8 @@ mod tests {
         assert!(within(&places, "journal:master-0", "kubelet.service"));
         assert!(!within(&places, "journal:bootstrap", "kubelet"));
         assert!(!within(&places, "journal:master-0", "crio"));
-        assert!(within(&places, ANYWHERE, ""));
+        assert!(within(&places, ANYWHERE, "") && within(&places, ANYWHERE, "crio"));
+        assert!(meant(&places[..1], ANYWHERE, "") && meant(&places[..1], ANYWHERE, "kubelet"));
+        assert!(!meant(&places[..1], ANYWHERE, "crio"));
     }
 }

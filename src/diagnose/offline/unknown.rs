@@ -104,7 +104,9 @@ impl Unknown {
     /// What a program ended with before is over. Words that no signature knows belong to no phase.
     pub(super) fn over(&mut self, passed: Passed) {
         let over = |words: &mut Words| passed == Passed::All || words.known;
-        (self.fatal.take_if(over), self.error.take_if(over));
+        for words in [&mut self.fatal, &mut self.error] {
+            words.take_if(over);
+        }
         self.complaints.retain_mut(|words| !over(words));
     }
 
