@@ -35,6 +35,10 @@ enum GoesOn {
     Chain,
     /// One of the causes, which are indented.
     Causes,
+    /// `on main.tf line 34, in data "a" "b":` of Terraform, up to that line of the file, which stands among others.
+    Place {
+        line: u64,
+    },
     /// Behind `panic: words` of a program in Go, up to the function of its own where that happened.
     Panic,
     Ended,
@@ -50,7 +54,7 @@ impl Folded {
                 quote: words.first().copied().filter(|first| b"'\"".contains(first)),
             },
             None if line.starts_with(b"panic: ") => GoesOn::Panic,
-            None => GoesOn::Sentence,
+            None => place(value).map_or(GoesOn::Sentence, |line| GoesOn::Place { line }),
         };
         Self { number, line, lines: 1, goes_on }
     }
@@ -64,6 +68,10 @@ impl Folded {
                 return true;
             }
             GoesOn::Panic if self.lines < LINES && (rest.is_empty() || is_way_to_fault(next)) => {
+                self.lines += 1;
+                return true;
+            }
+            GoesOn::Place { line } if self.lines < LINES && row(next).is_some_and(|row| row < line) => {
                 self.lines += 1;
                 return true;
             }
@@ -85,6 +93,7 @@ impl Folded {
                 self.goes_on = GoesOn::Ended;
                 return true;
             }
+            GoesOn::Place { line } => (row(next) == Some(line)).then_some(GoesOn::Ended),
             GoesOn::Ended => None,
         };
         let Some(then) = then else { return false };
@@ -101,6 +110,9 @@ impl Folded {
 /// programs, commands and tables do. It may be indented further.
 fn runs_on(line: &[u8], next: &[u8]) -> bool {
     let deeper = indent(next) > indent(line);
+    if line.len() >= NARROW && line.ends_with(b":") && next.starts_with(b"{") {
+        return !is_typed(line);
+    }
     let next = if deeper { next.trim_ascii_start() } else { next };
     let Some(last) = line.trim_ascii_end().last() else { return false };
     let goes_on = match next {
@@ -115,6 +127,19 @@ fn runs_on(line: &[u8], next: &[u8]) -> bool {
         && word(line) != word(next)
         && !is_typed(line)
         && [line, next].iter().all(|line| find(line.trim_ascii(), b"  ").is_none() && !line.contains(&b'\t'))
+}
+
+/// The line of a file that Terraform names (`internal/command/format/diagnostic.go`).
+fn place(text: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(text).ok()?.trim_start_matches(['│', '|', ' ']).strip_prefix("on ")?;
+    let (number, place) = text.split_once(" line ")?.1.split_once(", in ")?;
+    number.parse().ok().filter(|_| place.trim_end().ends_with(':'))
+}
+
+/// The number of a line of a file that Terraform shows: `  34: count = 3`.
+fn row(text: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(text).ok()?.trim_start_matches(['│', '|', ' ']);
+    text.split_once(':')?.0.parse().ok()
 }
 
 /// `unit[1]: words`, `error: words`, `key=value`, `kubelet.go:2254] words`.
@@ -199,6 +224,20 @@ mod tests {
         assert_eq!(together("Error: it is over\n\nand this is something else").len(), 2);
         let lines = together("Error: checking /dev/sda\nCaused by: device is in use\nCaused by: EBUSY\nnext");
         assert_eq!(lines, ["1 Error: checking /dev/sda Caused by: device is in use Caused by: EBUSY", "4 next"]);
+    }
+
+    #[test]
+    fn terraform_shows_the_line_that_it_stops_at() {
+        let text = "Error: Invalid template interpolation value\n\n  on machine/ignition.tf line 34, in data \"ignition_file\" \
+                    \"static_ip\":\n  33: \n  34: IPADDR=${local.ip_addresses[count.index]}\n  35: \n    | count.index is 0";
+        let place = "on machine/ignition.tf line 34, in data \"ignition_file\" \"static_ip\":";
+        assert_eq!(together(text)[1], format!("3   {place} 34: IPADDR=${{local.ip_addresses[count.index]}}"));
+        assert_eq!(
+            together("│   on main.tf line 4, in module \"a\":\n│    4:   b = 1\n│")[0],
+            "1 │   on main.tf line 4, in module \"a\": │    4:   b = 1"
+        );
+        let text = "user \"system:serviceaccount:a:b\" is attempting to grant RBAC permissions not currently held:\n{APIGroups:[\"a\"]}\n{APIGroups:[\"b\"]}";
+        assert_eq!(together(text).len(), 2);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! `openshift-install gather bootstrap`, a run of this program, standard input. Archives are read as streams and never
 //! unpacked to disk; what they may cost is bounded.
 
+mod advice;
 pub mod files;
 mod folded;
 pub mod forms;

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::sound::{is_typed, is_vague, loudness, reason, says_error};
-use super::{Located, plain, text_of};
+use super::{Located, advice, plain, text_of};
 use crate::diagnose::line::{CAPTURE_LIMIT, cut, innermost, quoted};
 use crate::diagnose::matcher::{EVIDENCE_LIMIT, Passed};
 use crate::model::cause::{CARRIERS, UNKNOWN};
@@ -23,6 +23,8 @@ const HORIZON: u64 = 40;
 const EXCERPT: u64 = 60;
 /// As loud as what is told beside findings that are known: an error, or words that say what is wrong and that it is.
 const LOUD: u32 = 3;
+/// Where no sentence ends; the last is how Ansible puts an answer in YAML below the task that failed.
+const ENDS_INSIDE: &[&str] = &[",", ":", "=>"];
 /// Bytes of words that can be understood by themselves.
 const ENOUGH: usize = 160;
 /// Units of which it is kept that they failed.
@@ -124,7 +126,7 @@ impl Unknown {
     /// The line after the last words, when these break off in the middle of a sentence.
     pub(super) fn go_on(&mut self, number: u64, line: &[u8]) {
         for words in self.fatal.iter_mut().chain(&mut self.error).chain(self.complaints.last_mut()) {
-            if words.number + 1 == number && words.line.text.trim_end().ends_with([',', ':']) {
+            if words.number + 1 == number && ENDS_INSIDE.iter().any(|end| words.line.text.trim_end().ends_with(end)) {
                 words.line.text = format!("{} {}", words.line.text.trim_end(), text_of(line).trim());
             }
         }
@@ -194,7 +196,7 @@ impl Words {
             id: UNKNOWN.to_owned(),
             signature: UNKNOWN.to_owned(),
             title: format!("No signature knows this failure; in its own words: {why}"),
-            next: Some("Look at the lines before it; `bartizan signature new` makes a signature of it".to_owned()),
+            next: advice::on(&why).map(|advice| format!("{advice}; `bartizan signature new` makes a signature of it")),
             severity: self.severity,
             captures: [("why".to_owned(), why)].into(),
             source: self.source,
