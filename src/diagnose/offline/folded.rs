@@ -131,7 +131,9 @@ fn runs_on(line: &[u8], next: &[u8]) -> bool {
 
 /// The line of a file that Terraform names (`internal/command/format/diagnostic.go`).
 fn place(text: &[u8]) -> Option<u64> {
-    let text = std::str::from_utf8(text).ok()?.trim_start_matches(['│', '|', ' ']).strip_prefix("on ")?;
+    // Every line is asked.
+    let text = text.strip_prefix("│".as_bytes()).unwrap_or(text).trim_ascii_start();
+    let text = std::str::from_utf8(text.strip_prefix(b"on ")?).ok()?;
     let (number, place) = text.split_once(" line ")?.1.split_once(", in ")?;
     number.parse().ok().filter(|_| place.trim_end().ends_with(':'))
 }
