@@ -81,6 +81,11 @@ pub(super) fn is_typed(line: &[u8]) -> bool {
         || ["]$ ", "]# ", "~$ "].iter().any(|prompt| memchr::memmem::find(line, prompt.as_bytes()).is_some())
 }
 
+/// How Ansible counts at its end what it did on each machine.
+pub(super) fn is_tally(line: &[u8]) -> bool {
+    [" ok=", " unreachable=", " failed="].iter().all(|count| memchr::memmem::find(line, count.as_bytes()).is_some())
+}
+
 pub(super) fn says_error(line: &[u8]) -> bool {
     matches(&ANY, line)
 }
