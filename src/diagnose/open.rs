@@ -190,7 +190,7 @@ impl Matcher {
         }
         *tries -= 1;
         let captures = Self::said_by(signature, text, seen);
-        let fuller = poor && captures.get(WHY).is_some_and(|why| why.len() >= before + POOR / 2);
+        let fuller = poor && captures.get(WHY).is_some_and(|why| why.len() >= before + POOR / 4);
         let named = vague && signature.way(&captures, seen.text).is_some();
         if !(fuller || named) {
             return;

@@ -110,7 +110,9 @@ impl Folded {
 /// programs, commands and tables do. It may be indented further.
 fn runs_on(line: &[u8], next: &[u8]) -> bool {
     let deeper = indent(next) > indent(line);
-    if line.len() >= NARROW && line.ends_with(b":") && next.starts_with(b"{") {
+    // A list of objects, or the fields of an error of oc.
+    let fields = deeper && line.starts_with(b"error: ");
+    if line.ends_with(b":") && (fields || line.len() >= NARROW && next.starts_with(b"{")) {
         return !is_typed(line);
     }
     let next = if deeper { next.trim_ascii_start() } else { next };
@@ -240,6 +242,8 @@ mod tests {
         );
         let text = "user \"system:serviceaccount:a:b\" is attempting to grant RBAC permissions not currently held:\n{APIGroups:[\"a\"]}\n{APIGroups:[\"b\"]}";
         assert_eq!(together(text).len(), 2);
+        let text = "error: cannot refresh available updates:\n  Reason: NoChannel\n  Message: The channel has not been set.\n\nTo go on";
+        assert_eq!(together(text)[0], "1 error: cannot refresh available updates: Reason: NoChannel");
     }
 
     #[test]

@@ -81,6 +81,11 @@ pub(super) fn is_typed(line: &[u8]) -> bool {
         || ["]$ ", "]# ", "~$ "].iter().any(|prompt| memchr::memmem::find(line, prompt.as_bytes()).is_some())
 }
 
+/// Two have written the same object; the one that was late tries again by itself.
+pub(super) fn is_conflict(line: &[u8]) -> bool {
+    memchr::memmem::find(line, b"the object has been modified; please apply your changes").is_some()
+}
+
 /// How Ansible counts at its end what it did on each machine.
 pub(super) fn is_tally(line: &[u8]) -> bool {
     [" ok=", " unreachable=", " failed="].iter().all(|count| memchr::memmem::find(line, count.as_bytes()).is_some())

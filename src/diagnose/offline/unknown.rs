@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::sound::{is_tally, is_typed, is_vague, loudness, reason, says_error};
+use super::sound::{is_conflict, is_tally, is_typed, is_vague, loudness, reason, says_error};
 use super::{Located, advice, plain, text_of};
 use crate::diagnose::line::{CAPTURE_LIMIT, cut, innermost, quoted};
 use crate::diagnose::matcher::{EVIDENCE_LIMIT, Passed};
@@ -115,11 +115,8 @@ impl Unknown {
     /// Whether a line may be what an excerpt is about.
     pub(super) fn complains(number: u64, line: &[u8]) -> bool {
         // Heads of tables name what can be wrong, and so does who types a command.
-        number <= EXCERPT
-            && !is_typed(line)
-            && !is_tally(line)
-            && line.iter().any(u8::is_ascii_lowercase)
-            && loudness(line) > 0
+        let idle = is_typed(line) || is_tally(line) || is_conflict(line);
+        number <= EXCERPT && !idle && line.iter().any(u8::is_ascii_lowercase) && loudness(line) > 0
     }
 
     /// A line that [`Self::complains`] and that no signature knows.
