@@ -115,8 +115,8 @@ impl Unknown {
     /// Whether a line may be what an excerpt is about.
     pub(super) fn complains(number: u64, line: &[u8]) -> bool {
         // Heads of tables name what can be wrong, and so does who types a command.
-        let idle = is_typed(line) || is_tally(line) || is_conflict(line);
-        number <= EXCERPT && !idle && line.iter().any(u8::is_ascii_lowercase) && loudness(line) > 0
+        let idle = || is_typed(line) || is_tally(line) || is_conflict(line);
+        number <= EXCERPT && !idle() && line.iter().any(u8::is_ascii_lowercase) && loudness(line) > 0
     }
 
     /// A line that [`Self::complains`] and that no signature knows.
