@@ -62,7 +62,7 @@ impl World {
     }
 
     /// What a new process has; its recorder dies at the `dies_at`th committed event, with that event on disk.
-    pub fn ledger(&self, dies_at: Option<usize>) -> (Ledger, tokio::task::JoinHandle<()>) {
+    pub fn ledger(&self, dies_at: Option<usize>) -> (Ledger, tokio::task::JoinHandle<Unanswered>) {
         let (sink, entries) = Sink::channel(16);
         let model = self.model.lock().map(|model| model.clone()).unwrap_or_default();
         let recorder = tokio::spawn(record(entries, self.model.clone(), self.calls.clone(), dies_at));
@@ -111,12 +111,15 @@ impl World {
     }
 }
 
+/// Whom a dead recorder never answers: as long as this is kept nobody goes on.
+type Unanswered = Option<tokio::sync::oneshot::Sender<()>>;
+
 async fn record(
     mut entries: Receiver<Entry>,
     model: Arc<Mutex<RunModel>>,
     calls: Arc<Mutex<Vec<String>>>,
     dies_at: Option<usize>,
-) {
+) -> Unanswered {
     let mut commits = 0;
     while let Some(entry) = entries.recv().await {
         let Entry::Event(data, done) = entry else { continue };
@@ -132,11 +135,12 @@ async fn record(
         if let Some(done) = done {
             commits += 1;
             if Some(commits) == dies_at {
-                return;
+                return Some(done);
             }
             let _gone = done.send(());
         }
     }
+    None
 }
 
 #[tokio::test]
