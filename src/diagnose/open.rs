@@ -195,11 +195,14 @@ impl Matcher {
         if !(fuller || named) {
             return;
         }
-        finding.captures.extend(captures);
-        finding.title = signature.title_with(&finding.captures, seen.text);
+        // A shorter line may tell the cause, it leaves out names.
+        if fuller || seen.text.len() >= finding.line.len() {
+            finding.captures.extend(captures);
+            finding.title = signature.title_with(&finding.captures, seen.text);
+            finding.line = cut(seen.text, EVIDENCE_LIMIT).to_owned();
+            finding.line_number = seen.number;
+        }
         finding.next = signature.fix_with(&finding.captures, seen.text);
-        finding.line = cut(seen.text, EVIDENCE_LIMIT).to_owned();
-        finding.line_number = seen.number;
         finding.recovery = Recovery::for_finding(finding).map(|recovery| recovery.id);
         if open {
             told.push(Data::FindingOpened { finding: finding.clone() });

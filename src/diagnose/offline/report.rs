@@ -45,19 +45,35 @@ pub struct Check {
     pub command: String,
 }
 
-/// Bytes of a quoted line, and of those that tell whether it stands in a title already.
+/// Bytes of a quoted line, of one that stands whole in place of its end, and of those that tell whether it stands in a
+/// title already.
 const QUOTED: usize = 360;
+const WHOLE: usize = 240;
 const ALIKE: usize = 20;
+/// Bytes in front of a reason that may say of what it is one: `panic` does not.
+const TELLING: usize = 12;
 
 fn told(finding: &Finding) -> String {
     let title = &finding.title;
     let words = quoted(&plain(&finding.line), QUOTED);
     let begins = cut(&words, ALIKE);
     let ends = words.get(words.ceil_char_boundary(words.len().saturating_sub(ALIKE))..).unwrap_or(&words);
-    match finding.source == CLUSTER || words.is_empty() || title.contains(begins) || title.contains(ends) {
-        true => title.clone(),
+    if finding.source == CLUSTER || words.is_empty() || title.contains(begins) {
+        return title.clone();
+    }
+    match title.contains(ends) {
+        true => with_the_whole(title, &words).unwrap_or_else(|| title.clone()),
         false => format!("{title} ({words})"),
     }
+}
+
+/// A title whose reason is the end of a short line, with the whole line: what stands before says of what.
+fn with_the_whole(title: &str, words: &str) -> Option<String> {
+    let mut reasons = title.match_indices(": ").filter_map(|(at, colon)| title.split_at_checked(at + colon.len()));
+    let (says, reason) = reasons.find(|(_, reason)| reason.len() >= ALIKE && words.ends_with(reason))?;
+    let before = words.strip_suffix(reason)?.trim_matches([' ', ':', '*']);
+    let tells = before.len() >= TELLING && words.len() <= WHOLE && !says.contains(before);
+    tells.then(|| format!("{says}{words}"))
 }
 
 impl Report {
