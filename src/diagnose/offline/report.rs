@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Located, Report, plain};
+use super::{Located, Report, plain, sound};
 use crate::diagnose::line::{cut, quoted};
 use crate::diagnose::matcher::CLUSTER;
 use crate::diagnose::{Catalogue, Checklists};
@@ -55,7 +55,8 @@ const TELLING: usize = 12;
 
 fn told(finding: &Finding) -> String {
     let title = &finding.title;
-    let words = quoted(&plain(&finding.line), QUOTED);
+    let line = plain(&finding.line);
+    let words = quoted(sound::headless(&line), QUOTED);
     let begins = cut(&words, ALIKE);
     let ends = words.get(words.ceil_char_boundary(words.len().saturating_sub(ALIKE))..).unwrap_or(&words);
     if finding.source == CLUSTER || words.is_empty() || title.contains(begins) {

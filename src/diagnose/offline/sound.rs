@@ -104,10 +104,15 @@ fn matches(words: &LazyLock<Option<bytes::Regex>>, line: &[u8]) -> bool {
     words.as_ref().is_some_and(|words| words.is_match(line))
 }
 
+/// Without the head of klog.
+pub(super) fn headless(text: &str) -> &str {
+    let head = KLOG.as_ref().and_then(|klog| klog.find(text)).map_or(0, |head| head.end());
+    text.get(head..).unwrap_or(text)
+}
+
 /// Of a line with fields its message and its error, of any other the whole.
 pub(super) fn reason(text: &str) -> Cow<'_, str> {
-    let head = KLOG.as_ref().and_then(|klog| klog.find(text)).map_or(0, |head| head.end());
-    let text = text.get(head..).unwrap_or(text);
+    let text = headless(text);
     let field = |of: &LazyLock<Option<Regex>>| {
         let found = of.as_ref()?.captures(text)?.get(1)?;
         Some(decoded(found.as_str()))
