@@ -190,13 +190,14 @@ impl Matcher {
         }
         *tries -= 1;
         let captures = Self::said_by(signature, text, seen);
-        let fuller = poor && captures.get(WHY).is_some_and(|why| why.len() >= before + POOR / 4);
+        let after = captures.get(WHY).map_or(0, String::len);
+        let fuller = poor && after >= before + POOR / 4;
         let named = vague && signature.way(&captures, seen.text).is_some();
         if !(fuller || named) {
             return;
         }
-        // A shorter line may tell the cause, it leaves out names.
-        if fuller || seen.text.len() >= finding.line.len() {
+        // A shorter reason may tell the cause, it leaves out names.
+        if fuller || after >= before {
             finding.captures.extend(captures);
             finding.title = signature.title_with(&finding.captures, seen.text);
             finding.line = cut(seen.text, EVIDENCE_LIMIT).to_owned();

@@ -51,15 +51,20 @@ impl Finding {
     }
 }
 
-/// Put causes first. Of findings of one signature the first speaks for the others: these stand behind what else is wrong.
+/// Put causes first. Of findings of one signature the first that says of what it is one speaks for the others: these stand
+/// behind what else is wrong.
 pub fn likeliest_first<T>(found: &mut Vec<T>, finding: impl Fn(&T) -> &Finding) {
     found.sort_by_cached_key(|one| finding(one).order());
+    let named = |known: &Finding| known.id != known.signature;
+    let names: BTreeSet<String> =
+        found.iter().map(&finding).filter(|known| named(known)).map(|known| known.signature.clone()).collect();
     let mut spoken = BTreeSet::new();
     let mut placed: Vec<_> = found
         .drain(..)
         .map(|one| {
             let known = finding(&one);
-            let again = !spoken.insert(known.signature.clone());
+            let nameless = !named(known) && names.contains(&known.signature);
+            let again = nameless || !spoken.insert(known.signature.clone());
             ((known.explained_by.is_some(), known.is_mild(), again), one)
         })
         .collect();

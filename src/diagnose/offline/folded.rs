@@ -125,7 +125,7 @@ fn runs_on(line: &[u8], next: &[u8]) -> bool {
     goes_on
         && (last.is_ascii_lowercase() || b",:-(".contains(last))
         && (line.len() >= NARROW || deeper && *last == b':' && word(line.trim_ascii()) != line.trim_ascii())
-        && !is_headed(next)
+        && (!is_headed(next) || deeper && *last == b':' && is_sentence(line) && is_link(next))
         && word(line) != word(next)
         && !is_typed(line)
         && [line, next].iter().all(|line| find(line.trim_ascii(), b"  ").is_none() && !line.contains(&b'\t'))
@@ -150,6 +150,16 @@ fn row(text: &[u8]) -> Option<u64> {
 fn is_headed(line: &[u8]) -> bool {
     let word = word(line);
     word.ends_with(b":") || word.ends_with(b"]") || word.iter().any(|byte| b"=[@".contains(byte))
+}
+
+/// `x509: words`: what an error chain goes on with.
+fn is_link(line: &[u8]) -> bool {
+    word(line).strip_suffix(b":").is_some_and(|name| name.iter().all(u8::is_ascii_alphanumeric))
+}
+
+/// Long enough, and no key of a list: those are a word or two.
+fn is_sentence(line: &[u8]) -> bool {
+    line.len() >= NARROW && line.trim_ascii().split(|byte| *byte == b' ').count() > 2
 }
 
 /// What Go's runtime prints between a panic and the function that made it (`runtime/panic.go`, `traceback.go`).
@@ -214,6 +224,18 @@ mod tests {
         let text =
             "An error occurred (InvalidParameter) when calling the ImportSnapshot operation:\nThe role does not exist";
         assert_eq!(together(text).len(), 1);
+    }
+
+    #[test]
+    fn a_link_of_an_error_chain_belongs_to_what_stands_before_its_colon() {
+        let text = concat!(
+            "  failed to do request: Head \"https://harbor.corp/v2/prod/app/manifests/1.4.2\":\n",
+            "    x509: certificate signed by unknown authority\n",
+            "What a command has printed so far stands here:\n",
+            "    key=value: and more\n",
+        );
+        assert_eq!(together(text).len(), 3, "{:?}", together(text));
+        assert!(together(text)[0].ends_with("1.4.2\": x509: certificate signed by unknown authority"));
     }
 
     #[test]

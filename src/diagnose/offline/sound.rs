@@ -38,7 +38,7 @@ static ANY: LazyLock<Option<bytes::Regex>> =
 /// How a line sounds that says what is wrong, and one that says only that something is.
 static WHAT: LazyLock<Option<bytes::Regex>> = LazyLock::new(|| {
     let words = [
-        "denied|forbidden|refused|cannot|can't|couldn't|could not|invalid|not found|no such|missing|unknown|expired",
+        "denied|forbidden|refused|cannot|can'?t|couldn'?t|could not|invalid|not found|no such|missing|unknown|expired",
         "timed out|timeout|exceed(?:ed|s)?|unsupported|not supported|not allowed|conflicts?|mismatch|unauthorized",
         "rejected|insufficient|must|does not|doesn't|do not|is not|isn't|not (?:available|ready|valid|permitted|loaded)",
         "unavailable|already (?:exists|in use)|no (?:space|route|usable)|has no|there is no|reset by peer|blocked|busy|EOF",
