@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use super::pattern::Pattern;
 use super::signature::Signature;
@@ -25,6 +26,12 @@ pub(super) const MARKS: [&str; 2] = ["ERROR ", "level=error msg="];
 
 /// Bytes that the innermost part of an error chain needs to be understood by itself.
 const INNERMOST: usize = 200;
+
+/// Bytes from which on it may be a bound that ends a reason.
+const BOUND: usize = 80;
+
+/// The capture that says why.
+pub(super) const WHY: &str = "why";
 
 /// What a line said, by name.
 pub(super) type Captures = BTreeMap<String, String>;
@@ -95,12 +102,24 @@ pub(super) fn behind_mirrors<'a>(text: &'a str, previous: Option<&str>) -> Vec<&
 pub(super) fn captures(pattern: &Pattern, text: &str) -> Option<Captures> {
     let found = pattern.captures(text)?;
     let named = pattern.names();
-    let kept = named.filter_map(|name| found.name(name).map(|value| (name, without_ends(value.as_str()))));
+    let kept = named.filter_map(|name| {
+        let value = found.name(name)?;
+        let end = if name == WHY { whole_words(text, value.range()) } else { value.end() };
+        Some((name, without_ends(text.get(value.start()..end)?)))
+    });
     Some(
         kept.filter(|(_, value)| !value.is_empty())
             .map(|(name, value)| (name.to_owned(), shortened(value, CAPTURE_LIMIT)))
             .collect(),
     )
+}
+
+/// Where a reason ends. The bound of a pattern may stop it within a word: then it is the rest of the line, to be shortened
+/// as others are.
+fn whole_words(text: &str, value: Range<usize>) -> usize {
+    let is_letter = |at: usize| text.as_bytes().get(at).is_some_and(u8::is_ascii_alphanumeric);
+    let inside = value.len() >= BOUND && is_letter(value.end - 1) && is_letter(value.end);
+    if inside { text.len() } else { value.end }
 }
 
 /// Without what stands behind the message.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::line::{CAPTURE_LIMIT, Captures, cut, fill, shortened};
+use super::line::{CAPTURE_LIMIT, Captures, WHY, cut, fill, shortened};
 use super::matcher::{EVIDENCE_LIMIT, FINDING_LIMIT, Matcher, Passed, Seen, WINDOW};
 use super::place::meant;
 use super::rank;
@@ -18,8 +18,6 @@ const NEAR: usize = 3;
 /// A reason shorter than this may be said better by one of so many other lines.
 const POOR: usize = 60;
 const TRIES: u8 = 3;
-/// What the reason in a title is called in the catalogue.
-const WHY: &str = "why";
 /// An open finding is said again at most this often.
 const SAY_AGAIN: SignedDuration = SignedDuration::from_secs(30);
 
