@@ -200,3 +200,18 @@ fn without_repeats(text: &str) -> String {
 pub(super) fn cut(text: &str, limit: usize) -> &str {
     text.get(..text.floor_char_boundary(limit)).unwrap_or(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_that_a_bound_stops_within_a_word_goes_on_to_its_end() {
+        let text = format!("failed: {} /var/lib/image: Permission denied", "a path ".repeat(20));
+        let reason = |end: usize| text.get(..whole_words(&text, 0..end));
+        // Within `path`, behind it, and what is too short to have been bounded.
+        assert_eq!(reason(96), Some(&*text));
+        assert_eq!(reason(98), text.get(..98));
+        assert_eq!(reason(3), Some("fai"));
+    }
+}

@@ -194,14 +194,16 @@ impl Matcher {
         if !(fuller || named) {
             return;
         }
+        let mut said = finding.captures.clone();
+        said.extend(captures);
+        finding.next = signature.fix_with(&said, seen.text);
         // A shorter reason may tell the cause, it leaves out names.
         if fuller || after >= before {
-            finding.captures.extend(captures);
-            finding.title = signature.title_with(&finding.captures, seen.text);
+            finding.title = signature.title_with(&said, seen.text);
+            finding.captures = said;
             finding.line = cut(seen.text, EVIDENCE_LIMIT).to_owned();
             finding.line_number = seen.number;
         }
-        finding.next = signature.fix_with(&finding.captures, seen.text);
         finding.recovery = Recovery::for_finding(finding).map(|recovery| recovery.id);
         if open {
             told.push(Data::FindingOpened { finding: finding.clone() });

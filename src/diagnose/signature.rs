@@ -11,6 +11,7 @@ use foldhash::quality::RandomState;
 use jiff::SignedDuration;
 use serde::Deserialize;
 
+use super::line::WHY;
 use super::parallel::side_by_side;
 use super::pattern::{Pattern, Patterns};
 use super::place::{Place, glob};
@@ -507,7 +508,7 @@ impl Signature {
     /// Which of its causes a line names, or the `why` that was captured.
     pub fn way(&self, captures: &BTreeMap<String, String>, line: &str) -> Option<usize> {
         let says = |way: &Way, text: &str| way.when.is_match(text);
-        let why = captures.get("why");
+        let why = captures.get(WHY);
         self.ways.iter().position(|way| says(way, line) || why.is_some_and(|why| says(way, why)))
     }
 

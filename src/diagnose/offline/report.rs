@@ -109,3 +109,23 @@ impl Report {
         entries
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_before_a_reason_says_of_what_it_is_one() {
+        let whole = |title, line| with_the_whole(title, line);
+        let waited = "waiting for Kubernetes API: context deadline exceeded";
+        assert_eq!(
+            whole("Not in time: context deadline exceeded", waited).as_deref(),
+            Some(&*format!("Not in time: {waited}"))
+        );
+        assert_eq!(whole("The program ends: index 5 is out of range", "panic: index 5 is out of range"), None);
+        let named = "aws_instance.a: the quota of machines is too small";
+        assert_eq!(whole("Terraform could not make aws_instance.a: the quota of machines is too small", named), None);
+        let long = format!("{}: context deadline exceeded", "a".repeat(WHOLE));
+        assert_eq!(whole("Not in time: context deadline exceeded", &long), None);
+    }
+}

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::sound::{is_conflict, is_tally, is_typed, is_vague, loudness, reason, says_error};
 use super::{Located, advice, plain, text_of};
-use crate::diagnose::line::{CAPTURE_LIMIT, cut, innermost, quoted};
+use crate::diagnose::line::{CAPTURE_LIMIT, WHY, cut, innermost, quoted};
 use crate::diagnose::matcher::{EVIDENCE_LIMIT, Passed};
 use crate::model::cause::{CARRIERS, UNKNOWN};
 use crate::model::event::{Finding, Level, LogLine};
@@ -199,7 +199,7 @@ impl Words {
             title: format!("No signature knows this failure; in its own words: {why}"),
             next: advice::on(&why).map(|advice| format!("{advice}; `bartizan signature new` makes a signature of it")),
             severity: self.severity,
-            captures: [("why".to_owned(), why)].into(),
+            captures: [(WHY.to_owned(), why)].into(),
             source: self.source,
             unit: self.line.unit,
             at: self.line.at,
