@@ -407,6 +407,19 @@ fn the_mirrors_ca_is_put_right_only_where_nodes_miss_it() {
     assert_eq!(matcher.feed_sync(&image(ImageState::Done), at(4)).len(), 1);
 }
 
+/// The machines feel expired certificates, long after the installer has made them.
+#[test]
+fn expired_certificates_are_over_when_the_api_answers_and_not_before() {
+    let mut matcher = Matcher::new(&catalogue());
+    let mut say = |second, text| matcher.feed("installer", &line("installer", second, text), None);
+    let expired = opened(&say(0, "Bootstrap Ignition-Config Certificate root-ca.crt expired at 2025-03-01T10:00:00Z."));
+    assert_eq!(expired[0].signature, "CERT-IGN-EXPIRED");
+    let waits = "Waiting up to 20m0s (until 10:28AM UTC) for the Kubernetes API at https://api.c1.ex.com:6443...";
+    assert!(say(300, waits).is_empty());
+    let told = say(400, "API v1.29.5 up");
+    assert!(matches!(told.as_slice(), [Data::FindingCleared { .. }]), "{told:?}");
+}
+
 #[test]
 fn what_is_normal_for_a_while_is_raised_when_it_lasts() {
     let mut matcher = Matcher::new(&catalogue());
