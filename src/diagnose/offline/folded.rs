@@ -110,9 +110,13 @@ impl Folded {
 /// programs, commands and tables do. It may be indented further.
 fn runs_on(line: &[u8], next: &[u8]) -> bool {
     let deeper = indent(next) > indent(line);
-    // A list of objects, or the fields of an error of oc.
-    let fields = deeper && line.starts_with(b"error: ");
-    if line.ends_with(b":") && (fields || line.len() >= NARROW && next.starts_with(b"{")) {
+    // The fields of an error of oc: `Reason: NoChannel` and what it says of it.
+    let fields = deeper && [&b"error: "[..], b"warning: "].iter().any(|mark| line.starts_with(mark));
+    if fields && find(line, b": Reason: ").is_some() && next.trim_ascii_start().starts_with(b"Message: ") {
+        return true;
+    }
+    // Or a list.
+    if line.ends_with(b":") && (fields || line.len() >= NARROW && is_list(next)) {
         return !is_typed(line);
     }
     let next = if deeper { next.trim_ascii_start() } else { next };
@@ -129,6 +133,13 @@ fn runs_on(line: &[u8], next: &[u8]) -> bool {
         && word(line) != word(next)
         && !is_typed(line)
         && [line, next].iter().all(|line| find(line.trim_ascii(), b"  ").is_none() && !line.contains(&b'\t'))
+}
+
+/// `{APIGroups:["a"]}`, or `[a=1 b=2]` up to the quote that it stands in; not what a line of a log begins with.
+fn is_list(line: &[u8]) -> bool {
+    let end = line.trim_ascii_end();
+    let end = end.strip_suffix(b"\"").or(end.strip_suffix(b"'")).unwrap_or(end);
+    line.starts_with(b"{") || line.starts_with(b"[") && end.ends_with(b"]") && find(line, b": ").is_none()
 }
 
 /// The line of a file that Terraform names (`internal/command/format/diagnostic.go`).
@@ -265,7 +276,11 @@ mod tests {
         let text = "user \"system:serviceaccount:a:b\" is attempting to grant RBAC permissions not currently held:\n{APIGroups:[\"a\"]}\n{APIGroups:[\"b\"]}";
         assert_eq!(together(text).len(), 2);
         let text = "error: cannot refresh available updates:\n  Reason: NoChannel\n  Message: The channel has not been set.\n\nTo go on";
-        assert_eq!(together(text)[0], "1 error: cannot refresh available updates: Reason: NoChannel");
+        let whole =
+            "1 error: cannot refresh available updates: Reason: NoChannel Message: The channel has not been set.";
+        assert_eq!(together(text), [whole, "4 ", "5 To go on"]);
+        let text = "Node is reporting: \"unexpected on-disk state validating against:\nmissing expected kernel arguments:\n[a=0 b=1]\"";
+        assert_eq!(together(text).len(), 1, "{:?}", together(text));
     }
 
     #[test]
