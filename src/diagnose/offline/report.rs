@@ -45,10 +45,8 @@ pub struct Check {
     pub command: String,
 }
 
-/// Bytes of a quoted line, of one that stands whole in place of its end, and of those that tell whether it stands in a
-/// title already.
-const QUOTED: usize = 360;
-const WHOLE: usize = 240;
+/// Bytes of a quoted line, and of those that tell whether it stands in a title already.
+const QUOTED: usize = 420;
 const ALIKE: usize = 20;
 /// Bytes in front of a reason that may say of what it is one: `panic` does not.
 const TELLING: usize = 12;
@@ -56,7 +54,7 @@ const TELLING: usize = 12;
 fn told(finding: &Finding) -> String {
     let title = &finding.title;
     let line = plain(&finding.line);
-    let words = quoted(sound::headless(&line), QUOTED);
+    let words = quoted(sound::placed(&line), QUOTED);
     let begins = cut(&words, ALIKE);
     let ends = words.get(words.ceil_char_boundary(words.len().saturating_sub(ALIKE))..).unwrap_or(&words);
     if finding.source == CLUSTER || words.is_empty() || title.contains(begins) {
@@ -73,7 +71,7 @@ fn with_the_whole(title: &str, words: &str) -> Option<String> {
     let mut reasons = title.match_indices(": ").filter_map(|(at, colon)| title.split_at_checked(at + colon.len()));
     let (says, reason) = reasons.find(|(_, reason)| reason.len() >= ALIKE && words.ends_with(reason))?;
     let before = words.strip_suffix(reason)?.trim_matches([' ', ':', '*']);
-    let tells = before.len() >= TELLING && words.len() <= WHOLE && !says.contains(before);
+    let tells = before.len() >= TELLING && words.len() <= QUOTED && !says.contains(before);
     tells.then(|| format!("{says}{words}"))
 }
 
@@ -125,7 +123,7 @@ mod tests {
         assert_eq!(whole("The program ends: index 5 is out of range", "panic: index 5 is out of range"), None);
         let named = "aws_instance.a: the quota of machines is too small";
         assert_eq!(whole("Terraform could not make aws_instance.a: the quota of machines is too small", named), None);
-        let long = format!("{}: context deadline exceeded", "a".repeat(WHOLE));
+        let long = format!("{}: context deadline exceeded", "a".repeat(QUOTED));
         assert_eq!(whole("Not in time: context deadline exceeded", &long), None);
     }
 }

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
-use regex::{Regex, bytes};
+use regex::{Match, Regex, bytes};
 
 use crate::diagnose::line::decoded;
 use crate::model::event::Level;
@@ -31,6 +31,8 @@ const ERROR: &[&str] = &[
 ];
 /// Bytes at the beginning of a line of logfmt that hold its level.
 const HEAD: usize = 80;
+/// Bytes of a message that does not say what it is about.
+const TERSE: usize = 60;
 
 /// What is looked for in every line until it is found.
 static ANY: LazyLock<Option<bytes::Regex>> =
@@ -51,7 +53,7 @@ static THAT: LazyLock<Option<bytes::Regex>> = LazyLock::new(|| {
         .ok()
 });
 /// Where loggers put a message and its error: behind the head of klog, in logfmt, in the JSON of zap and others.
-static KLOG: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"^[IWEF]\d{4} \S+ +\d+ \S+\] ").ok());
+static KLOG: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"^[IWEF]\d{4} \S+ +\d+ (\S+\] )").ok());
 static MESSAGE: LazyLock<Option<Regex>> =
     LazyLock::new(|| Regex::new(r#"(?:\bmsg="|"(?:msg|message)": ?"|^")((?:[^"\\]|\\.)+)""#).ok());
 static REASON: LazyLock<Option<Regex>> =
@@ -106,8 +108,20 @@ fn matches(words: &LazyLock<Option<bytes::Regex>>, line: &[u8]) -> bool {
 
 /// Without the head of klog.
 pub(super) fn headless(text: &str) -> &str {
-    let head = KLOG.as_ref().and_then(|klog| klog.find(text)).map_or(0, |head| head.end());
-    text.get(head..).unwrap_or(text)
+    head(text, 0).map_or(text, |head| text.get(head.end()..).unwrap_or(text))
+}
+
+/// Without time and process of the head of klog: of a few words the place in the source says what they are about.
+pub(super) fn placed(text: &str) -> &str {
+    let message = headless(text);
+    match head(text, 1).filter(|_| message.len() < TERSE) {
+        Some(place) => text.get(place.start()..).unwrap_or(message),
+        None => message,
+    }
+}
+
+fn head(text: &str, group: usize) -> Option<Match<'_>> {
+    KLOG.as_ref()?.captures(text)?.get(group)
 }
 
 /// Of a line with fields its message and its error, of any other the whole.
@@ -132,4 +146,20 @@ pub(super) fn is_vague(why: &str) -> bool {
         || ["exit status 1", "failed", "errors occurred", "failed to complete", "errors", "failure"]
             .iter()
             .any(|end| why.trim_end_matches(['.', ' ']).ends_with(end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_few_words_the_place_in_the_source_says_what_they_are_about() {
+        let head = "E0622 13:54:11.540867       1 degraded_webhook.go:128] ";
+        let short = "dial tcp 10.1.1.249:443: i/o timeout";
+        assert_eq!(placed(&format!("{head}{short}")), format!("degraded_webhook.go:128] {short}"));
+        let long =
+            "failed calling webhook \"x.io\": Post \"https://x.ns.svc:443/\": dial tcp 10.1.1.249:443: i/o timeout";
+        assert_eq!(placed(&format!("{head}{long}")), long);
+        assert_eq!(placed(short), short);
+    }
 }

@@ -23,10 +23,12 @@ const HORIZON: u64 = 40;
 const EXCERPT: u64 = 60;
 /// As loud as what is told beside findings that are known: an error, or words that say what is wrong and that it is.
 const LOUD: u32 = 3;
+/// Beside so many there is no room for less.
+const FULL: usize = 3;
 /// Where no sentence ends; the last is how Ansible puts an answer in YAML below the task that failed.
 const ENDS_INSIDE: &[&str] = &[",", ":", "=>"];
 /// Bytes of words that can be understood by themselves.
-const ENOUGH: usize = 160;
+const ENOUGH: usize = 320;
 /// Units of which it is kept that they failed.
 const UNITS: usize = 100;
 const FAILED_UNIT: &str = ".service: Failed with result";
@@ -159,7 +161,7 @@ impl Unknown {
     pub(super) fn finding(&mut self, known: &[Located], files: usize) -> Option<Located> {
         let serious = || known.iter().map(|found| &found.finding).filter(|found| found.severity > Level::Info);
         let worst = serious().map(|found| found.severity).max();
-        let least = if worst.is_none() { 0 } else { LOUD };
+        let least = if worst.is_none() { 0 } else { LOUD - u32::from(known.len() < FULL) };
         let complaint = self.complaint.take().filter(|(_, loud)| files == 1 && *loud >= least);
         // Where all that is known only says that something is stuck or over, they may say why.
         let stuck = serious().all(|found| found.rank >= CARRIERS);
