@@ -21,6 +21,9 @@ const BEHIND: &[&str] = &[
     r#"" func="github.com/"#,
 ];
 
+/// Between a message of klog and the error that it is about.
+const ERR: &str = r#"" err=""#;
+
 /// What openshift-install puts before `Error: ` of Terraform, on a terminal and elsewhere.
 pub(super) const MARKS: [&str; 2] = ["ERROR ", "level=error msg="];
 
@@ -109,7 +112,7 @@ pub(super) fn captures(pattern: &Pattern, text: &str) -> Option<Captures> {
     });
     Some(
         kept.filter(|(_, value)| !value.is_empty())
-            .map(|(name, value)| (name.to_owned(), shortened(value, CAPTURE_LIMIT)))
+            .map(|(name, value)| (name.to_owned(), shortened(value, CAPTURE_LIMIT).replace(ERR, ": ")))
             .collect(),
     )
 }

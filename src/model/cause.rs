@@ -40,14 +40,14 @@ impl Finding {
     }
 
     /// Causes before what they explain, and before what only says that something is stuck; worse before milder, near to
-    /// the cause before far from it, earlier before later.
+    /// the cause before far from it, earlier before later, where there are no times by their lines.
     fn order(&self) -> impl Ord + use<> {
         let kind = match self.rank {
             _ if self.is_mild() => 2,
             CARRIERS.. if self.signature != UNKNOWN => 1,
             _ => 0,
         };
-        (self.explained_by.is_some(), kind, Reverse(self.would_be()), self.rank, self.at)
+        (self.explained_by.is_some(), kind, Reverse(self.would_be()), self.rank, self.at, self.line_number)
     }
 }
 

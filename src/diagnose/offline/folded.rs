@@ -97,6 +97,7 @@ impl Folded {
             GoesOn::Ended => None,
         };
         let Some(then) = then else { return false };
+        let rest = after_condition(&self.line, rest).unwrap_or(rest);
         self.goes_on = then;
         self.lines += 1;
         self.line.truncate(self.line.trim_ascii_end().len());
@@ -120,6 +121,11 @@ fn runs_on(line: &[u8], next: &[u8]) -> bool {
         return !is_typed(line);
     }
     let next = if deeper { next.trim_ascii_start() } else { next };
+    if line.ends_with(b":")
+        && after_condition(line, next).is_some_and(|rest| rest.first().is_some_and(u8::is_ascii_lowercase))
+    {
+        return true;
+    }
     let Some(last) = line.trim_ascii_end().last() else { return false };
     let goes_on = match next {
         [first, ..] if first.is_ascii_lowercase() || *first == b'(' => true,
@@ -133,6 +139,15 @@ fn runs_on(line: &[u8], next: &[u8]) -> bool {
         && word(line) != word(next)
         && !is_typed(line)
         && [line, next].iter().all(|line| find(line.trim_ascii(), b"  ").is_none() && !line.contains(&b'\t'))
+}
+
+/// What a condition of an operator says further, each of its lines below its name: `NodeControllerDegraded: words`.
+fn after_condition<'a>(line: &[u8], next: &'a [u8]) -> Option<&'a [u8]> {
+    let head = word(line);
+    let name = head.strip_suffix(b":")?;
+    let is_condition =
+        ["Degraded", "Available", "Progressing", "Upgradeable"].iter().any(|kind| name.ends_with(kind.as_bytes()));
+    next.strip_prefix(head).filter(|_| is_condition).map(<[u8]>::trim_ascii_start)
 }
 
 /// `{APIGroups:["a"]}`, or `[a=1 b=2]` up to the quote that it stands in; not what a line of a log begins with.
@@ -247,6 +262,14 @@ mod tests {
         );
         assert_eq!(together(text).len(), 3, "{:?}", together(text));
         assert!(together(text)[0].ends_with("1.4.2\": x509: certificate signed by unknown authority"));
+    }
+
+    #[test]
+    fn a_condition_names_itself_on_each_of_its_lines() {
+        let text = "NodeControllerDegraded: invalid format of ConfigMap a: yaml: unmarshal errors:\nNodeControllerDegraded: line 1: \
+                    field B not found\nNodeControllerDegraded: All is well";
+        let whole = "1 NodeControllerDegraded: invalid format of ConfigMap a: yaml: unmarshal errors: line 1: field B not found";
+        assert_eq!(together(text), [whole, "3 NodeControllerDegraded: All is well"]);
     }
 
     #[test]

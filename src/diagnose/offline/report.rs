@@ -55,13 +55,15 @@ fn told(finding: &Finding) -> String {
     let title = &finding.title;
     let line = plain(&finding.line);
     let words = quoted(sound::placed(&line), QUOTED);
-    let begins = cut(&words, ALIKE);
-    let ends = words.get(words.ceil_char_boundary(words.len().saturating_sub(ALIKE))..).unwrap_or(&words);
+    // A title has left out the quotes that end with it.
+    let words = words.trim_matches(['"', '\'', ' ']);
+    let begins = cut(words, ALIKE);
+    let ends = words.get(words.ceil_char_boundary(words.len().saturating_sub(ALIKE))..).unwrap_or(words);
     if finding.source == CLUSTER || words.is_empty() || title.contains(begins) {
         return title.clone();
     }
     match title.contains(ends) {
-        true => with_the_whole(title, &words).unwrap_or_else(|| title.clone()),
+        true => with_the_whole(title, words).unwrap_or_else(|| title.clone()),
         false => format!("{title} ({words})"),
     }
 }

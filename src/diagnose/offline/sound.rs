@@ -88,6 +88,13 @@ pub(super) fn is_conflict(line: &[u8]) -> bool {
     memchr::memmem::find(line, b"the object has been modified; please apply your changes").is_some()
 }
 
+/// What a push or copy need not bring.
+pub(super) fn is_there(line: &[u8]) -> bool {
+    ["Layer already exists", "skipped: already exists"]
+        .iter()
+        .any(|end| line.trim_ascii_end().ends_with(end.as_bytes()))
+}
+
 /// How Ansible counts at its end what it did on each machine.
 pub(super) fn is_tally(line: &[u8]) -> bool {
     [" ok=", " unreachable=", " failed="].iter().all(|count| memchr::memmem::find(line, count.as_bytes()).is_some())

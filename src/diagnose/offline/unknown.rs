@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::sound::{is_conflict, is_tally, is_typed, is_vague, loudness, reason, says_error};
+use super::sound::{is_conflict, is_tally, is_there, is_typed, is_vague, loudness, reason, says_error};
 use super::{Located, advice, plain, text_of};
 use crate::diagnose::line::{CAPTURE_LIMIT, WHY, cut, innermost, quoted};
 use crate::diagnose::matcher::{EVIDENCE_LIMIT, Passed};
@@ -29,6 +29,8 @@ const FULL: usize = 3;
 const ENDS_INSIDE: &[&str] = &[",", ":", "=>"];
 /// Bytes of words that can be understood by themselves.
 const ENOUGH: usize = 320;
+/// Bytes by which an error is known again.
+const ALIKE: usize = 20;
 /// Units of which it is kept that they failed.
 const UNITS: usize = 100;
 const FAILED_UNIT: &str = ".service: Failed with result";
@@ -117,7 +119,7 @@ impl Unknown {
     /// Whether a line may be what an excerpt is about.
     pub(super) fn complains(number: u64, line: &[u8]) -> bool {
         // Heads of tables name what can be wrong, and so does who types a command.
-        let idle = || is_typed(line) || is_tally(line) || is_conflict(line);
+        let idle = || is_typed(line) || is_tally(line) || is_there(line) || is_conflict(line);
         number <= EXCERPT && !idle() && line.iter().any(u8::is_ascii_lowercase) && loudness(line) > 0
     }
 
@@ -167,7 +169,13 @@ impl Unknown {
         let stuck = serious().all(|found| found.rank >= CARRIERS);
         let says_why = |words: &Located| stuck && loudness(words.finding.line.as_bytes()) >= LOUD;
         let given_up = self.given_up.take().filter(|(words, known)| worst.is_none() || says_why(words) && !known);
-        let quoted = |words: &Located| known.iter().any(|known| known.file == words.file && known.line == words.line);
+        let same_line = |words: &Located, known: &Located| known.file == words.file && known.line == words.line;
+        // What a program says of an error is often said once more by the one that called it.
+        let same_end = |words: &Located, known: &Located| {
+            let end = words.finding.line.rsplit(": ").next().unwrap_or_default();
+            end.len() >= ALIKE && known.finding.title.contains(end)
+        };
+        let quoted = |words: &Located| known.iter().any(|known| same_line(words, known) || same_end(words, known));
         let candidates = complaint.map(|(words, _)| words).into_iter().chain(given_up.map(|(words, _)| words));
         let mut words = candidates.into_iter().find(|words| !quoted(words))?;
         if let Some(worst) = worst {
