@@ -48,6 +48,7 @@ pub struct Check {
 /// Bytes of a quoted line, and of those that tell whether it stands in a title already.
 const QUOTED: usize = 420;
 const ALIKE: usize = 20;
+const QUOTES: [char; 2] = ['"', '\''];
 /// Bytes in front of a reason that may say of what it is one: `panic` does not.
 const TELLING: usize = 12;
 
@@ -56,7 +57,7 @@ fn told(finding: &Finding) -> String {
     let line = plain(&finding.line);
     let words = quoted(sound::placed(&line), QUOTED);
     // A title has left out the quotes that end with it.
-    let words = words.trim_matches(['"', '\'', ' ']);
+    let words = words.trim_matches(QUOTES);
     let begins = cut(words, ALIKE);
     let ends = words.get(words.ceil_char_boundary(words.len().saturating_sub(ALIKE))..).unwrap_or(words);
     if finding.source == CLUSTER || words.is_empty() || title.contains(begins) {
@@ -70,6 +71,7 @@ fn told(finding: &Finding) -> String {
 
 /// A title whose reason is the end of a short line, with the whole line: what stands before says of what.
 fn with_the_whole(title: &str, words: &str) -> Option<String> {
+    let title = title.trim_end_matches(QUOTES);
     let mut reasons = title.match_indices(": ").filter_map(|(at, colon)| title.split_at_checked(at + colon.len()));
     let (says, reason) = reasons.find(|(_, reason)| reason.len() >= ALIKE && words.ends_with(reason))?;
     let before = words.strip_suffix(reason)?.trim_matches([' ', ':', '*']);
@@ -121,6 +123,11 @@ mod tests {
         assert_eq!(
             whole("Not in time: context deadline exceeded", waited).as_deref(),
             Some(&*format!("Not in time: {waited}"))
+        );
+        let quoted = "failed to parse data at key \"config.yaml\": unknown field \"grafana";
+        assert_eq!(
+            whole("The YAML cannot be read: unknown field \"grafana\"", quoted).as_deref(),
+            Some(&*format!("The YAML cannot be read: {quoted}"))
         );
         assert_eq!(whole("The program ends: index 5 is out of range", "panic: index 5 is out of range"), None);
         let named = "aws_instance.a: the quota of machines is too small";
