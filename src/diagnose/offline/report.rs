@@ -57,9 +57,10 @@ fn told(finding: &Finding) -> String {
     let line = plain(&finding.line);
     let words = quoted(sound::placed(&line), QUOTED);
     // A title has left out the quotes that end with it.
-    let words = words.trim_matches(QUOTES);
-    let begins = cut(words, ALIKE);
-    let ends = words.get(words.ceil_char_boundary(words.len().saturating_sub(ALIKE))..).unwrap_or(words);
+    let bare = words.trim_matches(QUOTES);
+    let words = if bare.matches('"').count() % 2 == 0 { bare } else { &words };
+    let begins = cut(bare, ALIKE);
+    let ends = bare.get(bare.ceil_char_boundary(bare.len().saturating_sub(ALIKE))..).unwrap_or(bare);
     if finding.source == CLUSTER || words.is_empty() || title.contains(begins) {
         return title.clone();
     }
@@ -71,10 +72,10 @@ fn told(finding: &Finding) -> String {
 
 /// A title whose reason is the end of a short line, with the whole line: what stands before says of what.
 fn with_the_whole(title: &str, words: &str) -> Option<String> {
-    let title = title.trim_end_matches(QUOTES);
+    let (title, bare) = (title.trim_end_matches(QUOTES), words.trim_end_matches(QUOTES));
     let mut reasons = title.match_indices(": ").filter_map(|(at, colon)| title.split_at_checked(at + colon.len()));
-    let (says, reason) = reasons.find(|(_, reason)| reason.len() >= ALIKE && words.ends_with(reason))?;
-    let before = words.strip_suffix(reason)?.trim_matches([' ', ':', '*']);
+    let (says, reason) = reasons.find(|(_, reason)| reason.len() >= ALIKE && bare.ends_with(reason))?;
+    let before = bare.strip_suffix(reason)?.trim_matches([' ', ':', '*']);
     let tells = before.len() >= TELLING && words.len() <= QUOTED && !says.contains(before);
     tells.then(|| format!("{says}{words}"))
 }
@@ -124,7 +125,7 @@ mod tests {
             whole("Not in time: context deadline exceeded", waited).as_deref(),
             Some(&*format!("Not in time: {waited}"))
         );
-        let quoted = "failed to parse data at key \"config.yaml\": unknown field \"grafana";
+        let quoted = "failed to parse data at key \"config.yaml\": unknown field \"grafana\"";
         assert_eq!(
             whole("The YAML cannot be read: unknown field \"grafana\"", quoted).as_deref(),
             Some(&*format!("The YAML cannot be read: {quoted}"))
