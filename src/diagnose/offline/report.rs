@@ -58,7 +58,7 @@ fn told(finding: &Finding) -> String {
     let words = quoted(sound::placed(&line), QUOTED);
     // A title has left out the quotes that end with it.
     let bare = words.trim_matches(QUOTES);
-    let words = if bare.matches('"').count() % 2 == 0 { bare } else { &words };
+    let words = if bare.matches('"').count().is_multiple_of(2) { bare } else { &words };
     let begins = cut(bare, ALIKE);
     let ends = bare.get(bare.ceil_char_boundary(bare.len().saturating_sub(ALIKE))..).unwrap_or(bare);
     if finding.source == CLUSTER || words.is_empty() || title.contains(begins) {

@@ -88,6 +88,14 @@ pub(super) fn is_conflict(line: &[u8]) -> bool {
     memchr::memmem::find(line, b"the object has been modified; please apply your changes").is_some()
 }
 
+/// A condition's field of one word (the message beside it says more), or a level without a message.
+pub(super) fn is_field(line: &[u8]) -> bool {
+    let line = line.trim_ascii().to_ascii_lowercase();
+    let words: Vec<&[u8]> =
+        line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty() && *word != b"-").collect();
+    matches!(words.as_slice(), [b"reason:" | b"type:" | b"status:", _] | [b"level=error"])
+}
+
 /// What a push or copy need not bring.
 pub(super) fn is_there(line: &[u8]) -> bool {
     ["Layer already exists", "skipped: already exists"]
@@ -113,9 +121,13 @@ fn matches(words: &LazyLock<Option<bytes::Regex>>, line: &[u8]) -> bool {
     words.as_ref().is_some_and(|words| words.is_match(line))
 }
 
-/// Without the head of klog.
+/// Without the head of klog, or that of the installer.
 pub(super) fn headless(text: &str) -> &str {
-    head(text, 0).map_or(text, |head| text.get(head.end()..).unwrap_or(text))
+    let text = head(text, 0).map_or(text, |head| text.get(head.end()..).unwrap_or(text));
+    match text.split_once(" msg=") {
+        Some((level, message)) if level.strip_prefix("level=").is_some_and(|word| !word.contains(' ')) => message,
+        _ => text,
+    }
 }
 
 /// Without time and process of the head of klog: of a few words the place in the source says what they are about.
@@ -158,6 +170,16 @@ pub(super) fn is_vague(why: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_field_of_one_word_is_no_complaint() {
+        assert!(
+            is_field(b"    type: Degraded")
+                && is_field(b"  Reason:   RegistryServerError")
+                && is_field(b"- type: Failed")
+        );
+        assert!(!is_field(b"  Reason: no such image") && !is_field(b"error: Degraded"));
+    }
 
     #[test]
     fn of_a_few_words_the_place_in_the_source_says_what_they_are_about() {

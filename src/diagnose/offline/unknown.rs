@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::sound::{is_conflict, is_tally, is_there, is_typed, is_vague, loudness, reason, says_error};
+use super::sound::{
+    headless, is_conflict, is_field, is_tally, is_there, is_typed, is_vague, loudness, reason, says_error,
+};
 use super::{Located, advice, plain, text_of};
 use crate::diagnose::line::{CAPTURE_LIMIT, WHY, cut, innermost, quoted};
 use crate::diagnose::matcher::{EVIDENCE_LIMIT, Passed};
@@ -119,7 +121,7 @@ impl Unknown {
     /// Whether a line may be what an excerpt is about.
     pub(super) fn complains(number: u64, line: &[u8]) -> bool {
         // Heads of tables name what can be wrong, and so does who types a command.
-        let idle = || is_typed(line) || is_tally(line) || is_there(line) || is_conflict(line);
+        let idle = || is_typed(line) || is_tally(line) || is_there(line) || is_conflict(line) || is_field(line);
         number <= EXCERPT && !idle() && line.iter().any(u8::is_ascii_lowercase) && loudness(line) > 0
     }
 
@@ -132,7 +134,7 @@ impl Unknown {
     pub(super) fn go_on(&mut self, number: u64, line: &[u8]) {
         for words in self.fatal.iter_mut().chain(&mut self.error).chain(self.complaints.last_mut()) {
             if words.number + 1 == number && ENDS_INSIDE.iter().any(|end| words.line.text.trim_end().ends_with(end)) {
-                words.line.text = format!("{} {}", words.line.text.trim_end(), text_of(line).trim());
+                words.line.text = format!("{} {}", words.line.text.trim_end(), headless(text_of(line).trim()));
             }
         }
     }
@@ -227,9 +229,10 @@ impl Words {
 /// understood by itself is said with what the others say.
 fn loudest(mut complaints: Vec<Words>) -> Option<(u64, Finding, u32)> {
     complaints.sort_by_cached_key(|words| std::cmp::Reverse(words.loud()));
-    let (mut said, mut length) = (Vec::new(), 0);
+    let (mut said, mut known, mut length) = (Vec::new(), BTreeSet::new(), 0);
     for why in complaints.iter().map(Words::why) {
-        let more = length < ENOUGH && length + why.len() <= CAPTURE_LIMIT && !said.contains(&why);
+        let letters: String = why.chars().filter(|letter| letter.is_alphabetic()).collect();
+        let more = length < ENOUGH && length + why.len() <= CAPTURE_LIMIT && known.insert(letters);
         if more || said.is_empty() {
             length += why.len();
             said.push(why);
