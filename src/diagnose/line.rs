@@ -8,7 +8,7 @@ use super::pattern::Pattern;
 use super::signature::Signature;
 
 /// Bytes of a capture that are kept.
-pub(super) const CAPTURE_LIMIT: usize = 450;
+pub(super) const CAPTURE_LIMIT: usize = 600;
 
 /// What stands behind a message that a program or a task wrote into fields: zap's stack, Ansible's outputs, the place in
 /// the source that logrus names.

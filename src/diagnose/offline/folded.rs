@@ -10,6 +10,10 @@ const LINES: usize = 40;
 const BYTES: usize = 16 << 10;
 /// Nobody breaks lines that are shorter than this.
 const NARROW: usize = 40;
+/// Blanks before a paragraph that hangs from its first line.
+const HANGING: usize = 4;
+/// Lines of a quoted message that may have lost their blanks.
+const MOVED: usize = 8;
 
 /// The line that was read last, which may go on below it.
 #[derive(Debug)]
@@ -31,6 +35,10 @@ enum GoesOn {
     },
     /// The rest of a sentence.
     Sentence,
+    /// The same, all of it as far to the right as its second line.
+    Hanging {
+        indent: usize,
+    },
     /// `Caused by:`, as it stands below `Error: words` and an empty line.
     Chain,
     /// One of the causes, which are indented.
@@ -79,10 +87,22 @@ impl Folded {
             GoesOn::Below { quote, .. } if quote.is_some() && self.line.trim_ascii_end().last() == quote.as_ref() => {
                 None
             }
-            GoesOn::Below { key, .. } => (indent(next) > key).then_some(self.goes_on),
+            GoesOn::Below { key, quote } => {
+                // What stands in quotes ends with them, however far whoever pasted it moved its lines.
+                let quoted = quote.is_some() && self.lines < MOVED && !is_headed(rest) && !rest.starts_with(b"- ");
+                (indent(next) > key || quoted).then_some(self.goes_on)
+            }
             GoesOn::Sentence => {
                 let cause = self.line.starts_with(b"Error: ") && next.starts_with(b"Caused by: ");
-                (cause || runs_on(&self.line, next)).then_some(GoesOn::Sentence)
+                let (from, to) = (indent(&self.line), indent(next));
+                let hangs = to >= HANGING
+                    && (to == from || to >= from + HANGING)
+                    && !self.line.trim_ascii_end().ends_with(b":");
+                let then = if hangs { GoesOn::Hanging { indent: to } } else { GoesOn::Sentence };
+                (cause || runs_on(&self.line, next)).then_some(then)
+            }
+            GoesOn::Hanging { indent: of } => {
+                (indent(next) == of && stops_inside(&self.line) && !is_headed(rest)).then_some(self.goes_on)
             }
             GoesOn::Chain => (rest == b"Caused by:").then_some(GoesOn::Causes),
             GoesOn::Causes => next.starts_with(b"  ").then_some(GoesOn::Causes),
@@ -120,7 +140,8 @@ fn runs_on(line: &[u8], next: &[u8]) -> bool {
     if line.ends_with(b":") && (fields || line.len() >= NARROW && is_list(next)) {
         return !is_typed(line);
     }
-    let next = if deeper { next.trim_ascii_start() } else { next };
+    let hangs = indent(next) >= HANGING;
+    let next = if deeper || hangs { next.trim_ascii_start() } else { next };
     if line.ends_with(b":")
         && after_condition(line, next).is_some_and(|rest| rest.first().is_some_and(u8::is_ascii_lowercase))
     {
@@ -129,16 +150,23 @@ fn runs_on(line: &[u8], next: &[u8]) -> bool {
     let Some(last) = line.trim_ascii_end().last() else { return false };
     let goes_on = match next {
         [first, ..] if first.is_ascii_lowercase() || *first == b'(' => true,
+        [b'"', name, ..] => hangs && name.is_ascii_lowercase() && last.is_ascii_lowercase(),
         [first, second, ..] => *last == b':' && first.is_ascii_uppercase() && second.is_ascii_lowercase(),
         _ => false,
     };
     goes_on
-        && (last.is_ascii_lowercase() || b",:-(".contains(last))
+        && stops_inside(line)
         && (line.len() >= NARROW || deeper && *last == b':' && word(line.trim_ascii()) != line.trim_ascii())
-        && (!is_headed(next) || deeper && *last == b':' && is_sentence(line) && is_link(next))
+        && (!is_headed(next)
+            || next.starts_with(b"\"")
+            || deeper && *last == b':' && is_sentence(line) && is_link(next))
         && word(line) != word(next)
         && !is_typed(line)
         && [line, next].iter().all(|line| find(line.trim_ascii(), b"  ").is_none() && !line.contains(&b'\t'))
+}
+
+fn stops_inside(line: &[u8]) -> bool {
+    line.trim_ascii_end().last().is_some_and(|last| last.is_ascii_lowercase() || b",:-(".contains(last))
 }
 
 /// What a condition of an operator says further, each of its lines below its name: `NodeControllerDegraded: words`.
@@ -250,6 +278,32 @@ mod tests {
         let text =
             "An error occurred (InvalidParameter) when calling the ImportSnapshot operation:\nThe role does not exist";
         assert_eq!(together(text).len(), 1);
+    }
+
+    #[test]
+    fn a_paragraph_that_hangs_from_its_first_line_is_one() {
+        let text = concat!(
+            "error validating existing CRs against new CRD's schema for\n",
+            "        \"externalsecrets.external-secrets.io\": error listing resources in\n",
+            "        GroupVersionResource\n",
+            "        schema.GroupVersionResource{Group:\"external-secrets.io\",\n",
+            "        Version:\"v1alpha1\", Resource:\"externalsecrets\"}: conversion webhook for\n",
+            "        external-secrets.io/v1beta1, Kind=ExternalSecret failed: not found\n",
+            "    reason: another\n",
+        );
+        let lines = together(text);
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert!(
+            lines[0]
+                .ends_with("conversion webhook for external-secrets.io/v1beta1, Kind=ExternalSecret failed: not found")
+        );
+        let lines = together(&text.replacen("error", "        error", 1));
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        let moved = "- message: 'constraints not satisfiable: a and\nb/c/d.v1 originate from package a\nrequires\n    a is not \
+                     referenced by a subscription'\n  reason: ConstraintsNotSatisfiable";
+        let lines = together(moved);
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert!(lines[0].ends_with("originate from package a requires a is not referenced by a subscription'"));
     }
 
     #[test]
