@@ -94,12 +94,11 @@ impl Folded {
             }
             GoesOn::Sentence => {
                 let cause = self.line.starts_with(b"Error: ") && next.starts_with(b"Caused by: ");
-                let (from, to) = (indent(&self.line), indent(next));
-                let hangs = to >= HANGING
-                    && (to == from || to >= from + HANGING)
-                    && !self.line.trim_ascii_end().ends_with(b":");
-                let then = if hangs { GoesOn::Hanging { indent: to } } else { GoesOn::Sentence };
-                (cause || runs_on(&self.line, next)).then_some(then)
+                let then = || match indent(next) {
+                    indent if hangs(&self.line, indent) => GoesOn::Hanging { indent },
+                    _ => GoesOn::Sentence,
+                };
+                (cause || runs_on(&self.line, next)).then(then)
             }
             GoesOn::Hanging { indent: of } => {
                 (indent(next) == of && stops_inside(&self.line) && !is_headed(rest)).then_some(self.goes_on)
@@ -163,6 +162,12 @@ fn runs_on(line: &[u8], next: &[u8]) -> bool {
         && word(line) != word(next)
         && !is_typed(line)
         && [line, next].iter().all(|line| find(line.trim_ascii(), b"  ").is_none() && !line.contains(&b'\t'))
+}
+
+/// Whether a line so far to the right is of a paragraph that hangs from this one or has begun with it.
+fn hangs(line: &[u8], to: usize) -> bool {
+    let from = indent(line);
+    to >= HANGING && (to == from || to >= from + HANGING) && !line.trim_ascii_end().ends_with(b":")
 }
 
 fn stops_inside(line: &[u8]) -> bool {
