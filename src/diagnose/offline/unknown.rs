@@ -30,7 +30,7 @@ const FULL: usize = 3;
 /// Where no sentence ends; the last is how Ansible puts an answer in YAML below the task that failed.
 const ENDS_INSIDE: &[&str] = &[",", ":", "=>"];
 /// Bytes of words that can be understood by themselves.
-const ENOUGH: usize = 320;
+const ENOUGH: usize = 240;
 /// Bytes by which an error is known again.
 const ALIKE: usize = 20;
 /// Units of which it is kept that they failed.
