@@ -5,10 +5,18 @@ use memchr::memmem::find;
 
 use super::sound::is_typed;
 
+/// How `anyhow` of programs in Rust says an error, and what is behind it.
+const ERROR: &[u8] = b"Error: ";
+const CAUSES: &[u8] = b"Caused by:";
 /// Lines that are put together at most, and bytes.
 const LINES: usize = 40;
 const BYTES: usize = 16 << 10;
-/// Nobody breaks lines that are shorter than this.
+/// What the installer and Terraform put before each line of a paragraph, and the widest and narrowest line of one: the next
+/// word did not fit on it (`internal/command/format/diagnostic.go`, 78 columns).
+const HEADS: &[&str] = &["ERROR ", "FATAL ", "level=error msg=", "level=fatal msg=", "│ "];
+const WIDEST: usize = 80;
+const FITS: usize = 76;
+/// Nobody else breaks lines that are shorter than this.
 const NARROW: usize = 40;
 /// Blanks before a paragraph that hangs from its first line.
 const HANGING: usize = 4;
@@ -21,6 +29,10 @@ pub(super) struct Folded {
     /// Where it began.
     pub number: u64,
     pub line: Vec<u8>,
+    /// Where the words of the line that was read last begin in it.
+    last: usize,
+    /// Where `Error: words` begins in it, behind what a journal says of the program that says so.
+    error: Option<usize>,
     lines: usize,
     goes_on: GoesOn,
 }
@@ -64,14 +76,17 @@ impl Folded {
             None if line.starts_with(b"panic: ") => GoesOn::Panic,
             None => place(value).map_or(GoesOn::Sentence, |line| GoesOn::Place { line }),
         };
-        Self { number, line, lines: 1, goes_on }
+        let error = if line.starts_with(ERROR) { Some(0) } else { find(&line, b"]: Error: ").map(|at| at + 3) };
+        Self { number, last: head(&line), error, line, lines: 1, goes_on }
     }
 
     /// Whether the next line goes on with it; then it is put behind it.
     pub fn takes(&mut self, next: &[u8]) -> bool {
-        let rest = next.trim_ascii();
+        let next = self.said_by_the_same(next);
+        let words = self.wraps_into(next);
+        let rest = words.unwrap_or(next).trim_ascii();
         let then = match self.goes_on {
-            GoesOn::Sentence if rest.is_empty() && self.line.starts_with(b"Error: ") => {
+            GoesOn::Sentence if rest.is_empty() && self.error.is_some() => {
                 self.goes_on = GoesOn::Chain;
                 return true;
             }
@@ -84,6 +99,7 @@ impl Folded {
                 return true;
             }
             _ if rest.is_empty() || self.lines >= LINES || self.line.len() + rest.len() > BYTES => None,
+            _ if words.is_some() => Some(self.goes_on),
             GoesOn::Below { quote, .. } if quote.is_some() && self.line.trim_ascii_end().last() == quote.as_ref() => {
                 None
             }
@@ -93,17 +109,18 @@ impl Folded {
                 (indent(next) > key || quoted).then_some(self.goes_on)
             }
             GoesOn::Sentence => {
-                let cause = self.line.starts_with(b"Error: ") && next.starts_with(b"Caused by: ");
+                let cause = self.error.is_some() && next.starts_with(b"Caused by: ");
                 let then = || match indent(next) {
+                    _ if rest == CAUSES => GoesOn::Causes,
                     indent if hangs(&self.line, indent) => GoesOn::Hanging { indent },
                     _ => GoesOn::Sentence,
                 };
-                (cause || runs_on(&self.line, next)).then(then)
+                (cause || self.error.is_some() && rest == CAUSES || runs_on(&self.line, next)).then(then)
             }
             GoesOn::Hanging { indent: of } => {
                 (indent(next) == of && stops_inside(&self.line) && !is_headed(rest)).then_some(self.goes_on)
             }
-            GoesOn::Chain => (rest == b"Caused by:").then_some(GoesOn::Causes),
+            GoesOn::Chain => (rest == CAUSES).then_some(GoesOn::Causes),
             GoesOn::Causes => next.starts_with(b"  ").then_some(GoesOn::Causes),
             GoesOn::Panic => {
                 let Some(function) = called(rest) else { return false };
@@ -121,9 +138,35 @@ impl Folded {
         self.lines += 1;
         self.line.truncate(self.line.trim_ascii_end().len());
         self.line.push(b' ');
+        self.last = self.line.len();
         self.line.extend_from_slice(rest);
         true
     }
+
+    /// Without what a journal says of the program, when that has said an error before.
+    fn said_by_the_same<'a>(&self, next: &'a [u8]) -> &'a [u8] {
+        let head = self.error.and_then(|error| self.line.get(..error));
+        let Some(program) = head.and_then(|head| head.rsplit(|byte| *byte == b' ').nth(1)) else { return next };
+        match find(next, program) {
+            Some(at) => next.get(at + program.len() + 1..).unwrap_or(next),
+            None => next,
+        }
+    }
+
+    /// The words of `next`, when it is the next line of the same paragraph of Terraform.
+    fn wraps_into<'a>(&self, next: &'a [u8]) -> Option<&'a [u8]> {
+        let (mine, its) = (head(&self.line), head(next));
+        let (last, words) = (self.line.get(self.last..)?.trim_ascii_end(), next.get(its..)?);
+        let full = last.len() <= WIDEST && last.len() + 1 + word(words).len() > FITS;
+        let goes_on = words.first().is_some_and(|first| first.is_ascii_lowercase() || b"\"(".contains(first));
+        let same = mine > 0 && self.line.get(..mine) == next.get(..its);
+        (same && full && goes_on && stops_inside(last)).then_some(words)
+    }
+}
+
+/// Where the words of a line begin that has one of [`HEADS`].
+fn head(line: &[u8]) -> usize {
+    HEADS.iter().find(|head| line.starts_with(head.as_bytes())).map_or(0, |head| head.len())
 }
 
 /// Whether a sentence ends in neither of the two but in the next: it stops inside, and that does not begin as lines of
@@ -343,6 +386,12 @@ mod tests {
         assert_eq!(together("Error: it is over\n\nand this is something else").len(), 2);
         let lines = together("Error: checking /dev/sda\nCaused by: device is in use\nCaused by: EBUSY\nnext");
         assert_eq!(lines, ["1 Error: checking /dev/sda Caused by: device is in use Caused by: EBUSY", "4 next"]);
+        let head = "Jan 01 12:19:44 a.example.com install-to-disk.sh[3522]: ";
+        let text = ["Error: checking for exclusive access to /dev/sda", "Caused by:", "    found busy partitions"];
+        let lines = together(&text.map(|line| format!("{head}{line}\n")).concat());
+        let whole =
+            format!("1 {head}Error: checking for exclusive access to /dev/sda Caused by: found busy partitions");
+        assert_eq!(lines, [whole]);
     }
 
     #[test]
@@ -363,6 +412,21 @@ mod tests {
         assert_eq!(together(text), [whole, "4 ", "5 To go on"]);
         let text = "Node is reporting: \"unexpected on-disk state validating against:\nmissing expected kernel arguments:\n[a=0 b=1]\"";
         assert_eq!(together(text).len(), 1, "{:?}", together(text));
+    }
+
+    #[test]
+    fn a_paragraph_of_terraform_is_one_behind_any_head() {
+        let text = "Error: Provider produced inconsistent result after apply\n\nWhen applying changes to\n\
+                    module.masters.ironic_node_v1.openshift-master-host[1], provider\n\"registry.terraform.io/-/ironic\" \
+                    produced an unexpected new value for was\npresent, but now absent.\n\nThis is a bug.";
+        for head in ["ERROR ", "level=error msg=", "│ "] {
+            let lines = together(&text.lines().map(|line| format!("{head}{line}\n")).collect::<String>());
+            let whole = "When applying changes to module.masters.ironic_node_v1.openshift-master-host[1], provider \
+                         \"registry.terraform.io/-/ironic\" produced an unexpected new value for was present, but now absent.";
+            assert_eq!(lines[2], format!("3 {head}{whole}"));
+            assert_eq!(lines.len(), 5);
+        }
+        assert_eq!(together("ERROR it timed out waiting\nERROR failed to ask for the cluster").len(), 2);
     }
 
     #[test]

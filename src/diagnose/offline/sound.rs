@@ -40,11 +40,14 @@ static ANY: LazyLock<Option<bytes::Regex>> =
 /// How a line sounds that says what is wrong, and one that says only that something is.
 static WHAT: LazyLock<Option<bytes::Regex>> = LazyLock::new(|| {
     let words = [
-        "denied|forbidden|refused|cannot|can'?t|couldn'?t|could not|invalid|not found|no such|missing|unknown|expired",
-        "timed out|timeout|exceed(?:ed|s)?|unsupported|not supported|not allowed|conflicts?|mismatch|unauthorized",
-        "rejected|insufficient|must|does not|doesn't|do not|is not|isn't|not (?:available|ready|valid|permitted|loaded)",
-        "unavailable|already (?:exists|in use)|no (?:space|route|usable)|has no|there is no|reset by peer|blocked|busy|EOF",
+        "denied|forbidden|refused|can ?not|can'?t|couldn'?t|could not|invalid|no such|missing|unknown|expired|rejected",
+        "timed out|timeout|exceed(?:ed|s)?|unsupported|conflicts?|mismatch|unauthorized|insufficient|must|EOF",
+        "(?:do|did|does|is|are|was|were|has|have|will) not|(?:do|did|does|is|are|was|were|has|have)n't|won't",
+        r"not (?:\w+ble|allowed|authorized|enough|found|loaded|permitted|ready|satisfied|supported|trusted|valid)",
+        r"no (?:space|route|longer|usable)|has no|there is no|no (?:\S+ ){1,5}found|nothing provides|never \w+ed",
+        "unavailable|unreachable|unrecognized|already exists|in use|reset by peer|block(?:ed|ing)|busy",
         "required|expected|incompatible|too (?:old|new|large|small|long|many|few)|out of|exhausted|corrupt(?:ed)?|undefined",
+        "null pointer|stuck|interrupted|killed",
     ];
     bytes::Regex::new(&format!(r"(?i-u)\b(?:{})\b", words.join("|"))).ok()
 });
