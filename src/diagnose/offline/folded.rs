@@ -226,11 +226,12 @@ fn after_condition<'a>(line: &[u8], next: &'a [u8]) -> Option<&'a [u8]> {
     next.strip_prefix(head).filter(|_| is_condition).map(<[u8]>::trim_ascii_start)
 }
 
-/// `{APIGroups:["a"]}`, or `[a=1 b=2]` up to the quote that it stands in; not what a line of a log begins with.
+/// `{APIGroups:["a"]}`, no JSON of a logger, or `[a=1 b=2]` up to the quote that it stands in; not what a line of a log begins with.
 fn is_list(line: &[u8]) -> bool {
     let end = line.trim_ascii_end();
     let end = end.strip_suffix(b"\"").or(end.strip_suffix(b"'")).unwrap_or(end);
-    line.starts_with(b"{") || line.starts_with(b"[") && end.ends_with(b"]") && find(line, b": ").is_none()
+    line.starts_with(b"{") && !line.starts_with(b"{\"")
+        || line.starts_with(b"[") && end.ends_with(b"]") && find(line, b": ").is_none()
 }
 
 /// The line of a file that Terraform names (`internal/command/format/diagnostic.go`).

@@ -47,13 +47,22 @@ static WHAT: LazyLock<Option<bytes::Regex>> = LazyLock::new(|| {
         r"no (?:space|route|longer|usable)|has no|there is no|no (?:\S+ ){1,5}found|nothing provides|never \w+ed",
         "unavailable|unreachable|unrecognized|already exists|in use|reset by peer|block(?:ed|ing)|busy",
         "required|expected|incompatible|too (?:old|new|large|small|long|many|few)|out of|exhausted|corrupt(?:ed)?|undefined",
-        "null pointer|stuck|interrupted|killed",
+        "null pointer|interrupted|killed",
     ];
     bytes::Regex::new(&format!(r"(?i-u)\b(?:{})\b", words.join("|"))).ok()
 });
 static THAT: LazyLock<Option<bytes::Regex>> = LazyLock::new(|| {
-    bytes::Regex::new("(?i-u)error|fail|fatal|unable|panic|unexpected|degraded|warning|problem|backoff|abort|crash")
-        .ok()
+    bytes::Regex::new(
+        "(?i-u)error|fail|fatal|unable|panic|unexpected|degrade|stuck| != |warning|problem|backoff|abort|crash",
+    )
+    .ok()
+});
+/// How it sounds when nothing louder does.
+static FAINT: LazyLock<Option<bytes::Regex>> = LazyLock::new(|| {
+    bytes::Regex::new(
+        r"(?i-u)\b(?:not|never|un(?:ready|healthy|schedulable|trusted|signed|stable)|lost|wrong|outofdisk)\b",
+    )
+    .ok()
 });
 /// Where loggers put a message and its error: behind the head of klog, in logfmt, in the JSON of zap and others.
 static KLOG: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"^[IWEF]\d{4} \S+ +\d+ (\S+\] )").ok());
@@ -118,6 +127,11 @@ pub(super) fn says_error(line: &[u8]) -> bool {
 /// From 0 to 3: most for words that say what is wrong and that it is.
 pub(super) fn loudness(line: &[u8]) -> u32 {
     2 * u32::from(matches(&WHAT, line)) + u32::from(matches(&THAT, line))
+}
+
+/// Whether a line that is not loud at all may still say what is wrong.
+pub(super) fn is_faint(line: &[u8]) -> bool {
+    matches(&FAINT, line)
 }
 
 fn matches(words: &LazyLock<Option<bytes::Regex>>, line: &[u8]) -> bool {

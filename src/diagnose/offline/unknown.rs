@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::sound::{
-    headless, is_conflict, is_field, is_tally, is_there, is_typed, is_vague, loudness, reason, says_error,
+    headless, is_conflict, is_faint, is_field, is_tally, is_there, is_typed, is_vague, loudness, reason, says_error,
 };
 use super::{Located, advice, plain, text_of};
 use crate::diagnose::line::{CAPTURE_LIMIT, WHY, cut, innermost, quoted};
@@ -122,7 +122,10 @@ impl Unknown {
     pub(super) fn complains(number: u64, line: &[u8]) -> bool {
         // Heads of tables name what can be wrong, and so does who types a command.
         let idle = || is_typed(line) || is_tally(line) || is_there(line) || is_conflict(line) || is_field(line);
-        number <= EXCERPT && !idle() && line.iter().any(u8::is_ascii_lowercase) && loudness(line) > 0
+        number <= EXCERPT
+            && !idle()
+            && line.iter().any(u8::is_ascii_lowercase)
+            && (loudness(line) > 0 || is_faint(line))
     }
 
     /// A line that [`Self::complains`] and that no signature knows.
@@ -165,7 +168,7 @@ impl Unknown {
     pub(super) fn finding(&mut self, known: &[Located], files: usize) -> Option<Located> {
         let serious = || known.iter().map(|found| &found.finding).filter(|found| found.severity > Level::Info);
         let worst = serious().map(|found| found.severity).max();
-        let least = if worst.is_none() { 0 } else { LOUD - u32::from(known.len() < FULL) };
+        let least = if worst.is_none() { u32::from(!known.is_empty()) } else { LOUD - u32::from(known.len() < FULL) };
         let complaint = self.complaint.take().filter(|(_, loud)| files == 1 && *loud >= least);
         // Where all that is known only says that something is stuck or over, they may say why.
         let stuck = serious().all(|found| found.rank >= CARRIERS);
@@ -228,6 +231,9 @@ impl Words {
 /// Of the loudest of these (the first of such) its line and its finding, and how loud it is. What is too short to be
 /// understood by itself is said with what the others say.
 fn loudest(mut complaints: Vec<Words>) -> Option<(u64, Finding, u32)> {
+    if complaints.iter().any(|words| words.loud > 0) {
+        complaints.retain(|words| words.loud > 0);
+    }
     complaints.sort_by_cached_key(|words| std::cmp::Reverse(words.loud()));
     let (mut said, mut known, mut length) = (Vec::new(), BTreeSet::new(), 0);
     for why in complaints.iter().map(Words::why) {
