@@ -73,6 +73,7 @@ impl Folded {
                 key: line.len() - value.len(),
                 quote: words.first().copied().filter(|first| b"'\"".contains(first)),
             },
+            None if is_folded_block(value) => GoesOn::Below { key: line.len() - value.len(), quote: None },
             None if line.starts_with(b"panic: ") => GoesOn::Panic,
             None => place(value).map_or(GoesOn::Sentence, |line| GoesOn::Place { line }),
         };
@@ -108,6 +109,9 @@ impl Folded {
                 let quoted = quote.is_some() && self.lines < MOVED && !is_headed(rest) && !rest.starts_with(b"- ");
                 (indent(next) > key || quoted).then_some(self.goes_on)
             }
+            GoesOn::Sentence if self.line.len() >= NARROW && indent(next) == 0 && breaks_word(&self.line, next) => {
+                Some(GoesOn::Sentence)
+            }
             GoesOn::Sentence => {
                 let cause = self.error.is_some() && next.starts_with(b"Caused by: ");
                 let then = || match indent(next) {
@@ -137,7 +141,13 @@ impl Folded {
         self.goes_on = then;
         self.lines += 1;
         self.line.truncate(self.line.trim_ascii_end().len());
-        self.line.push(b' ');
+        if is_folded_block(&self.line) {
+            let mark = self.line.iter().rposition(|byte| *byte == b'>').unwrap_or(self.line.len());
+            self.line.truncate(mark.saturating_sub(1));
+        }
+        if !breaks_word(&self.line, rest) {
+            self.line.push(b' ');
+        }
         self.last = self.line.len();
         self.line.extend_from_slice(rest);
         true
@@ -162,6 +172,21 @@ impl Folded {
         let same = mine > 0 && self.line.get(..mine) == next.get(..its);
         (same && full && goes_on && stops_inside(last)).then_some(words)
     }
+}
+
+/// `message: >-` of YAML: the lines below it are one paragraph.
+fn is_folded_block(line: &[u8]) -> bool {
+    [&b": >-"[..], b": >", b": >+"].iter().any(|mark| line.trim_ascii_end().ends_with(mark))
+}
+
+/// Whether the terminal that it was copied from broke a line in the middle of a word, which stands whole before in it.
+fn breaks_word(line: &[u8], next: &[u8]) -> bool {
+    const WORD: usize = 8;
+    const START: usize = 3;
+    let at = line.iter().rposition(|byte| *byte == b' ').map_or(0, |at| at + 1);
+    let (Some(begun), Some(start)) = (line.get(at..), next.get(..START)) else { return false };
+    let whole = [begun, start].concat();
+    begun.len() >= WORD && line.get(..at).is_some_and(|before| find(before, &whole).is_some())
 }
 
 /// Where the words of a line begin that has one of [`HEADS`].
@@ -308,6 +333,28 @@ mod tests {
         assert_eq!(together("- message: one\n  reason: two").len(), 2);
         assert_eq!(together("message: 'one: \"two\"'\n    reason: three").len(), 2);
         assert_eq!(together("- message: one\n    and more\n  reason: two").len(), 2);
+    }
+
+    #[test]
+    fn a_folded_block_of_yaml_is_one_paragraph() {
+        let text = "    - details: >-\n        Internal error occurred: failed calling webhook\n        \"w.ex.com\": Post\n        \
+                    https://w.ns.svc:443/a:\n        x509: certificate signed by unknown authority\n      status: 'False'";
+        let whole = "1     - details: Internal error occurred: failed calling webhook \"w.ex.com\": Post https://w.ns.svc:443/a: \
+                     x509: certificate signed by unknown authority";
+        assert_eq!(together(text), [whole, "6       status: 'False'"]);
+        assert_eq!(together("    details: |\n      one line\n      another").len(), 3);
+    }
+
+    #[test]
+    fn a_word_that_a_terminal_broke_is_whole_again() {
+        let text = "Failed to pull image \"image-registry.openshift-image-registry.svc:5000/a/b:latest\": Error reading manifest latest \
+                    in image-registry.openshift-image-registry.sv\nc:5000/a/b: name unknown";
+        let lines = together(text);
+        assert!(
+            lines.len() == 1
+                && lines[0].ends_with("in image-registry.openshift-image-registry.svc:5000/a/b: name unknown"),
+            "{lines:?}"
+        );
     }
 
     #[test]
