@@ -109,9 +109,7 @@ impl Folded {
                 let quoted = quote.is_some() && self.lines < MOVED && !is_headed(rest) && !rest.starts_with(b"- ");
                 (indent(next) > key || quoted).then_some(self.goes_on)
             }
-            GoesOn::Sentence if self.line.len() >= NARROW && indent(next) == 0 && breaks_word(&self.line, next) => {
-                Some(GoesOn::Sentence)
-            }
+            GoesOn::Sentence if self.line.len() >= NARROW && breaks_word(&self.line, next) => Some(GoesOn::Sentence),
             GoesOn::Sentence => {
                 let cause = self.error.is_some() && next.starts_with(b"Caused by: ");
                 let then = || match indent(next) {
@@ -183,10 +181,15 @@ fn is_folded_block(line: &[u8]) -> bool {
 fn breaks_word(line: &[u8], next: &[u8]) -> bool {
     const WORD: usize = 8;
     const START: usize = 3;
-    let at = line.iter().rposition(|byte| *byte == b' ').map_or(0, |at| at + 1);
-    let (Some(begun), Some(start)) = (line.get(at..), next.get(..START)) else { return false };
-    let whole = [begun, start].concat();
-    begun.len() >= WORD && line.get(..at).is_some_and(|before| find(before, &whole).is_some())
+    // Nearly every line of a log is told from such by its first letter.
+    let letters = next.first().is_some_and(u8::is_ascii_lowercase) && line.last().is_some_and(u8::is_ascii_lowercase);
+    let at = || line.iter().rposition(|byte| *byte == b' ').map_or(0, |at| at + 1);
+    let (Some((before, begun)), Some(start)) =
+        (letters.then(at).and_then(|at| line.split_at_checked(at)), next.get(..START))
+    else {
+        return false;
+    };
+    begun.len() >= WORD && find(before, &[begun, start].concat()).is_some()
 }
 
 /// Where the words of a line begin that has one of [`HEADS`].
