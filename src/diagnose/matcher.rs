@@ -48,6 +48,8 @@ pub struct Matcher {
     unit_count: usize,
     pub(super) waiting: Waitings,
     pub(super) open: Opens,
+    /// The first that waited when a line said that it was over, and that line.
+    pub(super) faded: Vec<(Finding, String)>,
     /// When the next lasting one of `waiting` is due.
     due: Option<Timestamp>,
     pub(super) state: observed::State,
@@ -104,6 +106,7 @@ impl Matcher {
             unit_count: 0,
             waiting: BTreeMap::new(),
             open: BTreeMap::new(),
+            faded: Vec::new(),
             due: None,
             state: observed::State::default(),
             said: Said::default(),
@@ -117,6 +120,7 @@ impl Matcher {
         self.unit_count = 0;
         self.waiting.clear();
         self.open.clear();
+        self.faded.clear();
         self.due = None;
         self.state = observed::State::default();
         self.said.forget();
@@ -393,6 +397,12 @@ impl Matcher {
             self.said.keep(key, Arc::clone(&evidence));
         }
         evidence
+    }
+
+    /// Signatures (by place, with their ranks) that match this text here, whatever is open.
+    pub(super) fn hits(&self, seen: &Seen<'_>, text: &str) -> Vec<(usize, u32)> {
+        let (hits, ..) = self.touched(seen, &self.catalogue.prefilter.candidates(text), text);
+        hits.into_iter().filter_map(|place| Some((place, self.signature(place)?.rank))).collect()
     }
 
     /// Whether all of this is open, or waits and goes on waiting, which is noted.

@@ -18,6 +18,8 @@ const NEAR: usize = 3;
 /// A reason shorter than this may be said better by one of so many other lines.
 const POOR: usize = 60;
 const TRIES: u8 = 3;
+/// Findings that are remembered which were over before they were open.
+const FADED: usize = 3;
 /// An open finding is said again at most this often.
 const SAY_AGAIN: SignedDuration = SignedDuration::from_secs(30);
 
@@ -325,7 +327,9 @@ impl Matcher {
 
     /// Forget what waits and clear what is open, where `which` (given the finding and its signature) says so.
     pub(super) fn end(&mut self, told: &mut Vec<Data>, because: &str, which: impl Fn(&Finding, usize) -> bool) {
-        self.waiting.retain(|_, waiting| !which(&waiting.finding, waiting.signature));
+        let past = self.waiting.iter().filter(|(_, waiting)| which(&waiting.finding, waiting.signature));
+        let past: Vec<String> = past.map(|(id, _)| id.clone()).collect();
+        self.fade(past, because);
         let over: Vec<String> = self
             .open
             .iter()
@@ -333,6 +337,13 @@ impl Matcher {
             .map(|(id, _)| id.clone())
             .collect();
         self.close(over, because, told);
+    }
+
+    fn fade(&mut self, ids: Vec<String>, because: &str) {
+        for id in ids {
+            let faded = self.waiting.remove(&id).filter(|_| self.faded.len() < FADED);
+            self.faded.extend(faded.map(|waiting| (waiting.finding, because.to_owned())));
+        }
     }
 
     fn close(&mut self, ids: Vec<String>, because: &str, told: &mut Vec<Data>) {
@@ -370,7 +381,7 @@ impl Matcher {
         let waiting = self.waiting.iter().filter(|(_, waiting)| past(waiting)).map(|(id, _)| id.clone());
         let waiting: Vec<String> = waiting.collect();
         let open = self.open.iter().filter(|(_, open)| over(open)).map(|(id, _)| id.clone()).collect();
-        waiting.iter().for_each(|id| drop(self.waiting.remove(id)));
+        self.fade(waiting, &because);
         self.close(open, &because, told);
         if meant(&milestone.ends, seen.source, seen.unit) {
             let passed = if all { Passed::All } else { Passed::Phases };

@@ -178,7 +178,7 @@ fn is_folded_block(line: &[u8]) -> bool {
 }
 
 /// Whether the terminal that it was copied from broke a line in the middle of a word, which stands whole before in it.
-fn breaks_word(line: &[u8], next: &[u8]) -> bool {
+pub(super) fn breaks_word(line: &[u8], next: &[u8]) -> bool {
     const WORD: usize = 8;
     const START: usize = 3;
     // Nearly every line of a log is told from such by its first letter.

@@ -73,7 +73,7 @@ impl Default for Forms {
             // logrus text, as openshift-install, skopeo, podman and the registry write it.
             logrus: make(r#"^time="([^"]+)" level=(\w+)(?: msg=("(?:[^"\\]|\\.)*"|\S*)(.*))?$"#),
             // The same on stderr, and behind whatever a CI puts in front of it.
-            level: make(r"^(?:.{0,160}? )?level=(\w+) msg=(.*)$"),
+            level: make(r"^(?:.{0,160}? )??level=(\w+) msg=(.*)$"),
             terminal: make(r"^(DEBUG|INFO|WARN|WARNING|ERROR|FATAL|DEBU|ERRO|FATA)(?:\[\d+\])? +(.*)$"),
             // oc-mirror v2.
             mirror: make(r"^(\d{4})/(\d\d)/(\d\d) (\d\d:\d\d:\d\d)  ?\[(\w+)\] *: (.*)$"),
@@ -178,11 +178,14 @@ impl Forms {
         Some(Parts { host, unit: unit_of(text(&found, 2), message), text: message, ..Parts::default() })
     }
 
-    /// journalctl -o short, short-iso and with-unit (as in `journal.log.gz` of a bundle): `TIME HOST PROGRAM[PID]: TEXT`.
-    /// By hand, since these are nearly all the lines that there are.
+    /// journalctl -o short, short-iso and with-unit (as in `journal.log.gz` of a bundle): `TIME HOST PROGRAM[PID]: TEXT`,
+    /// --no-hostname without the host. By hand, since these are nearly all the lines that there are.
     fn journal<'a>(&mut self, line: &'a str) -> Option<Parts<'a>> {
         let (at, rest) = self.short_time(line).or_else(|| full_time(line)).or_else(|| iso_time(line))?;
-        let (host, rest) = rest.trim_start_matches(' ').split_once(' ')?;
+        let rest = rest.trim_start_matches(' ');
+        let (host, rest) = rest
+            .split_once(' ')
+            .map(|(host, behind)| if host.ends_with("]:") { ("", rest) } else { (host, behind) })?;
         let end = rest.find(['[', ':', ' ']).filter(|end| *end > 0)?;
         let (program, rest) = rest.split_at_checked(end)?;
         let rest = match rest.strip_prefix('[') {

@@ -6,6 +6,7 @@ mod advice;
 pub mod files;
 mod folded;
 pub mod forms;
+mod joined;
 pub mod objects;
 pub mod report;
 mod sound;
@@ -21,13 +22,14 @@ use jiff::Timestamp;
 use self::files::{Files, Holds};
 use self::folded::Folded;
 use self::forms::{Forms, Origin, Parsed};
+use self::unknown::EXCERPT;
 pub use self::unknown::{Sighting, Unknown};
 use super::line::decoded;
 use super::matcher::{CLUSTER, Seen, WINDOW};
 use super::said::Known;
 use super::signature::{Catalogue, CatalogueError};
 use super::{Matcher, rank};
-use crate::model::event::{Data, Event, Finding, LogLine, Outcome};
+use crate::model::event::{Data, Event, Finding, Level, LogLine, Outcome};
 use crate::model::text::strip_control;
 
 /// What reading may cost.
@@ -63,8 +65,8 @@ pub enum OfflineError {
 pub struct Report {
     /// Still true where the logs end; the most likely cause first.
     pub findings: Vec<Located>,
-    /// Findings that a later line cleared.
-    pub cleared: Vec<Located>,
+    /// What was over before it lasted for long. In an excerpt that says nothing else it is what there is to say.
+    faded: Vec<Located>,
     /// What there is to see where no signature knows anything.
     pub unknown: Unknown,
     pub files: usize,
@@ -179,7 +181,7 @@ impl<'a> Reader<'a> {
     fn log(&mut self, name: &str, mut text: impl BufRead) {
         self.matcher.forget();
         let (mut log, mut line, mut number) = (Log::new(name), Vec::new(), 0);
-        let mut folded: Option<Folded> = None;
+        let (mut excerpt, mut folded) = (Vec::new(), None);
         loop {
             match self.line(&mut text, &mut line) {
                 Ok(true) => {}
@@ -193,14 +195,18 @@ impl<'a> Reader<'a> {
             if let Some(plain) = uncoloured(&line) {
                 line = plain;
             }
-            if folded.as_mut().is_some_and(|before| before.takes(&line)) {
+            if number <= EXCERPT {
+                excerpt.push((number, std::mem::take(&mut line)));
                 continue;
             }
-            let before = folded.replace(Folded::new(number, line));
-            line = before.map_or_else(Vec::new, |whole| self.take(&mut log, whole.number, whole.line));
+            for (number, line) in excerpt.drain(..) {
+                self.fold(&mut log, &mut folded, number, line);
+            }
+            line = self.fold(&mut log, &mut folded, number, line);
         }
-        if let Some(last) = folded {
-            self.take(&mut log, last.number, last.line);
+        let excerpt = joined::together(excerpt, |text| self.hits(&log, text));
+        for (number, line) in excerpt.into_iter().chain(folded.map(|last| (last.number, last.line))) {
+            self.take(&mut log, number, line);
         }
         self.report.lines += number;
         if let Some(last) = log.passed.back() {
@@ -211,7 +217,16 @@ impl<'a> Reader<'a> {
         self.end(name, number, log.at, log.open);
     }
 
-    /// One line of a log. Gives the room of another.
+    /// A line of a log that may be the rest of the one before it. Gives the room of another.
+    fn fold(&mut self, log: &mut Log<'_>, folded: &mut Option<Folded>, number: u64, line: Vec<u8>) -> Vec<u8> {
+        if folded.as_mut().is_some_and(|before| before.takes(&line)) {
+            return line;
+        }
+        let before = folded.replace(Folded::new(number, line));
+        before.map_or_else(Vec::new, |whole| self.take(log, whole.number, whole.line))
+    }
+
+    /// One whole line of a log. Gives the room of another.
     fn take(&mut self, log: &mut Log<'_>, number: u64, mut line: Vec<u8>) -> Vec<u8> {
         log.number = number;
         self.report.unknown.look(log.name, number, &line);
@@ -231,6 +246,14 @@ impl<'a> Reader<'a> {
             }
             Heard::Known(evidence) => log.pass(line, evidence),
         }
+    }
+
+    /// Signatures that a line means, whatever stands around it.
+    fn hits(&mut self, log: &Log<'_>, line: &[u8]) -> joined::Hits {
+        let text = text_of(line);
+        let read = self.forms.read(&log.origin, &text, log.at);
+        let text = decoded(&read.text);
+        self.matcher.hits(&seen(&read), &text)
     }
 
     /// Hold a line against the catalogue, when what it says is not known already.
@@ -353,6 +376,8 @@ impl<'a> Reader<'a> {
         self.report.findings.extend(open.into_values());
         let early = std::mem::take(&mut self.matcher.waiting).into_values().map(|waiting| waiting.finding);
         self.early.extend(early.map(|finding| Located::new(finding, name, number)));
+        let faded = std::mem::take(&mut self.matcher.faded).into_iter();
+        self.report.faded.extend(faded.map(|(finding, because)| Located::new(finding, name, number).over(&because)));
     }
 
     fn keep(&mut self, told: Vec<Data>, file: &str, number: u64, open: &mut Opened) {
@@ -367,7 +392,9 @@ impl<'a> Reader<'a> {
                         open.insert(finding.id.clone(), Located::new(finding, file, number));
                     }
                 },
-                Data::FindingCleared { finding, .. } => self.report.cleared.extend(open.remove(&finding)),
+                Data::FindingCleared { finding, .. } => {
+                    open.remove(&finding);
+                }
                 _ => {}
             }
         }
@@ -392,6 +419,9 @@ impl<'a> Reader<'a> {
         }
         let unknown = report.unknown.finding(&report.findings, report.files);
         report.findings.extend(unknown);
+        if report.findings.is_empty() && report.files == 1 && report.lines <= EXCERPT {
+            report.findings = std::mem::take(&mut report.faded);
+        }
         let mut places: BTreeMap<String, Located> = BTreeMap::new();
         for found in report.findings.drain(..) {
             match places.get_mut(&found.finding.id) {
@@ -454,6 +484,13 @@ impl Located {
         let line = finding.line_number.unwrap_or(number);
         let (file, also, reasons) = (plain(file), Vec::new(), Vec::new());
         Self { finding, file, line, also, confidence: 0.0, reasons }
+    }
+
+    /// A later line says that this is over: `because`.
+    fn over(mut self, because: &str) -> Self {
+        self.finding.severity = self.finding.severity.min(Level::Info);
+        self.finding.title = format!("{}; a later line says that it is over: {because}", self.finding.title);
+        self
     }
 
     fn add(&mut self, other: &Self) {

@@ -22,7 +22,7 @@ const TEXT_LIMIT: usize = 400;
 const HORIZON: u64 = 40;
 /// So few lines were chosen by somebody: what complains in them is what they are about, whoever says it. In a longer log
 /// of a node something complains all the time.
-const EXCERPT: u64 = 60;
+pub(super) const EXCERPT: u64 = 60;
 /// As loud as what is told beside findings that are known: an error, or words that say what is wrong and that it is.
 const LOUD: u32 = 3;
 /// Beside so many there is no room for less.

@@ -40,6 +40,7 @@ fn a_line_is_known_in_every_form_that_it_is_kept_in() {
     for text in [
         format!("Mar 01 10:00:01 ip-10-0-0-8 bootkube.sh[123]: {CA}\n"),
         format!("2025-03-01T10:00:01+0000 ip-10-0-0-8 bootkube.sh[123]: {CA}\r\n"),
+        format!("Mar 01 10:00:01 bootkube.sh[123]: {CA}\n"),
         format!(" 6월 24 06:22:35 bootstrap.ex.com release-image-download.sh[52391]: {CA}"),
         format!(
             "{{\"MESSAGE\":\"{escaped}\",\"_SYSTEMD_UNIT\":\"bootkube.service\",\"__REALTIME_TIMESTAMP\":\"1740823201000000\"}}"
@@ -61,6 +62,37 @@ fn a_line_is_known_in_every_form_that_it_is_kept_in() {
 }
 
 /// A console prints the program's name before its words, a journal keeps it apart.
+#[test]
+fn a_message_that_whoever_quoted_it_broke_is_read_as_one() {
+    let config = tempfile::tempdir().expect("a directory");
+    let line = format!("Mar 01 10:00:01 ip-10-0-0-8 bootkube.sh[123]: {CA}");
+    let chars: Vec<char> = line.chars().collect();
+    let by_a_terminal = |width| chars.chunks(width).map(String::from_iter).collect::<Vec<String>>().join("\n");
+    for text in
+        [by_a_terminal(80), by_a_terminal(120), line.replace(": x509: ", ":\nx509: ").replace(": Get ", ": Get\n")]
+    {
+        let output = bartizan(config.path(), &["diagnose", "-", "--json"], &text);
+        let found = objects(&output);
+        assert_eq!(ids(&found), ["REG-CA"], "{text}");
+        assert_eq!(found[0]["evidence"][0]["line"], 1, "{text}");
+    }
+}
+
+#[test]
+fn a_short_log_in_which_all_is_over_says_so() {
+    let config = tempfile::tempdir().expect("a directory");
+    let said = |lines: &str| objects(&bartizan(config.path(), &["diagnose", "-", "--json"], lines));
+    let refused = "Feb 19 23:04:11 sno bootkube.sh[1978]: Unable to validate. https://api.c1.ex.com:6443/version is currently unreachable.\n";
+    let over = "Feb 19 23:04:11 sno bootkube.sh[1978]: bootkube.service complete\n";
+    let found = said(&format!("{refused}{over}"));
+    assert_eq!(found[0]["severity"], "info");
+    let cause = found[0]["cause"].as_str().expect("a sentence");
+    assert!(cause.contains("api.c1.ex.com") && cause.contains("is over: bootkube.service complete"), "{cause}");
+    let ordinary =
+        "Feb 19 23:04:00 sno bootkube.sh[1978]: Rendering Cluster Version Operator Manifests...\n".repeat(70);
+    assert_eq!(said(&format!("{ordinary}{refused}{over}")), [] as [Value; 0]);
+}
+
 #[test]
 fn words_of_a_named_program_are_known_in_a_journal_too() {
     let config = tempfile::tempdir().expect("a directory");
