@@ -182,16 +182,18 @@ impl Matcher {
         if *tries == 0 || finding.source != seen.source || finding.unit != seen.unit {
             return;
         }
-        let before = finding.captures.get(WHY).map_or(0, String::len);
-        let poor = before < POOR && placeholders(&signature.title).any(|name| name == WHY);
+        let why = finding.captures.get(WHY).map_or("", String::as_str);
+        let (before, put_off) = (why.len(), is_put_off(why));
+        let poor = (before < POOR || put_off) && placeholders(&signature.title).any(|name| name == WHY);
         let vague = signature.ways() > 0 && signature.way(&finding.captures, &finding.line).is_none();
         if !(poor || vague) {
             return;
         }
         *tries -= 1;
         let captures = Self::said_by(signature, text, seen);
-        let after = captures.get(WHY).map_or(0, String::len);
-        let fuller = poor && after >= before + POOR / 4;
+        let why = captures.get(WHY).map_or("", String::as_str);
+        let after = why.len();
+        let fuller = poor && (after >= before + POOR / 4 || put_off && !why.is_empty() && !is_put_off(why));
         let named = vague && signature.way(&captures, seen.text).is_some();
         if !(fuller || named) {
             return;
@@ -391,6 +393,11 @@ impl Matcher {
             unit.milestone = Some(seen.text.into());
         }
     }
+}
+
+/// Says only that a try that failed before is not made again yet.
+fn is_put_off(why: &str) -> bool {
+    ["backoff condition", "Back-off ", "back-off "].iter().any(|words| why.contains(words))
 }
 
 /// At least `grace` lies between the two.

@@ -4,9 +4,10 @@
 use super::folded::{Folded, breaks_word};
 use super::sound::is_typed;
 
-/// Lines that a message is broken into at most, between words and by a terminal.
+/// Lines that a message is broken into at most, between words and by a terminal, and fields that an object has.
 const PIECES: usize = 10;
 const ROWS: usize = 30;
+const FIELDS: usize = 8;
 /// Nobody breaks lines that are shorter than this.
 const NARROW: usize = 40;
 /// No terminal is narrower.
@@ -60,9 +61,11 @@ pub(super) fn together(lines: Vec<Line>, mut hits: impl FnMut(&[u8]) -> Hits) ->
     let widest = lines.iter().map(|(_, line)| width(line)).max().unwrap_or_default();
     let is_full = |line: &[u8]| widest >= TERMINAL && width(line) == widest;
     let rows = chains(lines, ROWS, |line, next| is_full(line) && !begins(next, line));
-    let unbroken = rows.into_iter().flat_map(|rows| of_a_terminal(rows, &mut hits));
+    let unbroken: Vec<Line> = rows.into_iter().flat_map(|rows| if_more(rows, b"", &mut hits)).collect();
+    let fields =
+        chains(unbroken, FIELDS, |line, next| is_field(line) && is_field(next) && indent(line) == indent(next));
     let mut folded: Vec<Folded> = Vec::new();
-    for (number, line) in unbroken {
+    for (number, line) in fields.into_iter().flat_map(|fields| if_more(fields, b" ", &mut hits)) {
         if !folded.last_mut().is_some_and(|before| before.takes(&line)) {
             folded.push(Folded::new(number, line));
         }
@@ -87,13 +90,15 @@ fn chains(lines: Vec<Line>, most: usize, go_on: impl Fn(&[u8], &[u8]) -> bool) -
     chains
 }
 
-/// Rows of a terminal that are one line: it was broken wherever it was full.
-fn of_a_terminal(rows: Vec<Line>, hits: &mut impl FnMut(&[u8]) -> Hits) -> Vec<Line> {
-    let Some(number) = rows.first().filter(|_| rows.len() > 1).map(|(number, _)| *number) else { return rows };
-    let known: Vec<usize> = rows.iter().flat_map(|(_, row)| places(hits(row))).collect();
-    let whole: Vec<u8> = rows.iter().flat_map(|(_, row)| row.iter().copied()).collect();
+/// All of these as one line if that means more than they do: rows of a terminal, which was full, or fields of an object.
+fn if_more(lines: Vec<Line>, between: &[u8], hits: &mut impl FnMut(&[u8]) -> Hits) -> Vec<Line> {
+    let Some(number) = lines.first().filter(|_| lines.len() > 1).map(|(number, _)| *number) else { return lines };
+    let known: Vec<usize> = lines.iter().flat_map(|(_, line)| places(hits(line))).collect();
+    let texts: Vec<&[u8]> =
+        lines.iter().map(|(_, line)| if between.is_empty() { line } else { line.trim_ascii() }).collect();
+    let whole = texts.join(between);
     let is_new = places(hits(&whole)).any(|place| !known.contains(&place));
-    if is_new { vec![(number, whole)] } else { rows }
+    if is_new { vec![(number, whole)] } else { lines }
 }
 
 /// Of these pieces those are put together that mean as one what none of them means: the nearest to a cause, the fewest, but
@@ -141,6 +146,17 @@ fn append(line: &mut Vec<u8>, next: &[u8]) {
     line.extend_from_slice(next.trim_ascii());
 }
 
+/// `"status": "False",` or `status: "False"`, what an object says of itself.
+fn is_field(line: &[u8]) -> bool {
+    let line = line.trim_ascii();
+    let name = line.iter().position(|byte| *byte == b':').and_then(|end| line.get(..end)).unwrap_or(b"");
+    !name.is_empty() && name.iter().all(|byte| byte.is_ascii_alphabetic() || *byte == b'"')
+}
+
+fn indent(line: &[u8]) -> usize {
+    line.len() - line.trim_ascii_start().len()
+}
+
 fn width(line: &[u8]) -> usize {
     String::from_utf8_lossy(line).chars().count()
 }
@@ -156,7 +172,6 @@ fn goes_on(line: &[u8], next: &[u8]) -> bool {
 fn begins(line: &[u8], before: &[u8]) -> bool {
     let words = line.trim_ascii_start();
     let word = words.split(|byte| *byte == b' ').next().unwrap_or(words);
-    let indent = |line: &[u8]| line.len() - line.trim_ascii_start().len();
     let ends = |ends: &[&str]| ends.iter().any(|end| word.ends_with(end.as_bytes()));
     let is_key = ends(&[":"]) && indent(line) > 0 && indent(line) == indent(before);
     let is_condition = ends(&["Degraded:", "Available:", "Progressing:", "Upgradeable:"]);
@@ -219,6 +234,15 @@ mod tests {
     fn a_terminal_breaks_in_the_middle_of_a_word() {
         let (first, second) = ("x".repeat(70) + " that a shi", "p sinks off the mole");
         assert_eq!(whole(&format!("{first}\n{second}")), [format!("1 {first}{second}")]);
+    }
+
+    #[test]
+    fn fields_of_an_object_are_read_together() {
+        assert_eq!(whole("{\n  \"says\": \"that a\n  \"type\": x\n}").len(), 4);
+        assert_eq!(whole("{\n  says: that a\n  ship sinks: x\n}").len(), 4, "no name of a field");
+        let hits = |text: &[u8]| if text == b"says: a ship, sinks: true" { vec![(0, 5)] } else { vec![] };
+        let lines = ["object:", "  says: a ship,", "  sinks: true"].map(|line| (1, line.as_bytes().to_vec()));
+        assert_eq!(together(lines.to_vec(), hits).len(), 2);
     }
 
     #[test]

@@ -60,7 +60,7 @@ static THAT: LazyLock<Option<bytes::Regex>> = LazyLock::new(|| {
 /// How it sounds when nothing louder does.
 static FAINT: LazyLock<Option<bytes::Regex>> = LazyLock::new(|| {
     bytes::Regex::new(
-        r"(?i-u)\b(?:not|never|un(?:ready|healthy|schedulable|trusted|signed|stable)|lost|wrong|outofdisk|still|retry(?:ing)?|waiting|pending|closed|cycle|drop(?:ped|ping)|evict(?:ed|ing)|stale|slow|roll(?:ing )?back|election|shutting down)\b",
+        r"(?i-u)\b(?:not|never|un(?:ready|healthy|schedulable|trusted|signed|stable)|lost|wrong|outofdisk|still|retry(?:ing)?|waiting|pending|closed|cycle|drop(?:ped|ping)|evict(?:ed|ing)|stale|slow|roll(?:ing )?back|election|shutting down|no \w+ (?:configured|available|given|set|defined))\b",
     )
     .ok()
 });
