@@ -192,8 +192,10 @@ pub(super) fn shortened(text: &str, limit: usize) -> String {
 fn without_repeats(text: &str) -> String {
     let mut said = BTreeSet::new();
     let parts = text.split_inclusive([',', ';']).filter(|part| {
-        // What stands in quotes, and numbers, are the names.
-        let unquoted = part.split('"').step_by(2).flat_map(str::chars);
+        // What stands in quotes, and numbers, are the names, but for the fields of JSON.
+        let is_field = part.trim_start_matches([' ', '{', '[']).starts_with('"') && part.contains("\":");
+        let step = if is_field { 1 } else { 2 };
+        let unquoted = part.split('"').step_by(step).flat_map(str::chars);
         said.insert(unquoted.filter(|letter| letter.is_alphabetic()).collect::<String>())
     });
     parts.collect::<String>().trim_end_matches([',', ';', ' ']).to_owned()
