@@ -1,7 +1,7 @@
 //! Which finding is most likely the cause: the order that they are shown and repaired in.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
@@ -51,6 +51,9 @@ impl Finding {
     }
 }
 
+/// Findings of one signature that stand before what stops no installation by itself.
+const SAME: usize = 2;
+
 /// Put causes first. Of findings of one signature the first that says of what it is one speaks for the others: these stand
 /// behind what else is wrong.
 pub fn likeliest_first<T>(found: &mut Vec<T>, finding: impl Fn(&T) -> &Finding) {
@@ -58,14 +61,16 @@ pub fn likeliest_first<T>(found: &mut Vec<T>, finding: impl Fn(&T) -> &Finding) 
     let named = |known: &Finding| known.id != known.signature;
     let names: BTreeSet<String> =
         found.iter().map(&finding).filter(|known| named(known)).map(|known| known.signature.clone()).collect();
-    let mut spoken = BTreeSet::new();
+    let mut spoken: BTreeMap<String, usize> = BTreeMap::new();
     let mut placed: Vec<_> = found
         .drain(..)
         .map(|one| {
             let known = finding(&one);
             let nameless = !named(known) && names.contains(&known.signature);
-            let again = nameless || !spoken.insert(known.signature.clone());
-            ((known.explained_by.is_some(), known.is_mild(), again), one)
+            let before = spoken.entry(known.signature.clone()).or_default();
+            let place = (known.explained_by.is_some(), *before >= SAME, known.is_mild(), nameless || *before > 0);
+            *before += 1;
+            (place, one)
         })
         .collect();
     placed.sort_by_key(|(place, _)| *place);

@@ -225,7 +225,7 @@ fn runs_on(line: &[u8], next: &[u8]) -> bool {
         _ => false,
     };
     goes_on
-        && stops_inside(line)
+        && (stops_inside(line) || *last == b'"' && next.starts_with(b"("))
         && (line.len() >= NARROW || deeper && *last == b':' && word(line.trim_ascii()) != line.trim_ascii())
         && (!is_headed(next)
             || next.starts_with(b"\"")

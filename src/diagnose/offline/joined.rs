@@ -72,7 +72,42 @@ pub(super) fn together(lines: Vec<Line>, mut hits: impl FnMut(&[u8]) -> Hits) ->
     }
     let lines = folded.into_iter().map(|whole| (whole.number, whole.line)).collect();
     let paragraphs = chains(lines, PIECES, |line, next| goes_on(line, next) && !begins(next, line));
-    paragraphs.into_iter().flat_map(|pieces| of_a_paragraph(pieces, &mut hits)).collect()
+    let whole = paragraphs.into_iter().flat_map(|pieces| of_a_paragraph(pieces, &mut hits)).collect();
+    completed(whole, &mut hits)
+}
+
+/// What a signature knows, and what breaks off before its reason, with the lines below it that have the reason.
+fn completed(lines: Vec<Line>, hits: &mut impl FnMut(&[u8]) -> Hits) -> Vec<Line> {
+    let mut whole: Vec<Line> = Vec::new();
+    let (mut open, mut blank) = (false, Vec::new());
+    for (number, line) in lines {
+        let known = !hits(&line).is_empty();
+        let own = known || is_typed(&line) || whole.last().is_none_or(|(_, last)| is_apart(&line, last));
+        match whole.last_mut().filter(|_| open) {
+            Some(_) if line.trim_ascii().is_empty() => {
+                blank.push((number, line));
+                continue;
+            }
+            Some((_, before)) if !own => {
+                append(before, &line);
+                blank.clear();
+            }
+            _ => {
+                whole.append(&mut blank);
+                open = known && line.len() >= NARROW;
+                whole.push((number, line));
+            }
+        }
+        open = open && whole.last().is_some_and(|(_, last)| last.trim_ascii().ends_with(b":"));
+    }
+    whole.append(&mut blank);
+    whole
+}
+
+/// Whether a line has nothing to do with the one before it. What that one's program was told by another may have a date.
+fn is_apart(line: &[u8], before: &[u8]) -> bool {
+    let words = line.trim_ascii_start();
+    if is_dated(words) { is_dated(before.trim_ascii_start()) } else { begins(line, before) }
 }
 
 /// Lines, each with those after it that `go_on`.
@@ -228,6 +263,15 @@ mod tests {
             ["1 calm sea", &format!("2 {head} that a ship sinks")]
         );
         assert_eq!(whole(&format!("{head} that a\nShip's Bell")).len(), 2, "what means nothing more is left as it is");
+    }
+
+    #[test]
+    fn what_breaks_off_before_its_reason_is_read_with_it() {
+        let head = "the harbour master's log says of yesterday's evening: a ship is";
+        let text = format!("{head}:\n\n2023-05-18 the mole is:\nbroken\nand that is all");
+        assert_eq!(whole(&text), [format!("1 {head}: 2023-05-18 the mole is: broken"), "5 and that is all".to_owned()]);
+        assert_eq!(whole(&format!("{head}:\n- broken")).len(), 2, "a list");
+        assert_eq!(whole(&format!("{head}:\n$ ls")).len(), 2, "what somebody typed");
     }
 
     #[test]

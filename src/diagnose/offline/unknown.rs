@@ -23,6 +23,8 @@ const HORIZON: u64 = 40;
 /// So few lines were chosen by somebody: what complains in them is what they are about, whoever says it. In a longer log
 /// of a node something complains all the time.
 pub(super) const EXCERPT: u64 = 60;
+/// So few lines are quoted as they stand, where no program ends in them: who cut them out left in only what matters.
+const FEW: u64 = 6;
 /// As loud as what is told beside findings that are known: an error, or words that say what is wrong and that it is.
 const LOUD: u32 = 3;
 /// Beside so many there is no room for less.
@@ -54,6 +56,8 @@ pub struct Unknown {
     pub last_lines: BTreeMap<String, Sighting>,
     /// Whether the log that is being read has said an error.
     erred: bool,
+    /// What it says, as long as it is a few lines.
+    few: Vec<String>,
     /// What it was given up with, and the first of the errors at its end.
     fatal: Option<Words>,
     error: Option<Words>,
@@ -63,6 +67,8 @@ pub struct Unknown {
     given_up: Option<(Located, bool)>,
     /// The loudest complaint of the first excerpt, and how loud it is.
     complaint: Option<(Located, u32)>,
+    /// All that it says, when it is a few lines.
+    whole: Option<String>,
 }
 
 /// A line that says what is wrong, and how loud.
@@ -79,6 +85,9 @@ struct Words {
 
 impl Unknown {
     pub(super) fn look(&mut self, file: &str, number: u64, line: &[u8]) {
+        if number <= FEW && !is_typed(line) {
+            self.few.push(plain(headless(text_of(line).trim())));
+        }
         if self.erred || self.first_errors.len() >= FILES {
             return;
         }
@@ -145,9 +154,11 @@ impl Unknown {
     /// A log is over.
     pub(super) fn end(&mut self, file: &str, number: u64, line: &[u8]) {
         let (fatal, error) = (self.fatal.take(), self.error.take());
-        let complaints = std::mem::take(&mut self.complaints);
+        let (complaints, few) = (std::mem::take(&mut self.complaints), std::mem::take(&mut self.few).join("; "));
         if number <= EXCERPT && self.complaint.is_none() {
             self.complaint = loudest(complaints).map(|(line, found, loud)| (Located::new(found, file, line), loud));
+            let whole = number <= FEW && few.len() <= CAPTURE_LIMIT && fatal.is_none() && error.is_none();
+            self.whole = Some(few).filter(|_| whole && self.complaint.is_some());
         }
         self.erred = false;
         let error = error.filter(|first| number <= first.number + HORIZON);
@@ -186,6 +197,9 @@ impl Unknown {
         if let Some(worst) = worst {
             words.finding.severity = if says_why(&words) { worst } else { Level::Info };
         }
+        if let Some(whole) = self.whole.take().filter(|_| known.is_empty()) {
+            words.finding.title = in_its_own_words(&whole);
+        }
         Some(words)
     }
 }
@@ -211,7 +225,7 @@ impl Words {
         Finding {
             id: UNKNOWN.to_owned(),
             signature: UNKNOWN.to_owned(),
-            title: format!("No signature knows this failure; in its own words: {why}"),
+            title: in_its_own_words(&why),
             next: advice::on(&why).map(|advice| format!("{advice}; `bartizan signature new` makes a signature of it")),
             severity: self.severity,
             captures: [(WHY.to_owned(), why)].into(),
@@ -226,6 +240,10 @@ impl Words {
             explained_by: None,
         }
     }
+}
+
+fn in_its_own_words(why: &str) -> String {
+    format!("No signature knows this failure; in its own words: {why}")
 }
 
 /// Of the loudest of these (the first of such) its line and its finding, and how loud it is. What is too short to be
