@@ -48,8 +48,8 @@ pub struct Matcher {
     unit_count: usize,
     pub(super) waiting: Waitings,
     pub(super) open: Opens,
-    /// The first that waited when a line said that it was over, and that line.
-    pub(super) faded: Vec<(Finding, String)>,
+    /// The first that waited when a line said that it was over, and that line; and what is normal, which none need say.
+    pub(super) faded: Vec<(Finding, Option<String>)>,
     /// When the next lasting one of `waiting` is due.
     due: Option<Timestamp>,
     pub(super) state: observed::State,

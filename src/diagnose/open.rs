@@ -18,7 +18,7 @@ const NEAR: usize = 3;
 /// A reason shorter than this may be said better by one of so many other lines.
 const POOR: usize = 60;
 const TRIES: u8 = 3;
-/// Findings that are remembered which were over before they were open.
+/// Findings that are remembered which were over before they were open, or are normal.
 const FADED: usize = 3;
 /// An open finding is said again at most this often.
 const SAY_AGAIN: SignedDuration = SignedDuration::from_secs(30);
@@ -75,7 +75,8 @@ impl Matcher {
     ) -> Option<(String, bool)> {
         let catalogue = Arc::clone(&self.catalogue);
         let signature = catalogue.signatures.get(place)?;
-        if signature.severity == Level::Debug {
+        let is_normal = signature.severity == Level::Debug;
+        if is_normal && self.faded.len() >= FADED {
             return None;
         }
         // A log says the same thing thousands of times: what is known already is not worked out again.
@@ -114,6 +115,12 @@ impl Matcher {
             explained_by: cause,
         };
         finding.recovery = Recovery::for_finding(&finding).map(|recovery| recovery.id);
+        if is_normal {
+            if self.faded.iter().all(|(known, _)| known.id != id) {
+                self.faded.push((finding, None));
+            }
+            return None;
+        }
         if self.open.contains_key(&id) {
             self.again(&id, milestone, seen.at, told);
         } else if signature.grace.is_zero() || seen.last_word {
@@ -344,7 +351,7 @@ impl Matcher {
     fn fade(&mut self, ids: Vec<String>, because: &str) {
         for id in ids {
             let faded = self.waiting.remove(&id).filter(|_| self.faded.len() < FADED);
-            self.faded.extend(faded.map(|waiting| (waiting.finding, because.to_owned())));
+            self.faded.extend(faded.map(|waiting| (waiting.finding, Some(because.to_owned()))));
         }
     }
 

@@ -67,6 +67,8 @@ pub struct Report {
     pub findings: Vec<Located>,
     /// What was over before it lasted for long. In an excerpt that says nothing else it is what there is to say.
     faded: Vec<Located>,
+    /// What is nothing to worry about. Who cut out an excerpt may not know that.
+    normal: Vec<Located>,
     /// What there is to see where no signature knows anything.
     pub unknown: Unknown,
     pub files: usize,
@@ -376,8 +378,13 @@ impl<'a> Reader<'a> {
         self.report.findings.extend(open.into_values());
         let early = std::mem::take(&mut self.matcher.waiting).into_values().map(|waiting| waiting.finding);
         self.early.extend(early.map(|finding| Located::new(finding, name, number)));
-        let faded = std::mem::take(&mut self.matcher.faded).into_iter();
-        self.report.faded.extend(faded.map(|(finding, because)| Located::new(finding, name, number).over(&because)));
+        for (finding, because) in std::mem::take(&mut self.matcher.faded) {
+            let found = Located::new(finding, name, number);
+            match because {
+                Some(because) => self.report.faded.push(found.over(&because)),
+                None => self.report.normal.push(found.at_info()),
+            }
+        }
     }
 
     fn keep(&mut self, told: Vec<Data>, file: &str, number: u64, open: &mut Opened) {
@@ -419,8 +426,11 @@ impl<'a> Reader<'a> {
         }
         let unknown = report.unknown.finding(&report.findings, report.files);
         report.findings.extend(unknown);
-        if report.findings.is_empty() && report.files == 1 && report.lines <= EXCERPT {
-            report.findings = std::mem::take(&mut report.faded);
+        if report.files == 1 && report.lines <= EXCERPT {
+            report.findings.append(&mut report.normal);
+            if report.findings.is_empty() {
+                report.findings = std::mem::take(&mut report.faded);
+            }
         }
         let mut places: BTreeMap<String, Located> = BTreeMap::new();
         for found in report.findings.drain(..) {
@@ -486,11 +496,15 @@ impl Located {
         Self { finding, file, line, also, confidence: 0.0, reasons }
     }
 
+    fn at_info(mut self) -> Self {
+        self.finding.severity = Level::Info;
+        self
+    }
+
     /// A later line says that this is over: `because`.
     fn over(mut self, because: &str) -> Self {
-        self.finding.severity = self.finding.severity.min(Level::Info);
         self.finding.title = format!("{}; a later line says that it is over: {because}", self.finding.title);
-        self
+        self.at_info()
     }
 
     fn add(&mut self, other: &Self) {
