@@ -59,7 +59,7 @@ pub fn faults(catalogue: &Catalogue, signature: &Signature) -> Vec<Fault> {
         return vec![Fault::Pattern(why)];
     }
     let mut faults = Vec::new();
-    // What is below info is never told.
+    // What is below info is normal, and only of an excerpt it is told.
     for example in signature.examples.iter().filter(|_| signature.severity != Level::Debug) {
         let line = example.line.clone();
         match taken_for(catalogue, example).into_iter().next() {

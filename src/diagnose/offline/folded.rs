@@ -17,7 +17,7 @@ const HEADS: &[&str] = &["ERROR ", "FATAL ", "level=error msg=", "level=fatal ms
 const WIDEST: usize = 80;
 const FITS: usize = 76;
 /// Nobody else breaks lines that are shorter than this.
-const NARROW: usize = 40;
+pub(super) const NARROW: usize = 40;
 /// Blanks before a paragraph that hangs from its first line.
 const HANGING: usize = 4;
 /// Lines of a quoted message that may have lost their blanks.
@@ -248,10 +248,12 @@ fn stops_inside(line: &[u8]) -> bool {
 /// What a condition of an operator says further, each of its lines below its name: `NodeControllerDegraded: words`.
 fn after_condition<'a>(line: &[u8], next: &'a [u8]) -> Option<&'a [u8]> {
     let head = word(line);
-    let name = head.strip_suffix(b":")?;
-    let is_condition =
-        ["Degraded", "Available", "Progressing", "Upgradeable"].iter().any(|kind| name.ends_with(kind.as_bytes()));
-    next.strip_prefix(head).filter(|_| is_condition).map(<[u8]>::trim_ascii_start)
+    next.strip_prefix(head).filter(|_| is_condition(head)).map(<[u8]>::trim_ascii_start)
+}
+
+/// `NodeControllerDegraded:`.
+pub(super) fn is_condition(word: &[u8]) -> bool {
+    ["Degraded:", "Available:", "Progressing:", "Upgradeable:"].iter().any(|kind| word.ends_with(kind.as_bytes()))
 }
 
 /// `{APIGroups:["a"]}`, no JSON of a logger, or `[a=1 b=2]` up to the quote that it stands in; not what a line of a log begins with.
@@ -304,11 +306,11 @@ fn called(line: &[u8]) -> Option<&[u8]> {
     line.get(..arguments).filter(|function| function.contains(&b'.') && !function.contains(&b' '))
 }
 
-fn indent(line: &[u8]) -> usize {
+pub(super) fn indent(line: &[u8]) -> usize {
     line.len() - line.trim_ascii_start().len()
 }
 
-fn word(line: &[u8]) -> &[u8] {
+pub(super) fn word(line: &[u8]) -> &[u8] {
     line.split(|byte| *byte == b' ').next().unwrap_or(line)
 }
 

@@ -1,15 +1,13 @@
 //! Lines of an excerpt that make sense only together: whoever quoted them had a terminal, a mail or a page break them. What
 //! tells is that a signature reads them as one and none of them by itself.
 
-use super::folded::{Folded, breaks_word};
+use super::folded::{Folded, NARROW, breaks_word, indent, is_condition, word};
 use super::sound::is_typed;
 
 /// Lines that a message is broken into at most, between words and by a terminal, and fields that an object has.
 const PIECES: usize = 10;
 const ROWS: usize = 30;
 const FIELDS: usize = 8;
-/// Nobody breaks lines that are shorter than this.
-const NARROW: usize = 40;
 /// No terminal is narrower.
 const TERMINAL: usize = 60;
 /// How a line begins that is one of its own.
@@ -188,10 +186,6 @@ fn is_field(line: &[u8]) -> bool {
     !name.is_empty() && name.iter().all(|byte| byte.is_ascii_alphabetic() || *byte == b'"')
 }
 
-fn indent(line: &[u8]) -> usize {
-    line.len() - line.trim_ascii_start().len()
-}
-
 fn width(line: &[u8]) -> usize {
     String::from_utf8_lossy(line).chars().count()
 }
@@ -206,13 +200,10 @@ fn goes_on(line: &[u8], next: &[u8]) -> bool {
 /// Whether a line is no rest of another, however that was broken.
 fn begins(line: &[u8], before: &[u8]) -> bool {
     let words = line.trim_ascii_start();
-    let word = words.split(|byte| *byte == b' ').next().unwrap_or(words);
-    let ends = |ends: &[&str]| ends.iter().any(|end| word.ends_with(end.as_bytes()));
-    let is_key = ends(&[":"]) && indent(line) > 0 && indent(line) == indent(before);
-    let is_condition = ends(&["Degraded:", "Available:", "Progressing:", "Upgradeable:"]);
+    let is_key = word(words).ends_with(b":") && indent(line) > 0 && indent(line) == indent(before);
     words.is_empty()
         || is_key
-        || is_condition
+        || is_condition(word(words))
         || is_dated(words)
         || is_typed(words)
         || HEADS.iter().any(|head| words.starts_with(head.as_bytes()))

@@ -22,7 +22,7 @@ use jiff::Timestamp;
 use self::files::{Files, Holds};
 use self::folded::Folded;
 use self::forms::{Forms, Origin, Parsed};
-use self::unknown::EXCERPT;
+use self::unknown::{EXCERPT, FEW};
 pub use self::unknown::{Sighting, Unknown};
 use super::line::decoded;
 use super::matcher::{CLUSTER, Seen, WINDOW};
@@ -232,11 +232,14 @@ impl<'a> Reader<'a> {
     fn take(&mut self, log: &mut Log<'_>, number: u64, mut line: Vec<u8>) -> Vec<u8> {
         log.number = number;
         self.report.unknown.look(log.name, number, &line);
-        self.report.unknown.go_on(number, &line);
-        if Unknown::complains(number, &line) {
+        let goes_on = self.report.unknown.go_on(number, &line);
+        let complains = !goes_on && number <= EXCERPT && Unknown::complains(&line);
+        if complains || number <= FEW {
             let text = text_of(&line);
             let read = self.forms.read(&log.origin, &text, log.at);
-            if !self.catalogue.prefilter.knows(&read.unit, &decoded(&read.text)) {
+            let known = self.catalogue.prefilter.knows(&read.unit, &decoded(&read.text));
+            self.report.unknown.say(number, &line, known);
+            if complains && !known {
                 let source = read.source.clone();
                 self.report.unknown.complaint(sound::ends(&line), &source, number, read.into_line());
             }
@@ -424,13 +427,14 @@ impl<'a> Reader<'a> {
             }
             report.findings.push(early);
         }
+        let is_excerpt = report.files == 1 && report.lines <= EXCERPT;
+        if is_excerpt {
+            report.findings.append(&mut report.normal);
+        }
         let unknown = report.unknown.finding(&report.findings, report.files);
         report.findings.extend(unknown);
-        if report.files == 1 && report.lines <= EXCERPT {
-            report.findings.append(&mut report.normal);
-            if report.findings.is_empty() {
-                report.findings = std::mem::take(&mut report.faded);
-            }
+        if is_excerpt && report.findings.is_empty() {
+            report.findings = std::mem::take(&mut report.faded);
         }
         let mut places: BTreeMap<String, Located> = BTreeMap::new();
         for found in report.findings.drain(..) {

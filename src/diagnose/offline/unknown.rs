@@ -24,15 +24,18 @@ const HORIZON: u64 = 40;
 /// of a node something complains all the time.
 pub(super) const EXCERPT: u64 = 60;
 /// So few lines are quoted as they stand, where no program ends in them: who cut them out left in only what matters.
-const FEW: u64 = 6;
+pub(super) const FEW: u64 = 6;
 /// As loud as what is told beside findings that are known: an error, or words that say what is wrong and that it is.
 const LOUD: u32 = 3;
 /// Beside so many there is no room for less.
 const FULL: usize = 3;
+/// How a finding begins that quotes: where nothing is known, and beside what is.
+const IN_ITS_OWN_WORDS: &str = "No signature knows this failure; in its own words: ";
+const BESIDE: &str = "No signature knows what else is said: ";
 /// Where no sentence ends; the last is how Ansible puts an answer in YAML below the task that failed.
 const ENDS_INSIDE: &[&str] = &[",", ":", "=>"];
 /// Bytes of words that can be understood by themselves.
-const ENOUGH: usize = 240;
+const ENOUGH: usize = 400;
 /// Bytes by which an error is known again.
 const ALIKE: usize = 20;
 /// Units of which it is kept that they failed.
@@ -56,8 +59,8 @@ pub struct Unknown {
     pub last_lines: BTreeMap<String, Sighting>,
     /// Whether the log that is being read has said an error.
     erred: bool,
-    /// What it says, as long as it is a few lines.
-    few: Vec<String>,
+    /// What it says, as long as it is a few lines, and what signatures know of it.
+    few: Vec<Said>,
     /// What it was given up with, and the first of the errors at its end.
     fatal: Option<Words>,
     error: Option<Words>,
@@ -65,10 +68,27 @@ pub struct Unknown {
     complaints: Vec<Words>,
     /// Of the logs before it, what the first one was given up with, and whether a signature knows it.
     given_up: Option<(Located, bool)>,
-    /// The loudest complaint of the first excerpt, and how loud it is.
-    complaint: Option<(Located, u32)>,
-    /// All that it says, when it is a few lines.
-    whole: Option<String>,
+    /// The first excerpt that complains.
+    excerpt: Option<Excerpt>,
+}
+
+/// A line of a few.
+#[derive(Debug, Clone)]
+struct Said {
+    number: u64,
+    text: String,
+    known: bool,
+}
+
+/// A log of so few lines that somebody chose them.
+#[derive(Debug, Clone)]
+struct Excerpt {
+    file: String,
+    complaints: Vec<Words>,
+    /// All its lines, when they are a few.
+    few: Vec<Said>,
+    /// Whether a program ends in it.
+    ends: bool,
 }
 
 /// A line that says what is wrong, and how loud.
@@ -85,9 +105,6 @@ struct Words {
 
 impl Unknown {
     pub(super) fn look(&mut self, file: &str, number: u64, line: &[u8]) {
-        if number <= FEW && !is_typed(line) {
-            self.few.push(plain(headless(text_of(line).trim())));
-        }
         if self.erred || self.first_errors.len() >= FILES {
             return;
         }
@@ -128,13 +145,17 @@ impl Unknown {
     }
 
     /// Whether a line may be what an excerpt is about.
-    pub(super) fn complains(number: u64, line: &[u8]) -> bool {
+    pub(super) fn complains(line: &[u8]) -> bool {
         // Heads of tables name what can be wrong, and so does who types a command.
         let idle = || is_typed(line) || is_tally(line) || is_there(line) || is_conflict(line) || is_field(line);
-        number <= EXCERPT
-            && !idle()
-            && line.iter().any(u8::is_ascii_lowercase)
-            && (loudness(line) > 0 || is_faint(line))
+        !idle() && line.iter().any(u8::is_ascii_lowercase) && (loudness(line) > 0 || is_faint(line))
+    }
+
+    /// A line of an excerpt, and whether signatures know it.
+    pub(super) fn say(&mut self, number: u64, line: &[u8], known: bool) {
+        if number <= FEW && !is_typed(line) && line.iter().any(u8::is_ascii_lowercase) {
+            self.few.push(Said { number, text: plain(headless(text_of(line).trim())), known });
+        }
     }
 
     /// A line that [`Self::complains`] and that no signature knows.
@@ -142,23 +163,27 @@ impl Unknown {
         self.complaints.push(Words::new(how.unwrap_or_default(), source, number, line));
     }
 
-    /// The line after the last words, when these break off in the middle of a sentence.
-    pub(super) fn go_on(&mut self, number: u64, line: &[u8]) {
-        for words in self.fatal.iter_mut().chain(&mut self.error).chain(self.complaints.last_mut()) {
-            if words.number + 1 == number && ENDS_INSIDE.iter().any(|end| words.line.text.trim_end().ends_with(end)) {
-                words.line.text = format!("{} {}", words.line.text.trim_end(), headless(text_of(line).trim()));
-            }
-        }
+    /// The line after the last words, when these break off in the middle of a sentence. Whether it goes on with a complaint.
+    pub(super) fn go_on(&mut self, number: u64, line: &[u8]) -> bool {
+        let breaks_off = |words: &&mut Words| {
+            words.number + 1 == number && ENDS_INSIDE.iter().any(|end| words.line.text.trim_end().ends_with(end))
+        };
+        let go_on = |words: &mut Words| {
+            words.line.text = format!("{} {}", words.line.text.trim_end(), headless(text_of(line).trim()));
+            words.loud = words.loud.max(loudness(line));
+        };
+        self.fatal.iter_mut().chain(&mut self.error).filter(breaks_off).for_each(go_on);
+        self.complaints.last_mut().filter(breaks_off).map(go_on).is_some()
     }
 
     /// A log is over.
     pub(super) fn end(&mut self, file: &str, number: u64, line: &[u8]) {
         let (fatal, error) = (self.fatal.take(), self.error.take());
-        let (complaints, few) = (std::mem::take(&mut self.complaints), std::mem::take(&mut self.few).join("; "));
-        if number <= EXCERPT && self.complaint.is_none() {
-            self.complaint = loudest(complaints).map(|(line, found, loud)| (Located::new(found, file, line), loud));
-            let whole = number <= FEW && few.len() <= CAPTURE_LIMIT && fatal.is_none() && error.is_none();
-            self.whole = Some(few).filter(|_| whole && self.complaint.is_some());
+        let (complaints, mut few) = (std::mem::take(&mut self.complaints), std::mem::take(&mut self.few));
+        if number <= EXCERPT && self.excerpt.is_none() && !complaints.is_empty() {
+            few.retain(|_| number <= FEW);
+            let ends = fatal.is_some() || error.is_some();
+            self.excerpt = Some(Excerpt { file: file.to_owned(), complaints, few, ends });
         }
         self.erred = false;
         let error = error.filter(|first| number <= first.number + HORIZON);
@@ -180,28 +205,51 @@ impl Unknown {
         let serious = || known.iter().map(|found| &found.finding).filter(|found| found.severity > Level::Info);
         let worst = serious().map(|found| found.severity).max();
         let least = if worst.is_none() { u32::from(!known.is_empty()) } else { LOUD - u32::from(known.len() < FULL) };
-        let complaint = self.complaint.take().filter(|(_, loud)| files == 1 && *loud >= least);
+        let excerpt = self.excerpt.take().filter(|_| files == 1);
+        let complaint = excerpt.and_then(|excerpt| excerpt.rest(known)).filter(|(_, loud)| *loud >= least);
         // Where all that is known only says that something is stuck or over, they may say why.
         let stuck = serious().all(|found| found.rank >= CARRIERS);
         let says_why = |words: &Located| stuck && loudness(words.finding.line.as_bytes()) >= LOUD;
         let given_up = self.given_up.take().filter(|(words, known)| worst.is_none() || says_why(words) && !known);
-        let same_line = |words: &Located, known: &Located| known.file == words.file && known.line == words.line;
-        // What a program says of an error is often said once more by the one that called it.
-        let same_end = |words: &Located, known: &Located| {
-            let end = words.finding.line.rsplit(": ").next().unwrap_or_default();
-            end.len() >= ALIKE && known.finding.title.contains(end)
-        };
-        let quoted = |words: &Located| known.iter().any(|known| same_line(words, known) || same_end(words, known));
-        let candidates = complaint.map(|(words, _)| words).into_iter().chain(given_up.map(|(words, _)| words));
-        let mut words = candidates.into_iter().find(|words| !quoted(words))?;
+        let given_up = given_up
+            .map(|(words, _)| words)
+            .filter(|words| !is_told(&words.file, words.line, &words.finding.line, known));
+        let mut words = complaint.map(|(words, _)| words).or(given_up)?;
         if let Some(worst) = worst {
             words.finding.severity = if says_why(&words) { worst } else { Level::Info };
         }
-        if let Some(whole) = self.whole.take().filter(|_| known.is_empty()) {
-            words.finding.title = in_its_own_words(&whole);
+        if !known.is_empty() {
+            words.finding.title = words.finding.title.replacen(IN_ITS_OWN_WORDS, BESIDE, 1);
         }
         Some(words)
     }
+}
+
+impl Excerpt {
+    /// What is said in it beside what is `known`, and how loud.
+    fn rest(mut self, known: &[Located]) -> Option<(Located, u32)> {
+        let is_told = |number: u64, text: &str| is_told(&self.file, number, text, known);
+        self.complaints.retain(|words| !is_told(words.number, &words.line.text));
+        let (line, mut finding, loud) = loudest(self.complaints)?;
+        // Where nothing is known the words with which a program ends say it all.
+        self.few.retain(
+            |said| if known.is_empty() { !self.ends } else { !said.known && !is_told(said.number, &said.text) },
+        );
+        self.few.dedup_by(|one, other| one.text == other.text);
+        let few = self.few.iter().map(|said| said.text.as_str()).collect::<Vec<_>>().join("; ");
+        if (1..=CAPTURE_LIMIT).contains(&few.len()) {
+            finding.title = format!("{IN_ITS_OWN_WORDS}{few}");
+        }
+        Some((Located::new(finding, &self.file, line), loud))
+    }
+}
+
+/// Whether words of a file are among what is `known`. What a program says of an error is often said once more by the one
+/// that called it.
+fn is_told(file: &str, line: u64, text: &str, known: &[Located]) -> bool {
+    let end = text.rsplit(": ").next().unwrap_or_default();
+    let same_end = |known: &Located| end.len() >= ALIKE && known.finding.title.contains(end);
+    known.iter().any(|known| known.file == file && known.line == line || same_end(known))
 }
 
 impl Words {
@@ -225,7 +273,7 @@ impl Words {
         Finding {
             id: UNKNOWN.to_owned(),
             signature: UNKNOWN.to_owned(),
-            title: in_its_own_words(&why),
+            title: format!("{IN_ITS_OWN_WORDS}{why}"),
             next: advice::on(&why).map(|advice| format!("{advice}; `bartizan signature new` makes a signature of it")),
             severity: self.severity,
             captures: [(WHY.to_owned(), why)].into(),
@@ -240,10 +288,6 @@ impl Words {
             explained_by: None,
         }
     }
-}
-
-fn in_its_own_words(why: &str) -> String {
-    format!("No signature knows this failure; in its own words: {why}")
 }
 
 /// Of the loudest of these (the first of such) its line and its finding, and how loud it is. What is too short to be

@@ -94,6 +94,48 @@ fn a_short_log_in_which_all_is_over_says_so() {
 }
 
 #[test]
+fn of_an_excerpt_what_is_normal_and_what_nobody_knows_is_told() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let said = |text: &str| objects(&bartizan(dir.path(), &["diagnose", "--json", "-"], text));
+    let normal = "Unable to retrieve available updates: Get \"https://api.openshift.com/api/upgrades_info/v1/graph\": dial tcp: i/o timeout\n";
+    let found = said(normal);
+    assert_eq!(ids(&found), ["CV-UPDATES"]);
+    assert_eq!(found[0]["severity"], "info");
+    assert_eq!(said(&format!("{normal}{}", "the tide comes in\n".repeat(70))), [] as [Value; 0]);
+    let found = said("the harbour is too small for the ferry\nthe ferry has forty metres\n");
+    let cause = found[0]["cause"].as_str().unwrap_or("");
+    assert!(cause.ends_with("words: the harbour is too small for the ferry; the ferry has forty metres"), "{cause}");
+    let known = "assisted-service: failed to connect to DB: dial tcp 127.0.0.1:5432: connect: connection refused\n";
+    let found = said(&format!("$ podman logs db\n{known}The ferry cannot land\nThe quay belongs to the whales\n"));
+    assert_eq!(ids(&found), ["NET-REFUSED", "UNKNOWN"]);
+    let beside = "No signature knows what else is said: The ferry cannot land; The quay belongs to the whales";
+    assert_eq!(found[1]["cause"], beside);
+}
+
+#[test]
+fn a_try_that_is_put_off_is_said_by_the_line_with_its_reason() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let attach = |why: &str| {
+        format!("AttachVolume.Attach failed for volume \"pvc-1\" : rpc error: code = InvalidArgument desc = {why}\n")
+    };
+    let (off, reason) =
+        ("ControllerPublish not permitted on node \"worker-0\" due to backoff condition", "no such disk");
+    let found = objects(&bartizan(dir.path(), &["diagnose", "--json", "-"], &(attach(off) + &attach(reason))));
+    assert_eq!(ids(&found), ["POD-VOLUME"], "{found:#?}");
+    assert!(found[0]["cause"].as_str().is_some_and(|cause| cause.contains(reason)), "{found:#?}");
+}
+
+#[test]
+fn many_pods_that_end_leave_room_for_one_that_finds_no_node() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let pods: String = (0..5).map(|pod| format!("web-{pod}   0/1   CrashLoopBackOff   9   2d\n")).collect();
+    let text =
+        format!("{pods}6m  Warning  FailedScheduling  pod/db-0  0/9 nodes are available: 9 Insufficient memory.\n");
+    let found = objects(&bartizan(dir.path(), &["diagnose", "--json", "-"], &text));
+    assert!(ids(&found).iter().take(3).any(|id| *id == "POD-UNSCHEDULABLE"), "{found:#?}");
+}
+
+#[test]
 fn words_of_a_named_program_are_known_in_a_journal_too() {
     let config = tempfile::tempdir().expect("a directory");
     let words = "ignition[886]: error at line 1, column 12409";
@@ -421,10 +463,10 @@ fn a_program_that_gives_up_is_quoted_where_no_signature_knows_why() {
     let (severity, cause, line) = quoted(
         "time=\"2025-03-01T10:00:00Z\" level=debug msg=\"Fetching Moon...\"\n\
          time=\"2025-03-01T10:00:01Z\" level=error msg=\"the tide is out\"\n\
-         time=\"2025-03-01T10:00:02Z\" level=fatal msg=\"moving the harbour: asking the moon: the third phase of the moon has been moved into the next month by the astronomers of the old tower on the hill, who did not ask the harbour whether it minds, nor the ferry that goes to the islands on sundays\"\n",
+         time=\"2025-03-01T10:00:02Z\" level=fatal msg=\"moving the harbour: asking the moon: the third phase of the moon has been moved into the next month by the astronomers of the old tower on the hill, who did not ask the harbour whether it minds, nor the ferry that goes to the islands on sundays, nor the whales that rest in its shadow at noon, nor the keeper of the light who has counted every tide since the year of the great storm and writes each of them into a book that nobody reads\"\n",
     );
     assert_eq!((severity.as_str(), line.as_str()), ("\"error\"", "3"));
-    let end = "in its own words: moving the harbour: asking the moon: the third phase of the moon has been moved into the next month by the astronomers of the old tower on the hill, who did not ask the harbour whether it minds, nor the ferry that goes to the islands on sundays\"";
+    let end = "in its own words: moving the harbour: asking the moon: the third phase of the moon has been moved into the next month by the astronomers of the old tower on the hill, who did not ask the harbour whether it minds, nor the ferry that goes to the islands on sundays, nor the whales that rest in its shadow at noon, nor the keeper of the light who has counted every tide since the year of the great storm and writes each of them into a book that nobody reads\"";
     assert!(cause.ends_with(end), "{cause}");
     // Of a chain that is too long for a sentence, its innermost parts.
     let wrapped = format!(
