@@ -402,9 +402,11 @@ impl Matcher {
     }
 }
 
-/// Says only that a try that failed before is not made again yet.
+/// Says only that a try that failed before is not made again yet, or that all of them were in vain.
 fn is_put_off(why: &str) -> bool {
-    ["backoff condition", "Back-off ", "back-off "].iter().any(|words| why.contains(words))
+    let words =
+        ["backoff condition", "Back-off ", "back-off ", "Unable to attach or mount volumes", "Unable to mount volumes"];
+    words.iter().any(|words| why.contains(words))
 }
 
 /// At least `grace` lies between the two.

@@ -39,15 +39,33 @@ impl Finding {
         early.and_then(|would_be| Level::of(would_be)).unwrap_or(self.severity)
     }
 
+    /// Whether its evidence is a row of a table, `pod-1 0/1 Error 3 2m`: it does not say why.
+    fn is_row(&self) -> bool {
+        let is_ready = |word: &str| {
+            let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+            word.split_once('/').is_some_and(|(ready, all)| is_number(ready) && is_number(all))
+        };
+        self.line.split_whitespace().skip(1).take(2).any(is_ready)
+    }
+
     /// Causes before what they explain, and before what only says that something is stuck; worse before milder, near to
-    /// the cause before far from it, earlier before later, where there are no times by their lines.
+    /// the cause before far from it, what says why before what does not, earlier before later, where there are no times by
+    /// their lines.
     fn order(&self) -> impl Ord + use<> {
         let kind = match self.rank {
             _ if self.is_mild() => 2,
             CARRIERS.. if self.signature != UNKNOWN => 1,
             _ => 0,
         };
-        (self.explained_by.is_some(), kind, Reverse(self.would_be()), self.rank, self.at, self.line_number)
+        (
+            self.explained_by.is_some(),
+            kind,
+            Reverse(self.would_be()),
+            self.rank,
+            self.is_row(),
+            self.at,
+            self.line_number,
+        )
     }
 }
 

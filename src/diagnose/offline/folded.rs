@@ -6,7 +6,7 @@ use memchr::memmem::find;
 use super::sound::is_typed;
 
 /// How `anyhow` of programs in Rust says an error, and what is behind it.
-const ERROR: &[u8] = b"Error: ";
+pub(super) const ERROR: &[u8] = b"Error: ";
 const CAUSES: &[u8] = b"Caused by:";
 /// Lines that are put together at most, and bytes.
 const LINES: usize = 40;
@@ -20,6 +20,8 @@ const FITS: usize = 76;
 pub(super) const NARROW: usize = 40;
 /// Blanks before a paragraph that hangs from its first line.
 const HANGING: usize = 4;
+/// What the kubelet says below a mount that failed (`k8s.io/mount-utils`).
+const MOUNT: &[&[u8]] = &[b"Mounting command: ", b"Mounting arguments: ", b"Output: "];
 /// Lines of a quoted message that may have lost their blanks.
 const MOVED: usize = 8;
 
@@ -204,6 +206,9 @@ fn runs_on(line: &[u8], next: &[u8]) -> bool {
     // The fields of an error of oc: `Reason: NoChannel` and what it says of it.
     let fields = deeper && [&b"error: "[..], b"warning: "].iter().any(|mark| line.starts_with(mark));
     if fields && find(line, b": Reason: ").is_some() && next.trim_ascii_start().starts_with(b"Message: ") {
+        return true;
+    }
+    if find(line, b"mount failed: ").is_some() && MOUNT.iter().any(|head| next.trim_ascii_start().starts_with(head)) {
         return true;
     }
     // Or a list.

@@ -1,7 +1,7 @@
 //! Lines of an excerpt that make sense only together: whoever quoted them had a terminal, a mail or a page break them. What
 //! tells is that a signature reads them as one and none of them by itself.
 
-use super::folded::{Folded, NARROW, breaks_word, indent, is_condition, word};
+use super::folded::{ERROR, Folded, NARROW, breaks_word, indent, is_condition, word};
 use super::sound::is_typed;
 
 /// Lines that a message is broken into at most, between words and by a terminal, and fields that an object has.
@@ -92,7 +92,7 @@ fn completed(lines: Vec<Line>, hits: &mut impl FnMut(&[u8]) -> Hits) -> Vec<Line
             }
             _ => {
                 whole.append(&mut blank);
-                open = known && line.len() >= NARROW;
+                open = known && (line.len() >= NARROW || line.starts_with(ERROR));
                 whole.push((number, line));
             }
         }
