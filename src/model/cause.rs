@@ -16,6 +16,11 @@ pub const CARRIERS: u32 = 90;
 /// A capture of findings that were seen, but for a shorter time than is unusual: how bad they would be.
 const EARLY: &str = "early";
 
+/// What an operator is called in the captures of a finding, and those that wait for others: the login for ingress, the
+/// console for the login.
+const OPERATOR: &str = "operator";
+const FOLLOWERS: &[&str] = &["authentication", "console"];
+
 impl Finding {
     /// Tell of it that it was not seen for longer than is usual.
     pub fn set_early(&mut self) {
@@ -48,8 +53,14 @@ impl Finding {
         self.line.split_whitespace().skip(1).take(2).any(is_ready)
     }
 
+    /// How many operators it is behind the one that it waits for.
+    fn follows(&self) -> usize {
+        let operator = self.captures.get(OPERATOR);
+        FOLLOWERS.iter().position(|name| operator.is_some_and(|operator| operator == name)).map_or(0, |place| place + 1)
+    }
+
     /// Causes before what they explain, and before what only says that something is stuck; worse before milder, near to
-    /// the cause before far from it, what says why before what does not, earlier before later, where there are no times by
+    /// the cause before far from it, who is waited for before who waits, what says why before what does not, earlier before later, where there are no times by
     /// their lines.
     fn order(&self) -> impl Ord + use<> {
         let kind = match self.rank {
@@ -62,6 +73,7 @@ impl Finding {
             kind,
             Reverse(self.would_be()),
             self.rank,
+            self.follows(),
             self.is_row(),
             self.at,
             self.line_number,
